@@ -1,0 +1,400 @@
+//! A command, as its server process holds it: spawning, status, signals, and what happens when
+//! the server dies.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use exile_os::exit::{self, Source};
+use exile_os::{Child, Errno, Signal, Status, Stdio, Teardown, child, reaper};
+use rustler::types::atom::Atom;
+use rustler::types::local_pid::LocalPid;
+use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
+
+use crate::resource::{self, Caller, Direction, Handle, Kind, Resource, Wait};
+use crate::{atoms, encode, pipe, pipe::Pipe};
+
+/// A command whose server is its Erlang process. Dropped, or with its server dead, it is ended
+/// by the reaper.
+pub(crate) struct Command {
+    life: Arc<Life>,
+    /// The VM has the pidfd.
+    selected: AtomicBool,
+}
+
+/// What outlives the resource while the reaper is at work.
+struct Life {
+    child: Arc<Child>,
+    /// How it is ended when nobody waits for it any more.
+    abandoned: Teardown,
+    /// Its pipes, until it has ended: they are told then.
+    pipes: Mutex<Vec<Handle<Pipe>>>,
+}
+
+/// All living commands, for the end of the VM.
+static LIVING: Mutex<BTreeMap<usize, Weak<Life>>> = Mutex::new(BTreeMap::new());
+
+/// Entered when a command runs, left when nobody has it any more; the key is its address.
+fn living() -> MutexGuard<'static, BTreeMap<usize, Weak<Life>>> {
+    LIVING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        living().remove(&std::ptr::from_ref(self).addr());
+    }
+}
+
+impl Life {
+    /// How the command ended, if it has. The first to see it tells the pipes.
+    fn status(&self, caller: Caller) -> Option<Status> {
+        let status = self.child.try_status()?;
+        let pipes = std::mem::take(&mut *self.pipes.lock().unwrap_or_else(PoisonError::into_inner));
+        for pipe in pipes {
+            pipe.command_ended(caller);
+        }
+        Some(status)
+    }
+
+    fn terminate(self: &Arc<Self>, teardown: Teardown) -> Result<(), Errno> {
+        let life = Arc::clone(self);
+        reaper::terminate(
+            &self.child,
+            teardown,
+            Box::new(move || {
+                life.status(Caller::THREAD);
+            }),
+        )
+    }
+}
+
+impl Resource for Command {
+    const NAME: &'static str = "Command";
+
+    fn kind() -> &'static Kind {
+        static KIND: Kind = Kind::new();
+        &KIND
+    }
+
+    fn stop(&self) {
+        self.life.child.unwatched();
+    }
+
+    fn down(handle: &Handle<Self>, caller: Caller, _server: LocalPid) {
+        handle.abandon();
+        handle.let_go(caller);
+    }
+}
+
+impl Command {
+    /// Nobody waits for it any more: if it runs, the reaper ends it.
+    fn abandon(&self) {
+        if self.life.child.try_status().is_none() {
+            // The reaper was started at load, so there is one to take it.
+            let _ = self.life.terminate(self.life.abandoned.clone());
+        }
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+impl Handle<Command> {
+    /// Has `server` told, with `reference`, when the command ends.
+    fn watch(&self, server: LocalPid, reference: Term<'_>) -> Result<(), Errno> {
+        let pidfd = self.life.child.watch().ok_or(Errno::ESRCH)?;
+        let wait = Wait::new(server, reference);
+        match self.select(pidfd.as_raw_fd(), Direction::Read, &wait) {
+            Ok(()) => {
+                self.selected.store(true, Ordering::Release);
+                Ok(())
+            }
+            Err(resource::Refused) => {
+                self.life.child.unwatched();
+                Err(Errno::ENOMEM)
+            }
+        }
+    }
+
+    /// Takes the pidfd back from the VM.
+    fn let_go(&self, caller: Caller) {
+        if self.selected.swap(false, Ordering::AcqRel) {
+            if let Some(pidfd) = self.life.child.watch() {
+                self.stop(caller, pidfd.as_raw_fd());
+            }
+        }
+    }
+
+    /// How the command ended, if it has; the pidfd is not needed any more then.
+    fn status(&self, env: Env<'_>) -> Option<Status> {
+        let status = self.life.status(env.into())?;
+        self.let_go(env.into());
+        Some(status)
+    }
+}
+
+/// Called when the library is loaded. `load_info` is the atom `wait` where statuses are to be
+/// had with `waitid` even if the kernel knows better.
+pub(crate) fn start(load_info: Term<'_>) -> bool {
+    let wanted = match load_info.decode::<Atom>() {
+        Ok(atom) if atom == atoms::wait() => Some(Source::Wait),
+        _ => None,
+    };
+    exit::choose(wanted);
+    reaper::start().is_ok()
+}
+
+/// `:pidfd`, or `:wait` where SIGCHLD must have its default disposition.
+#[rustler::nif]
+fn exit_source() -> Atom {
+    match exit::source() {
+        Source::Pidfd => atoms::pidfd(),
+        Source::Wait => atoms::wait(),
+    }
+}
+
+/// How many things are open, by name: all zero when nothing runs.
+#[rustler::nif]
+fn counts() -> Vec<(Atom, usize)> {
+    vec![
+        (atoms::pipes(), pipe::open_count()),
+        (atoms::children(), child::open_count()),
+        (atoms::monitors(), resource::monitor_count()),
+        (atoms::grown_pipes(), pipe::grown_count()),
+        (atoms::teardowns(), reaper::under_way()),
+    ]
+}
+
+/// What to run, as Elixir gives it: `{argv, directory | nil}`.
+type What<'a> = (Vec<Binary<'a>>, Term<'a>);
+
+/// `{environment of the VM as charlists, changes as {name, value | nil}, start empty?}`.
+type Environment<'a> = (Term<'a>, Vec<(Binary<'a>, Term<'a>)>, bool);
+
+/// Runs a command. The caller is its server and gets a message with `reference` when it ends;
+/// `owner` owns the pipes. `{:ok, command, stdin, stdout, stderr}` (`nil` for what is no pipe)
+/// or `{:error, step, reason}`.
+///
+/// On a dirty scheduler, since it takes longer than a millisecond when the program is on a slow
+/// disk; and on one of those for I/O, whose threads live as long as the VM, because a command is
+/// bound to the thread that spawned it.
+#[rustler::nif(schedule = "DirtyIo")]
+fn spawn<'a>(
+    env: Env<'a>,
+    what: What<'a>,
+    environment: Environment<'a>,
+    stdio: (Atom, Atom, Atom),
+    owner: LocalPid,
+    reference: Term<'a>,
+    abandoned: (u64, Vec<(Binary<'a>, u64)>),
+) -> NifResult<Term<'a>> {
+    let abandoned = teardown(abandoned.0, abandoned.1)?;
+    let command = decode_command(what, environment)?.stdio(
+        decode_stdio(stdio.0)?,
+        decode_stdio(stdio.1)?,
+        decode_stdio(stdio.2)?,
+    );
+    let spawned = match exile_os::spawn(&command) {
+        Ok(spawned) => spawned,
+        Err(error) => return Ok(encode::spawn_error(env, error)),
+    };
+
+    let caller = Caller::from(env);
+    let stdin = spawned.stdin.map(|end| Handle::writing(caller, end, owner));
+    let stdout = spawned
+        .stdout
+        .map(|end| Handle::reading(caller, end, owner));
+    let stderr = spawned
+        .stderr
+        .map(|end| Handle::reading(caller, end, owner));
+    let pipes = [&stdin, &stdout, &stderr]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    let life = Arc::new(Life {
+        child: spawned.child,
+        abandoned,
+        pipes: Mutex::new(pipes),
+    });
+    living().insert(Arc::as_ptr(&life).addr(), Arc::downgrade(&life));
+
+    // From here on the command is ended when this is dropped or its server dies.
+    let handle = Handle::new(Command {
+        life,
+        selected: AtomicBool::new(false),
+    });
+    let server = env.pid();
+    if let Err(errno) = handle.watch(server, reference) {
+        return Ok((atoms::error(), atoms::select(), encode::errno(env, errno)).encode(env));
+    }
+    if handle.monitor(caller, server).is_none() {
+        // The server was killed during the spawn: nobody will see what is returned.
+        Command::down(&handle, caller, server);
+    }
+    Ok((atoms::ok(), handle, stdin, stdout, stderr).encode(env))
+}
+
+fn decode_command<'a>(
+    what: What<'a>,
+    environment: Environment<'a>,
+) -> NifResult<exile_os::Command> {
+    let (argv, directory) = what;
+    let mut argv = argv
+        .into_iter()
+        .map(|argument| c_string(argument.as_slice()));
+    let program = argv.next().ok_or(Error::BadArg)??;
+    let arguments = argv.collect::<NifResult<Vec<CString>>>()?;
+    let directory = match directory.decode::<Binary<'a>>() {
+        Ok(directory) => Some(c_string(directory.as_slice())?),
+        Err(_) => None,
+    };
+
+    let (inherited, changes, clear) = environment;
+    let inherited = inherited
+        .into_list_iterator()?
+        .map(charlist)
+        .collect::<NifResult<Vec<_>>>()?;
+    let path = inherited
+        .iter()
+        .find_map(|entry| entry.strip_prefix(b"PATH="));
+    let path = path.map(<[u8]>::to_vec);
+    let changed = |entry: &Vec<u8>| {
+        // The name ends at the first `=` that is not the first byte.
+        let end = entry
+            .iter()
+            .skip(1)
+            .position(|byte| *byte == b'=')
+            .map(|index| index + 1);
+        let name = &entry[..end.unwrap_or(entry.len())];
+        changes
+            .iter()
+            .any(|(changed, _)| changed.as_slice() == name)
+    };
+    let mut block = Vec::new();
+    if !clear {
+        for entry in inherited.iter().filter(|entry| !changed(entry)) {
+            block.push(c_string(entry)?);
+        }
+    }
+    for (name, value) in &changes {
+        if let Ok(value) = value.decode::<Binary<'a>>() {
+            block.push(c_string(
+                &[name.as_slice(), b"=", value.as_slice()].concat(),
+            )?);
+        }
+    }
+    let path = path.as_deref().map(OsStr::from_bytes);
+    Ok(exile_os::Command::new(program, arguments, block, path).directory(directory))
+}
+
+fn c_string(bytes: &[u8]) -> NifResult<CString> {
+    CString::new(bytes).map_err(|_| Error::BadArg)
+}
+
+/// The bytes of a charlist, as the VM writes what it got from the system.
+fn charlist(list: Term<'_>) -> NifResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for code in list.into_list_iterator()? {
+        let char = char::from_u32(code.decode()?).ok_or(Error::BadArg)?;
+        bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    Ok(bytes)
+}
+
+fn decode_stdio(stdio: Atom) -> NifResult<Stdio> {
+    [
+        (atoms::pipe(), Stdio::Pipe),
+        (atoms::null(), Stdio::Null),
+        (atoms::inherit(), Stdio::Inherit),
+        (atoms::stdout(), Stdio::Stdout),
+    ]
+    .into_iter()
+    .find_map(|(name, plan)| (name == stdio).then_some(plan))
+    .ok_or(Error::BadArg)
+}
+
+fn teardown(grace: u64, steps: Vec<(Binary<'_>, u64)>) -> NifResult<Teardown> {
+    let steps = steps
+        .into_iter()
+        .map(|(name, wait)| Ok((signal(&name)?, Duration::from_millis(wait))))
+        .collect::<NifResult<_>>()?;
+    Ok(Teardown {
+        grace: Duration::from_millis(grace),
+        steps,
+    })
+}
+
+fn signal(name: &Binary<'_>) -> NifResult<Signal> {
+    let name = std::str::from_utf8(name.as_slice()).map_err(|_| Error::BadArg)?;
+    Signal::from_name(name).ok_or(Error::BadArg)
+}
+
+/// `true` if there is a signal of this name.
+#[rustler::nif]
+fn is_signal(name: Binary<'_>) -> bool {
+    signal(&name).is_ok()
+}
+
+/// `:running`, `{:exited, code}`, `{:signaled, signal, core_dumped}` or `:unknown`.
+#[rustler::nif]
+fn command_status<'a>(env: Env<'a>, command: Handle<Command>) -> Term<'a> {
+    let status = command.status(env);
+    encode::status(env, status)
+}
+
+/// The process id, or `:undefined` when the command has ended.
+#[rustler::nif]
+fn command_pid<'a>(env: Env<'a>, command: Handle<Command>) -> Term<'a> {
+    match command.life.child.try_status() {
+        None => command.life.child.pid().encode(env),
+        Some(_) => atoms::undefined().encode(env),
+    }
+}
+
+/// `:ok` or `{:error, reason}`.
+#[rustler::nif]
+fn command_signal<'a>(
+    env: Env<'a>,
+    command: Handle<Command>,
+    name: Binary<'a>,
+) -> NifResult<Term<'a>> {
+    Ok(match command.life.child.signal(signal(&name)?) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(errno) => encode::error(env, errno),
+    })
+}
+
+/// Has the reaper end the command: after `grace` milliseconds by `steps`, signals with the
+/// milliseconds after each, then by SIGKILL. `:ok` or `{:error, reason}`.
+#[rustler::nif]
+fn command_terminate<'a>(
+    env: Env<'a>,
+    command: Handle<Command>,
+    grace: u64,
+    steps: Vec<(Binary<'a>, u64)>,
+) -> NifResult<Term<'a>> {
+    Ok(match command.life.terminate(teardown(grace, steps)?) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(errno) => encode::error(env, errno),
+    })
+}
+
+/// Has the reaper end every command that runs, each in its own way, at once. How many there are.
+#[rustler::nif]
+fn terminate_all() -> usize {
+    let living: Vec<Arc<Life>> = living().values().filter_map(Weak::upgrade).collect();
+    let running = living
+        .iter()
+        .filter(|life| life.child.try_status().is_none());
+    running
+        .filter(|life| life.terminate(life.abandoned.clone()).is_ok())
+        .count()
+}

@@ -1,0 +1,45 @@
+//! Values of `exile_os` as Erlang terms.
+
+use exile_os::{Errno, SpawnError, Status, Step};
+use rustler::types::atom::Atom;
+use rustler::{Encoder, Env, Term};
+
+use crate::atoms;
+
+/// The POSIX name as an atom; `{:errno, number}` where there is none.
+pub(crate) fn errno<'a>(env: Env<'a>, errno: Errno) -> Term<'a> {
+    match errno
+        .name()
+        .and_then(|name| Atom::from_str(env, &name).ok())
+    {
+        Some(name) => name.encode(env),
+        None => (atoms::errno(), errno.raw()).encode(env),
+    }
+}
+
+/// `{:error, reason}`.
+pub(crate) fn error<'a>(env: Env<'a>, reason: Errno) -> Term<'a> {
+    (atoms::error(), errno(env, reason)).encode(env)
+}
+
+/// `{:error, step, reason}`.
+pub(crate) fn spawn_error<'a>(env: Env<'a>, error: SpawnError) -> Term<'a> {
+    let step = match error.step {
+        Step::Stdio => atoms::stdio(),
+        Step::Clone => atoms::clone_(),
+        Step::Prepare => atoms::prepare(),
+        Step::Directory => atoms::directory(),
+        Step::Exec => atoms::exec(),
+    };
+    (atoms::error(), step, errno(env, error.errno)).encode(env)
+}
+
+/// `{:exited, code}`, `{:signaled, signal, core_dumped}`, `:unknown` or `:running`.
+pub(crate) fn status<'a>(env: Env<'a>, status: Option<Status>) -> Term<'a> {
+    match status {
+        None => atoms::running().encode(env),
+        Some(Status::Exited(code)) => (atoms::exited(), code).encode(env),
+        Some(Status::Signaled { signal, core }) => (atoms::signaled(), signal, core).encode(env),
+        Some(Status::Unknown) => atoms::unknown().encode(env),
+    }
+}

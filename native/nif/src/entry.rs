@@ -1,0 +1,77 @@
+//! What the VM finds when it loads the library.
+//!
+//! Written out, where rustler has a macro, because that one has no upgrade callback: without it
+//! a module that is loaded again, as a recompiling shell does, would be refused.
+//!
+//! # Safety
+//! Unsafe code here fills the structure that the VM reads, and wraps the environment of a
+//! callback for the duration of that callback.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+use std::panic::catch_unwind;
+use std::ptr;
+
+use rustler::codegen_runtime::{
+    NIF_MAJOR_VERSION, NIF_MINOR_VERSION, get_nif_resource_type_init_size, internal_write_symbols,
+    inventory, min_erts,
+};
+use rustler::sys::{ERL_NIF_DIRTY_NIF_OPTION, ERL_NIF_TERM, ErlNifEntry, ErlNifEnv, ErlNifFunc};
+use rustler::{Env, Nif, Term};
+
+use crate::command::{self, Command};
+use crate::pipe::Pipe;
+use crate::resource;
+
+#[unsafe(no_mangle)]
+extern "C" fn nif_init() -> *const ErlNifEntry {
+    // SAFETY: the VM calls this first, on one thread, and has loaded the functions it looks up.
+    unsafe { internal_write_symbols() };
+    let functions: Vec<ErlNifFunc> = inventory::iter::<Nif>().map(Nif::get_def).collect();
+    // The VM keeps pointing at both for as long as the library is loaded, which is for ever.
+    let functions = functions.leak();
+    Box::leak(Box::new(ErlNifEntry {
+        major: NIF_MAJOR_VERSION,
+        minor: NIF_MINOR_VERSION,
+        name: c"Elixir.Exile.Native".as_ptr(),
+        num_of_funcs: functions.len() as c_int,
+        funcs: functions.as_ptr(),
+        load: Some(load),
+        reload: None,
+        upgrade: Some(upgrade),
+        unload: None,
+        vm_variant: c"beam.vanilla".as_ptr(),
+        options: ERL_NIF_DIRTY_NIF_OPTION,
+        sizeof_ErlNifResourceTypeInit: get_nif_resource_type_init_size(),
+        min_erts: min_erts().as_ptr().cast(),
+    }))
+}
+
+unsafe extern "C" fn load(
+    env: *mut ErlNifEnv,
+    _priv_data: *mut *mut c_void,
+    load_info: ERL_NIF_TERM,
+) -> c_int {
+    start(env, load_info)
+}
+
+unsafe extern "C" fn upgrade(
+    env: *mut ErlNifEnv,
+    _priv_data: *mut *mut c_void,
+    _old_priv_data: *mut *mut c_void,
+    load_info: ERL_NIF_TERM,
+) -> c_int {
+    start(env, load_info)
+}
+
+fn start(env: *mut ErlNifEnv, load_info: ERL_NIF_TERM) -> c_int {
+    let started = catch_unwind(|| {
+        let lifetime = ptr::null::<()>();
+        // SAFETY: the environment is valid during the callback, the lifetime is this closure's.
+        let env = unsafe { Env::new_init_env(&lifetime, env) };
+        // SAFETY: the term belongs to that environment.
+        let load_info = unsafe { Term::new(env, load_info) };
+        resource::open::<Pipe>(env) && resource::open::<Command>(env) && command::start(load_info)
+    });
+    c_int::from(!started.unwrap_or(false))
+}

@@ -1,0 +1,228 @@
+//! A running program. Everything that ends or observes it goes through its pidfd, never through
+//! a bare number that may be somebody else's by now.
+//!
+//! ```text
+//! running ──ended──▶ status known ──pidfd no longer watched──▶ pidfd closed
+//! ```
+//!
+//! One lock guards the way: no system call uses the pidfd after it may have been closed, and no
+//! signal is sent once the status is known. The lock is never held across anything that waits.
+//!
+//! # Safety
+//! Unsafe code here passes a pidfd that the lock keeps open.
+#![allow(unsafe_code)]
+
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::errno::{Errno, check};
+use crate::exit::{self, Look, Source};
+use crate::signal::Signal;
+use crate::status::Status;
+
+/// The status of a child that is gone may come a little later (measured: up to 0.7 ms). After
+/// this long it will not come any more.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Linux 6.9 and later: `pidfd_send_signal` to the whole process group.
+const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// How many pidfds are open: one for each child whose status is not known yet, or that somebody
+/// still watches.
+pub fn open_count() -> usize {
+    OPEN.load(Ordering::Acquire)
+}
+
+/// An open pidfd, counted.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    fn new(fd: OwnedFd) -> Self {
+        OPEN.fetch_add(1, Ordering::AcqRel);
+        PidFd(fd)
+    }
+}
+
+impl Drop for PidFd {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Deref for PidFd {
+    type Target = OwnedFd;
+
+    fn deref(&self) -> &OwnedFd {
+        &self.0
+    }
+}
+
+/// A program that was spawned.
+#[derive(Debug)]
+pub struct Child {
+    pid: libc::pid_t,
+    life: Mutex<Life>,
+}
+
+#[derive(Debug)]
+struct Life {
+    status: Option<Status>,
+    pidfd: Option<Arc<PidFd>>,
+    /// An event loop has the descriptor; it must not be closed before that lets go.
+    watched: bool,
+    /// Someone wants it and all its group gone.
+    terminating: bool,
+    /// When it was first seen gone without a status.
+    gone_since: Option<Instant>,
+}
+
+impl Life {
+    /// The one place where the pidfd is closed.
+    fn tidy(&mut self) {
+        if self.status.is_some() && !self.watched {
+            self.pidfd = None;
+        }
+    }
+}
+
+impl Child {
+    pub(crate) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Arc<Child> {
+        let life = Life {
+            status: None,
+            pidfd: Some(Arc::new(PidFd::new(pidfd))),
+            watched: false,
+            terminating: false,
+            gone_since: None,
+        };
+        Arc::new(Child {
+            pid,
+            life: Mutex::new(life),
+        })
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        // No code panics while it holds the lock; if it did, the state would still be whole.
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its process id, which means nothing once the status is known.
+    pub fn pid(&self) -> libc::pid_t {
+        self.pid
+    }
+
+    /// How it ended, or `None` while it runs (or has only just gone). Once known, it stays.
+    pub fn try_status(&self) -> Option<Status> {
+        self.settle(&mut self.life())
+    }
+
+    fn settle(&self, life: &mut Life) -> Option<Status> {
+        if life.status.is_some() {
+            return life.status;
+        }
+        let pidfd = life.pidfd.clone()?;
+        if life.terminating && exit::source() == Source::Wait && exit::has_ended(&pidfd) {
+            // Before it is reaped, its number is its own and so is that of its group: the last
+            // moment at which older kernels can end what is left of the group.
+            let _ = self.send_to_group(&pidfd, Signal::KILL);
+        }
+        let status = match exit::look(&pidfd) {
+            Look::Running => return None,
+            Look::Ended(status) => status,
+            Look::Gone => {
+                let since = *life.gone_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < STATUS_PATIENCE {
+                    return None;
+                }
+                Status::Unknown
+            }
+        };
+        life.status = Some(status);
+        life.tidy();
+        exit::settled(self.pid);
+        life.status
+    }
+
+    /// The pidfd, to be watched by an event loop; `None` when it is closed. It becomes readable
+    /// when the program ends. The watcher calls [`unwatched`](Self::unwatched) when it lets go.
+    pub fn watch(&self) -> Option<Arc<PidFd>> {
+        let mut life = self.life();
+        life.watched = life.pidfd.is_some();
+        life.pidfd.clone()
+    }
+
+    /// The watcher has let go of the pidfd.
+    pub fn unwatched(&self) {
+        let mut life = self.life();
+        life.watched = false;
+        life.tidy();
+    }
+
+    /// The pidfd for one look or one poll, kept open by the `Arc`.
+    pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
+        self.life().pidfd.clone()
+    }
+
+    /// Sends a signal to the program; `ESRCH` once it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        let mut life = self.life();
+        if self.settle(&mut life).is_some() {
+            return Err(Errno::ESRCH);
+        }
+        match &life.pidfd {
+            Some(pidfd) => send(pidfd, signal, 0),
+            None => Err(Errno::ESRCH),
+        }
+    }
+
+    /// From now on its end is wanted: on old kernels, where the rest of its group cannot be
+    /// reached after it is gone, the group ends with it.
+    pub(crate) fn terminating(&self) {
+        self.life().terminating = true;
+    }
+
+    /// Sends a signal to the whole process group, through `pidfd` because the group may outlive
+    /// the program; `ESRCH` when nobody is left in it or it can no longer be told from others.
+    pub(crate) fn signal_group(&self, pidfd: &PidFd, signal: Signal) -> Result<(), Errno> {
+        // The lock keeps anyone from reaping the program between the look and the signal.
+        let mut life = self.life();
+        self.settle(&mut life);
+        match send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP) {
+            Err(Errno::EINVAL) if life.status.is_none() => self.send_to_group(pidfd, signal),
+            Err(Errno::EINVAL) => Err(Errno::ESRCH),
+            result => result,
+        }
+    }
+
+    /// To be called under the lock and before the program is reaped.
+    fn send_to_group(&self, pidfd: &PidFd, signal: Signal) -> Result<(), Errno> {
+        match send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP) {
+            Err(Errno::EINVAL) => {
+                // SAFETY: kill has no memory effects. The program leads its group and has not
+                // been reaped, so the number is still that of its group.
+                check(unsafe { libc::kill(-self.pid, signal.number()) }).map(drop)
+            }
+            result => result,
+        }
+    }
+}
+
+fn send(pidfd: &PidFd, signal: Signal, flags: libc::c_uint) -> Result<(), Errno> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open; without a siginfo the kernel makes its own.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal.number(),
+            none,
+            flags,
+        )
+    };
+    check(sent).map(drop)
+}

@@ -1,0 +1,127 @@
+//! What to run: everything a spawn needs, validated and owned before the first system call.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+/// Where programs are looked for when the environment has no `PATH`.
+const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/bin:/usr/bin";
+
+/// One of a program's standard streams.
+#[derive(Debug, Default)]
+pub enum Stdio {
+    /// A new pipe; our end comes back in [`Spawned`](crate::Spawned).
+    #[default]
+    Pipe,
+    /// The null device.
+    Null,
+    /// This process's own stream.
+    Inherit,
+    /// An open file or pipe end of somebody else.
+    Fd(OwnedFd),
+    /// For standard error only: wherever standard output goes.
+    Stdout,
+}
+
+/// A program with its arguments and surroundings. Strings are bytes without NUL, as `CString`
+/// guarantees.
+#[derive(Debug)]
+pub struct Command {
+    pub(crate) argv: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+    pub(crate) candidates: Vec<CString>,
+    pub(crate) directory: Option<CString>,
+    pub(crate) stdin: Stdio,
+    pub(crate) stdout: Stdio,
+    pub(crate) stderr: Stdio,
+}
+
+impl Command {
+    /// The command `program` with `arguments`, in exactly the environment `env` (`NAME=value`
+    /// each). A program without a `/` is looked up in the directories of `path`, the `PATH` of
+    /// whoever asks, not that of `env`; with a `/` it is a file name, relative to the directory
+    /// that the command runs in.
+    pub fn new(
+        program: CString,
+        arguments: impl IntoIterator<Item = CString>,
+        env: Vec<CString>,
+        path: Option<&OsStr>,
+    ) -> Command {
+        let candidates = candidates(&program, path);
+        let mut argv = vec![program];
+        argv.extend(arguments);
+        Command {
+            argv,
+            env,
+            candidates,
+            directory: None,
+            stdin: Stdio::Pipe,
+            stdout: Stdio::Pipe,
+            stderr: Stdio::Inherit,
+        }
+    }
+
+    /// Runs in `directory` instead of where this process is.
+    pub fn directory(mut self, directory: Option<CString>) -> Command {
+        self.directory = directory;
+        self
+    }
+
+    /// Replaces the standard streams: pipes for input and output, this process's own for errors.
+    pub fn stdio(mut self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Command {
+        self.stdin = stdin;
+        self.stdout = stdout;
+        self.stderr = stderr;
+        self
+    }
+}
+
+/// The files to try, in order.
+fn candidates(program: &CStr, path: Option<&OsStr>) -> Vec<CString> {
+    let name = program.to_bytes();
+    if name.is_empty() || name.contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    path.map_or(DEFAULT_PATH, OsStr::as_bytes)
+        .split(|byte| *byte == b':')
+        .filter_map(|directory| {
+            // An empty entry means the current directory.
+            let directory = if directory.is_empty() {
+                b"."
+            } else {
+                directory
+            };
+            CString::new([directory, b"/", name].concat()).ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(program: &str, path: Option<&str>) -> Vec<String> {
+        let program = CString::new(program).unwrap();
+        candidates(&program, path.map(OsStr::new))
+            .into_iter()
+            .map(|file| file.into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_bare_name_is_looked_up_in_every_directory_of_the_path() {
+        assert_eq!(found("ls", Some("/a:/b")), ["/a/ls", "/b/ls"]);
+        assert_eq!(found("ls", Some("/a::/b")), ["/a/ls", "./ls", "/b/ls"]);
+    }
+
+    #[test]
+    fn without_a_path_the_usual_places_are_searched() {
+        assert!(found("ls", None).contains(&"/bin/ls".to_owned()));
+    }
+
+    #[test]
+    fn a_name_with_a_slash_is_a_file() {
+        assert_eq!(found("./ls", Some("/a")), ["./ls"]);
+        assert_eq!(found("/bin/ls", Some("/a")), ["/bin/ls"]);
+    }
+}

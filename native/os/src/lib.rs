@@ -1,0 +1,33 @@
+//! The operating-system layer of Exile: run programs, own their pipes, signal them, learn how
+//! they ended. It knows nothing of Erlang and can be tested with `cargo test` alone.
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | `command` | what to run: argv, environment, directory, standard streams |
+//! | `spawn` | how to run it: `clone` with a pidfd |
+//! | `pipe` | the VM's ends of the pipes, non-blocking |
+//! | `child` | a running program: signals, and its status exactly once |
+//! | `exit` | where a status comes from, on new kernels and on old ones |
+//! | `status` | how a program ended |
+//! | `teardown` | the sequence of signals that ends a command, as data |
+//! | `reaper` | the thread that runs teardowns, so that nobody else has to wait |
+//! | `signal`, `errno` | numbers with names |
+
+pub mod child;
+pub mod command;
+pub mod errno;
+pub mod exit;
+pub mod pipe;
+pub mod reaper;
+pub mod signal;
+pub mod spawn;
+pub mod status;
+pub mod teardown;
+
+pub use child::Child;
+pub use command::{Command, Stdio};
+pub use errno::Errno;
+pub use signal::Signal;
+pub use spawn::{SpawnError, Spawned, Step, spawn};
+pub use status::Status;
+pub use teardown::Teardown;

@@ -1,0 +1,201 @@
+//! The thread that runs teardowns, so that no Erlang process, and no thread of the VM, has to
+//! wait for a command to end.
+//!
+//! It sleeps until a new teardown comes, a command under teardown ends, or a signal is due: the
+//! pidfds and an eventfd in one `poll`, the next due time as its timeout. With nothing to do it
+//! sleeps without end, except where zombies of strangers must be swept (see [`exit`]).
+//!
+//! # Safety
+//! Unsafe code here makes an eventfd and polls descriptors that `Arc`s keep open.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::child::{Child, PidFd};
+use crate::errno::{Errno, check};
+use crate::exit::{self, Source};
+use crate::signal::Signal;
+use crate::teardown::{Next, Progress, Target, Teardown};
+
+/// How often zombies of strangers are buried where SIGCHLD cannot be ignored.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// A pidfd may become readable a little before the status is there: look again after this.
+const STATUS_DELAY: Duration = Duration::from_millis(1);
+
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// How many teardowns are under way.
+pub fn under_way() -> usize {
+    UNDER_WAY.load(Ordering::Acquire)
+}
+
+/// Called on the reaper's thread when the command of a teardown has ended.
+pub type OnEnd = Box<dyn FnOnce() + Send>;
+
+struct Job {
+    command: Leader,
+    progress: Progress,
+    next: Next,
+    on_end: Option<OnEnd>,
+}
+
+/// A command as its teardown sees it. The pidfd stays open for the group after the command has
+/// ended.
+struct Leader {
+    child: Arc<Child>,
+    pidfd: Arc<PidFd>,
+}
+
+impl Target for Leader {
+    fn has_ended(&self) -> bool {
+        self.child.try_status().is_some()
+    }
+
+    fn signal_group(&self, signal: Signal) -> bool {
+        self.child.signal_group(&self.pidfd, signal).is_ok()
+    }
+}
+
+struct Reaper {
+    jobs: Sender<Job>,
+    bell: Arc<OwnedFd>,
+}
+
+static REAPER: OnceLock<Result<Reaper, Errno>> = OnceLock::new();
+
+/// Starts the thread, unless it runs already.
+pub fn start() -> Result<(), Errno> {
+    reaper().map(drop)
+}
+
+fn reaper() -> Result<&'static Reaper, Errno> {
+    REAPER.get_or_init(launch).as_ref().map_err(|errno| *errno)
+}
+
+fn launch() -> Result<Reaper, Errno> {
+    // SAFETY: eventfd makes a new descriptor.
+    let bell = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    // SAFETY: eventfd succeeded, so it is open and nobody else's.
+    let bell = Arc::new(unsafe { OwnedFd::from_raw_fd(bell) });
+    let (jobs, inbox) = unbounded();
+    let thread_bell = Arc::clone(&bell);
+    // The thread inherits the mask: signals are the VM's business and not to be taken here.
+    let all = nix::sys::signal::SigSet::all();
+    let before = all.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)?;
+    let started = std::thread::Builder::new()
+        .name("exile_reaper".to_owned())
+        .spawn(move || run(&inbox, &thread_bell));
+    before.thread_set_mask()?;
+    match started {
+        Ok(_) => Ok(Reaper { jobs, bell }),
+        Err(error) => Err(Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN))),
+    }
+}
+
+/// Ends `child` and its group by `teardown`. Returns at once; `on_end` is called when the
+/// program has ended, also when it had before.
+pub fn terminate(child: &Arc<Child>, teardown: Teardown, on_end: OnEnd) -> Result<(), Errno> {
+    let reaper = reaper()?;
+    let Some(pidfd) = child.pidfd() else {
+        on_end();
+        return Ok(());
+    };
+    UNDER_WAY.fetch_add(1, Ordering::AcqRel);
+    let now = Instant::now();
+    child.terminating();
+    let job = Job {
+        command: Leader {
+            child: Arc::clone(child),
+            pidfd,
+        },
+        progress: Progress::new(teardown, now),
+        next: Next::At(now),
+        on_end: Some(on_end),
+    };
+    // The receiver lives as long as the thread, which never ends.
+    let _ = reaper.jobs.send(job);
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: the descriptor is open and the buffer is 8 bytes. A full counter (EAGAIN) has rung.
+    let _ = unsafe { libc::write(reaper.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    Ok(())
+}
+
+fn run(inbox: &Receiver<Job>, bell: &OwnedFd) {
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut last_sweep = Instant::now();
+    loop {
+        jobs.extend(inbox.try_iter());
+        let now = Instant::now();
+        jobs.retain_mut(|job| !job.advance(now));
+        if exit::source() == Source::Wait && now.duration_since(last_sweep) >= SWEEP_PERIOD {
+            exit::sweep();
+            last_sweep = now;
+        }
+        sleep(&jobs, bell);
+    }
+}
+
+impl Job {
+    /// Does what is due; `true` when the job is done.
+    fn advance(&mut self, now: Instant) -> bool {
+        if self.command.has_ended() {
+            if let Some(on_end) = self.on_end.take() {
+                on_end();
+            }
+        }
+        self.next = self.progress.advance(&self.command, now);
+        self.next == Next::Done
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Sleeps until the bell rings, a command ends or something is due.
+fn sleep(jobs: &[Job], bell: &OwnedFd) {
+    let mut due = (exit::source() == Source::Wait).then(|| Instant::now() + SWEEP_PERIOD);
+    let mut fds = vec![readable(bell)];
+    for job in jobs {
+        let mut at = match job.next {
+            Next::At(at) => Some(at),
+            Next::AtEnd | Next::Done => None,
+        };
+        if !job.command.has_ended() {
+            if exit::has_ended(&job.command.pidfd) {
+                at = Some(Instant::now() + STATUS_DELAY);
+            } else {
+                fds.push(readable(&job.command.pidfd));
+            }
+        }
+        due = due.into_iter().chain(at).min();
+    }
+    let timeout = due.map_or(-1, |due| {
+        // Rounded up: waking a little early would mean waking many times.
+        let left = due.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+        left.as_millis().try_into().unwrap_or(libc::c_int::MAX)
+    });
+    let count = fds.len() as libc::nfds_t;
+    // SAFETY: the array holds `count` entries; every descriptor is kept open by its job or by
+    // the thread. Whatever poll returns, the caller looks at everything again.
+    let _ = unsafe { libc::poll(fds.as_mut_ptr(), count, timeout) };
+    let mut rings = [0u8; 8];
+    // SAFETY: the descriptor is open and the buffer is 8 bytes; EAGAIN means nobody rang.
+    let _ = unsafe { libc::read(bell.as_raw_fd(), rings.as_mut_ptr().cast(), rings.len()) };
+}
+
+fn readable(fd: &OwnedFd) -> libc::pollfd {
+    libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    }
+}

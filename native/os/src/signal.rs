@@ -1,0 +1,54 @@
+//! Signals by name.
+
+use nix::sys::signal::Signal as Known;
+
+/// A signal of POSIX or of this system that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal(i32);
+
+impl Signal {
+    /// Ends a program and cannot be refused.
+    pub const KILL: Signal = Signal(libc::SIGKILL);
+    /// Asks a program to end.
+    pub const TERM: Signal = Signal(libc::SIGTERM);
+    /// Lets a stopped program go on.
+    pub const CONT: Signal = Signal(libc::SIGCONT);
+    /// Not a signal: asks whether one could be sent.
+    pub(crate) const NONE: Signal = Signal(0);
+
+    /// The signal called `name` in small letters, like `"sigterm"`.
+    pub fn from_name(name: &str) -> Option<Signal> {
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return None;
+        }
+        name.to_ascii_uppercase()
+            .parse::<Known>()
+            .ok()
+            .map(|known| Signal(known as i32))
+    }
+
+    /// Its number on this system.
+    pub const fn number(self) -> i32 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_named_signal_is_found_by_its_name_in_small_letters() {
+        for known in Known::iterator() {
+            let name = known.as_str().to_ascii_lowercase();
+            assert_eq!(Signal::from_name(&name), Some(Signal(known as i32)));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_signal() {
+        for name in ["", "term", "SIGTERM", "sigfoo", "9", "sigterm "] {
+            assert_eq!(Signal::from_name(name), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! How to run a command. All that can fail on input, or allocates, happens here and before the
+//! clone; what the child does between clone and exec is in [`linux`].
+
+mod linux;
+
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::child::Child;
+use crate::command::{Command, Stdio};
+use crate::errno::Errno;
+use crate::exit;
+use crate::pipe::{self, ReadEnd, WriteEnd};
+
+/// A file that somebody still holds open for writing is mostly one that was written a moment
+/// ago and is inherited by a program between its fork and its exec: waiting helps, briefly.
+const BUSY_TRIES: u32 = 6;
+const BUSY_WAIT: Duration = Duration::from_millis(1);
+
+/// A running command and our ends of its pipes.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The program.
+    pub child: Arc<Child>,
+    /// Writes to its standard input, if that is a pipe.
+    pub stdin: Option<WriteEnd>,
+    /// Reads its standard output, if that is a pipe.
+    pub stdout: Option<ReadEnd>,
+    /// Reads its standard error, if that is a pipe.
+    pub stderr: Option<ReadEnd>,
+}
+
+/// What a spawn was doing when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Making the pipes or opening the null device.
+    Stdio,
+    /// Making the process.
+    Clone,
+    /// Preparing the new process: its group, its bond to this one, its descriptors.
+    Prepare,
+    /// Going to the directory.
+    Directory,
+    /// Executing the program.
+    Exec,
+}
+
+/// Why a command does not run. Nothing of it is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpawnError {
+    /// What was being done.
+    pub step: Step,
+    /// What the system said.
+    pub errno: Errno,
+}
+
+fn at(step: Step) -> impl Fn(Errno) -> SpawnError {
+    move |errno| SpawnError { step, errno }
+}
+
+/// Runs `command`.
+///
+/// # Caveats
+/// The program is killed when the *thread* that called ends: call from threads that live as long
+/// as the process. Blocks until the program is executed or has failed to.
+pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
+    let stdio = StdioPlan::new(command).map_err(at(Step::Stdio))?;
+    let argv = pointers(&command.argv);
+    let env = pointers(&command.env);
+    let candidates = pointers(&command.candidates);
+    let plan = linux::Plan {
+        stdin: raw(&stdio.stdin),
+        stdout: raw(&stdio.stdout),
+        stderr: raw(&stdio.stderr),
+        stderr_to_stdout: matches!(command.stderr, Stdio::Stdout),
+        directory: command.directory.as_deref(),
+        candidates: &candidates,
+        argv: &argv,
+        env: &env,
+    };
+    let mut wait = BUSY_WAIT;
+    let mut tries = 0;
+    let child = loop {
+        let result = exit::while_registering(|| {
+            linux::clone_and_exec(&plan).map(|(pid, pidfd)| Child::new(pid, pidfd))
+        });
+        match result {
+            Err(error) if error.errno == Errno::ETXTBSY && tries < BUSY_TRIES => {
+                std::thread::sleep(wait);
+                wait *= 2;
+                tries += 1;
+            }
+            result => break result?,
+        }
+    };
+    Ok(Spawned {
+        child,
+        stdin: stdio.write_stdin,
+        stdout: stdio.read_stdout,
+        stderr: stdio.read_stderr,
+    })
+}
+
+/// A null-terminated array of pointers into `strings`.
+struct Pointers<'a> {
+    array: Vec<*const libc::c_char>,
+    _strings: std::marker::PhantomData<&'a [CString]>,
+}
+
+fn pointers(strings: &[CString]) -> Pointers<'_> {
+    let array = strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([std::ptr::null()])
+        .collect();
+    Pointers {
+        array,
+        _strings: std::marker::PhantomData,
+    }
+}
+
+/// Their ends, closed here when the plan is dropped, and ours.
+struct StdioPlan<'a> {
+    stdin: Theirs<'a>,
+    stdout: Theirs<'a>,
+    stderr: Theirs<'a>,
+    write_stdin: Option<WriteEnd>,
+    read_stdout: Option<ReadEnd>,
+    read_stderr: Option<ReadEnd>,
+}
+
+/// The child's end of a stream; `None` where it keeps what it inherits.
+type Theirs<'a> = Option<TheirFd<'a>>;
+
+enum TheirFd<'a> {
+    Owned(OwnedFd),
+    Borrowed(BorrowedFd<'a>),
+}
+
+fn raw(theirs: &Theirs<'_>) -> Option<RawFd> {
+    theirs.as_ref().map(|fd| match fd {
+        TheirFd::Owned(fd) => fd.as_raw_fd(),
+        TheirFd::Borrowed(fd) => fd.as_raw_fd(),
+    })
+}
+
+impl<'a> StdioPlan<'a> {
+    fn new(command: &'a Command) -> Result<Self, Errno> {
+        let (write_stdin, stdin) = match &command.stdin {
+            Stdio::Pipe => {
+                let (ours, theirs) = pipe::input()?;
+                (Some(ours), Some(TheirFd::Owned(theirs)))
+            }
+            other => (None, given(other)?),
+        };
+        let (read_stdout, stdout) = output(&command.stdout)?;
+        let (read_stderr, stderr) = output(&command.stderr)?;
+        Ok(StdioPlan {
+            stdin,
+            stdout,
+            stderr,
+            write_stdin,
+            read_stdout,
+            read_stderr,
+        })
+    }
+}
+
+fn output(stdio: &Stdio) -> Result<(Option<ReadEnd>, Theirs<'_>), Errno> {
+    match stdio {
+        Stdio::Pipe => {
+            let (ours, theirs) = pipe::output()?;
+            Ok((Some(ours), Some(TheirFd::Owned(theirs))))
+        }
+        other => Ok((None, given(other)?)),
+    }
+}
+
+fn given(stdio: &Stdio) -> Result<Theirs<'_>, Errno> {
+    match stdio {
+        Stdio::Pipe | Stdio::Inherit | Stdio::Stdout => Ok(None),
+        Stdio::Fd(fd) => Ok(Some(TheirFd::Borrowed(fd.as_fd()))),
+        Stdio::Null => {
+            let null = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EIO)))?;
+            Ok(Some(TheirFd::Owned(pipe::above_standard(null.into())?)))
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The sequence of signals that ends a command, as data, and one command's way through it.
+//!
+//! Nothing here knows of threads or of the clock: time is a parameter, the command a trait.
+
+use std::time::{Duration, Instant};
+
+use crate::signal::Signal;
+
+/// How a command is ended: wait, then signal by signal, each with the time the command has to
+/// end before the next. After the last comes SIGKILL, always.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Teardown {
+    /// How long to wait for the command to end by itself.
+    pub grace: Duration,
+    /// Signals, and how long to wait after each.
+    pub steps: Vec<(Signal, Duration)>,
+}
+
+/// What a teardown needs to know of its command, and does to it.
+pub(crate) trait Target {
+    /// Whether the command has ended. Its group may live on.
+    fn has_ended(&self) -> bool;
+    /// Signals the group; `false` when nobody is left in it.
+    fn signal_group(&self, signal: Signal) -> bool;
+}
+
+/// A teardown under way.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    steps: std::vec::IntoIter<(Signal, Duration)>,
+    due: Instant,
+    signalled: bool,
+    killed: bool,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing is left to do.
+    Done,
+    /// When the command ends, or at this time.
+    At(Instant),
+    /// When the command ends.
+    AtEnd,
+}
+
+impl Progress {
+    pub(crate) fn new(teardown: Teardown, now: Instant) -> Progress {
+        Progress {
+            due: now.checked_add(teardown.grace).unwrap_or(now),
+            steps: teardown.steps.into_iter(),
+            signalled: false,
+            killed: false,
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// A command that ended before the first signal ended by itself: its group is left alone.
+    /// One that ended because of a signal may have left members that need longer; they get the
+    /// rest of the sequence.
+    pub(crate) fn advance(&mut self, target: &impl Target, now: Instant) -> Next {
+        loop {
+            if target.has_ended()
+                && (!self.signalled || self.killed || !target.signal_group(Signal::NONE))
+            {
+                return Next::Done;
+            }
+            if self.killed {
+                return Next::AtEnd;
+            }
+            if now < self.due {
+                return Next::At(self.due);
+            }
+            self.signalled = true;
+            match self.steps.next() {
+                Some((signal, wait)) => {
+                    target.signal_group(signal);
+                    // A stopped program gets its signals when it goes on.
+                    target.signal_group(Signal::CONT);
+                    self.due = now.checked_add(wait).unwrap_or(now);
+                }
+                None => {
+                    target.signal_group(Signal::KILL);
+                    self.killed = true;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A command made of what the test says.
+    #[derive(Default)]
+    struct Pretend {
+        ended: Cell<bool>,
+        group_empty: Cell<bool>,
+        got: RefCell<Vec<i32>>,
+    }
+
+    impl Target for Pretend {
+        fn has_ended(&self) -> bool {
+            self.ended.get()
+        }
+        fn signal_group(&self, signal: Signal) -> bool {
+            if signal != Signal::NONE && signal != Signal::CONT {
+                self.got.borrow_mut().push(signal.number());
+            }
+            !self.group_empty.get()
+        }
+    }
+
+    fn two_terms() -> Teardown {
+        Teardown {
+            grace: SECOND,
+            steps: vec![(Signal::TERM, SECOND), (Signal::TERM, SECOND)],
+        }
+    }
+
+    #[test]
+    fn a_stubborn_command_gets_every_signal_at_its_time_and_then_sigkill() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let mut progress = Progress::new(two_terms(), start);
+        let at = |n: u32| start + n * SECOND;
+        assert_eq!(progress.advance(&command, at(0)), Next::At(at(1)));
+        assert_eq!(*command.got.borrow(), [0; 0]);
+        assert_eq!(progress.advance(&command, at(1)), Next::At(at(2)));
+        assert_eq!(*command.got.borrow(), [libc::SIGTERM]);
+        assert_eq!(progress.advance(&command, at(2)), Next::At(at(3)));
+        assert_eq!(progress.advance(&command, at(3)), Next::AtEnd);
+        assert_eq!(
+            *command.got.borrow(),
+            [libc::SIGTERM, libc::SIGTERM, libc::SIGKILL]
+        );
+        command.ended.set(true);
+        assert_eq!(progress.advance(&command, at(3)), Next::Done);
+    }
+
+    #[test]
+    fn a_command_that_ends_by_itself_leaves_its_group_alone() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let mut progress = Progress::new(two_terms(), start);
+        command.ended.set(true);
+        assert_eq!(progress.advance(&command, start + 5 * SECOND), Next::Done);
+        assert_eq!(*command.got.borrow(), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_left_of_the_group_gets_the_rest_of_the_sequence() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let mut progress = Progress::new(two_terms(), start);
+        progress.advance(&command, start + SECOND);
+        command.ended.set(true);
+        assert_eq!(
+            progress.advance(&command, start + SECOND),
+            Next::At(start + 2 * SECOND)
+        );
+        progress.advance(&command, start + 2 * SECOND);
+        assert_eq!(progress.advance(&command, start + 3 * SECOND), Next::Done);
+        assert_eq!(
+            *command.got.borrow(),
+            [libc::SIGTERM, libc::SIGTERM, libc::SIGKILL]
+        );
+    }
+
+    #[test]
+    fn an_empty_group_needs_no_more_signals() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let mut progress = Progress::new(two_terms(), start);
+        progress.advance(&command, start + SECOND);
+        command.ended.set(true);
+        command.group_empty.set(true);
+        assert_eq!(progress.advance(&command, start + SECOND), Next::Done);
+        assert_eq!(*command.got.borrow(), [libc::SIGTERM]);
+    }
+
+    #[test]
+    fn without_steps_and_grace_sigkill_comes_at_once() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let at_once = Teardown {
+            grace: Duration::ZERO,
+            steps: vec![],
+        };
+        assert_eq!(
+            Progress::new(at_once, start).advance(&command, start),
+            Next::AtEnd
+        );
+        assert_eq!(*command.got.borrow(), [libc::SIGKILL]);
+    }
+
+    #[test]
+    fn steps_without_a_wait_follow_each_other_at_once() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let teardown = Teardown {
+            grace: Duration::ZERO,
+            steps: vec![(Signal::TERM, Duration::ZERO), (Signal::TERM, SECOND)],
+        };
+        let mut progress = Progress::new(teardown, start);
+        assert_eq!(progress.advance(&command, start), Next::At(start + SECOND));
+        assert_eq!(*command.got.borrow(), [libc::SIGTERM, libc::SIGTERM]);
+    }
+}
