@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use exile_os::exit::{self, Source};
-use exile_os::{Child, Errno, Signal, Status, Stdio, Teardown, child, reaper};
+use exile_os::{Child, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, child, reaper};
 use rustler::types::atom::Atom;
 use rustler::types::local_pid::LocalPid;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
@@ -31,8 +31,15 @@ struct Life {
     child: Arc<Child>,
     /// How it is ended when nobody waits for it any more.
     abandoned: Teardown,
-    /// Its pipes, until it has ended: they are told then.
-    pipes: Mutex<Vec<Handle<Pipe>>>,
+    /// Who is told when it has ended.
+    told: Mutex<Told>,
+}
+
+/// Those who are told when a command has ended. After that, nobody is entered any more.
+struct Told {
+    ended: bool,
+    pipes: Vec<Handle<Pipe>>,
+    waits: Vec<Wait>,
 }
 
 /// All living commands, for the end of the VM.
@@ -50,14 +57,37 @@ impl Drop for Life {
 }
 
 impl Life {
-    /// How the command ended, if it has. The first to see it tells the pipes.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the command ended, if it has. The first to see it tells the others.
     fn status(&self, caller: Caller) -> Option<Status> {
         let status = self.child.try_status()?;
-        let pipes = std::mem::take(&mut *self.pipes.lock().unwrap_or_else(PoisonError::into_inner));
+        let (pipes, waits) = {
+            let mut told = self.told();
+            told.ended = true;
+            (
+                std::mem::take(&mut told.pipes),
+                std::mem::take(&mut told.waits),
+            )
+        };
         for pipe in pipes {
             pipe.command_ended(caller);
         }
+        for wait in waits {
+            wait.wake(caller);
+        }
         Some(status)
+    }
+
+    /// Enters a process that waits for the end. `false`: it has come.
+    fn wait(&self, wait: Wait) -> bool {
+        let mut told = self.told();
+        if !told.ended {
+            told.waits.push(wait);
+        }
+        !told.ended
     }
 
     fn terminate(self: &Arc<Self>, teardown: Teardown) -> Result<(), Errno> {
@@ -179,7 +209,7 @@ type What<'a> = (Vec<Binary<'a>>, Term<'a>);
 type Environment<'a> = (Term<'a>, Vec<(Binary<'a>, Term<'a>)>, bool);
 
 /// Runs a command. The caller is its server and gets a message with `reference` when it ends;
-/// `owner` owns the pipes. `{:ok, command, stdin, stdout, stderr}` (`nil` for what is no pipe)
+/// `owner` owns the pipes. Standard input is a plan or `{:file, path}`. `{:ok, command, stdin, stdout, stderr}` (`nil` for what is no pipe)
 /// or `{:error, step, reason}`.
 ///
 /// On a dirty scheduler, since it takes longer than a millisecond when the program is on a slow
@@ -190,14 +220,29 @@ fn spawn<'a>(
     env: Env<'a>,
     what: What<'a>,
     environment: Environment<'a>,
-    stdio: (Atom, Atom, Atom),
+    stdio: (Term<'a>, Atom, Atom),
     owner: LocalPid,
     reference: Term<'a>,
     abandoned: (u64, Vec<(Binary<'a>, u64)>),
 ) -> NifResult<Term<'a>> {
     let abandoned = teardown(abandoned.0, abandoned.1)?;
+    let stdin = match stdio.0.decode::<(Atom, Binary<'a>)>() {
+        Ok((kind, path)) if kind == atoms::file() => {
+            match Stdio::read_from(OsStr::from_bytes(path.as_slice())) {
+                Ok(file) => file,
+                Err(errno) => {
+                    let error = SpawnError {
+                        step: Step::Input,
+                        errno,
+                    };
+                    return Ok(encode::spawn_error(env, error));
+                }
+            }
+        }
+        _ => decode_stdio(stdio.0.decode()?)?,
+    };
     let command = decode_command(what, environment)?.stdio(
-        decode_stdio(stdio.0)?,
+        stdin,
         decode_stdio(stdio.1)?,
         decode_stdio(stdio.2)?,
     );
@@ -219,10 +264,15 @@ fn spawn<'a>(
         .flatten()
         .cloned()
         .collect();
+    let told = Mutex::new(Told {
+        ended: false,
+        pipes,
+        waits: Vec::new(),
+    });
     let life = Arc::new(Life {
         child: spawned.child,
         abandoned,
-        pipes: Mutex::new(pipes),
+        told,
     });
     living().insert(Arc::as_ptr(&life).addr(), Arc::downgrade(&life));
 
@@ -348,6 +398,30 @@ fn is_signal(name: Binary<'_>) -> bool {
 fn command_status<'a>(env: Env<'a>, command: Handle<Command>) -> Term<'a> {
     let status = command.status(env);
     encode::status(env, status)
+}
+
+/// The same, but while the command runs: `:wait`, and the caller gets a message with `reference`
+/// when it has ended.
+#[rustler::nif]
+fn command_wait<'a>(env: Env<'a>, command: Handle<Command>, reference: Term<'a>) -> Term<'a> {
+    match command.status(env) {
+        None if command.life.wait(Wait::new(env.pid(), reference)) => atoms::wait().encode(env),
+        // Without a status it ended between the two looks; then there is one now.
+        status => encode::status(env, status.or_else(|| command.status(env))),
+    }
+}
+
+/// Gives up such a wait. `:ok`: its message will not come. `:sent`: it has been sent.
+#[rustler::nif]
+fn command_cancel(command: Handle<Command>, reference: Term<'_>) -> Atom {
+    let mut told = command.life.told();
+    let before = told.waits.len();
+    told.waits.retain(|wait| !wait.is(reference));
+    if told.waits.len() < before {
+        atoms::ok()
+    } else {
+        atoms::sent()
+    }
 }
 
 /// The process id, or `:undefined` when the command has ended.

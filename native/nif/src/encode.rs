@@ -25,6 +25,7 @@ pub(crate) fn error<'a>(env: Env<'a>, reason: Errno) -> Term<'a> {
 /// `{:error, step, reason}`.
 pub(crate) fn spawn_error<'a>(env: Env<'a>, error: SpawnError) -> Term<'a> {
     let step = match error.step {
+        Step::Input => atoms::input(),
         Step::Stdio => atoms::stdio(),
         Step::Clone => atoms::clone_(),
         Step::Prepare => atoms::prepare(),

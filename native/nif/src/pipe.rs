@@ -282,7 +282,7 @@ impl Handle<Pipe> {
     fn wake(&self, caller: Caller, state: &mut State) {
         if let (Phase::Open(end), Some(wait)) = (&state.phase, state.wait.take()) {
             if self.cancel(end.raw(), end.direction(), &wait) {
-                wait.wake(caller, self);
+                wait.wake(caller);
             }
         }
     }

@@ -381,19 +381,14 @@ impl Wait {
         unsafe { sys::enif_is_identical(self.reference, reference.as_c_arg()) != 0 }
     }
 
-    /// Sends the message that the VM will not send. The waiting process looks again, so the
-    /// message says nothing else; a process that is dead needs none.
-    pub(crate) fn wake<R: Resource>(self, caller: Caller, handle: &Handle<R>) {
-        // SAFETY: the terms of the message belong to `env`, which is ours; the caller tells
-        // whether this thread is one of the VM's.
+    /// Sends the message that the VM will not send, `{:select, :undefined, ref, :undefined}`. The
+    /// waiting process looks again, so it says nothing else; a process that is dead needs none.
+    pub(crate) fn wake(self, caller: Caller) {
+        let none = atom(atoms::undefined());
+        let parts = [atom(atoms::select()), none, self.reference, none];
+        // SAFETY: the terms of the message are atoms or belong to `env`, which is ours; the
+        // caller tells whether this thread is one of the VM's.
         unsafe {
-            let object = sys::enif_make_resource(self.env, handle.as_void());
-            let parts = [
-                atom(atoms::select()),
-                object,
-                self.reference,
-                atom(atoms::undefined()),
-            ];
             let message =
                 sys::enif_make_tuple_from_array(self.env, parts.as_ptr(), parts.len() as u32);
             sys::enif_send(caller.0, self.pid.as_c_arg(), self.env, message);

@@ -1,8 +1,15 @@
 //! What to run: everything a spawn needs, validated and owned before the first system call.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::errno::Errno;
+use crate::pipe::above_standard;
 
 /// Where programs are looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/bin:/usr/bin";
@@ -21,6 +28,20 @@ pub enum Stdio {
     Fd(OwnedFd),
     /// For standard error only: wherever standard output goes.
     Stdout,
+}
+
+impl Stdio {
+    /// The file `path`, opened for reading. A FIFO that nobody writes to is not waited for: the
+    /// program sees an empty one.
+    pub fn read_from(path: &OsStr) -> Result<Stdio, Errno> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path)
+            .map_err(Errno::from_io)?;
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+        Ok(Stdio::Fd(above_standard(file.into())?))
+    }
 }
 
 /// A program with its arguments and surroundings. Strings are bytes without NUL, as `CString`

@@ -32,6 +32,11 @@ impl Errno {
         Errno(nix::errno::Errno::last_raw())
     }
 
+    /// The number behind an error of the standard library.
+    pub(crate) fn from_io(error: std::io::Error) -> Self {
+        Errno(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+
     /// The number itself.
     pub const fn raw(self) -> i32 {
         self.0

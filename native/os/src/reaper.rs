@@ -94,7 +94,7 @@ fn launch() -> Result<Reaper, Errno> {
     before.thread_set_mask()?;
     match started {
         Ok(_) => Ok(Reaper { jobs, bell }),
-        Err(error) => Err(Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN))),
+        Err(error) => Err(Errno::from_io(error)),
     }
 }
 

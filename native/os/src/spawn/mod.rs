@@ -38,6 +38,8 @@ pub struct Spawned {
 pub enum Step {
     /// Making the pipes or opening the null device.
     Stdio,
+    /// Opening the file that standard input comes from.
+    Input,
     /// Making the process.
     Clone,
     /// Preparing the new process: its group, its bond to this one, its descriptors.
@@ -188,7 +190,7 @@ fn given(stdio: &Stdio) -> Result<Theirs<'_>, Errno> {
                 .read(true)
                 .write(true)
                 .open("/dev/null")
-                .map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EIO)))?;
+                .map_err(Errno::from_io)?;
             Ok(Some(TheirFd::Owned(pipe::above_standard(null.into())?)))
         }
     }

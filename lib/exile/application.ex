@@ -1,0 +1,15 @@
+defmodule Exile.Application do
+  @moduledoc false
+
+  use Application
+
+  @impl true
+  def start(_type, _args) do
+    # Where the kernel cannot tell how a reaped child ended, children must not be reaped by it.
+    if Exile.Native.exit_source() == :wait do
+      :ok = :os.set_signal(:sigchld, :default)
+    end
+
+    Supervisor.start_link([], strategy: :one_for_one, name: Exile.Supervisor)
+  end
+end

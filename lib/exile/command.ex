@@ -1,0 +1,157 @@
+defmodule Exile.Command do
+  @moduledoc false
+
+  # What to run, from what the user said: the one place where options are checked. Misuse raises
+  # an ArgumentError that names the option and the value.
+
+  alias Exile.{Native, Teardown}
+
+  @type t :: %__MODULE__{
+          argv: [binary, ...],
+          cd: binary | nil,
+          env: [{binary, binary | nil}],
+          clear_env: boolean,
+          stdin: :pipe | :null | {:file, binary},
+          stderr: :console | :redirect_to_stdout | :disable | :consume,
+          teardown: Teardown.t()
+        }
+
+  @enforce_keys [:argv]
+  defstruct argv: nil,
+            cd: nil,
+            env: [],
+            clear_env: false,
+            stdin: :pipe,
+            stderr: :console,
+            teardown: :default
+
+  @max_milliseconds 0xFFFF_FFFF
+
+  @doc "Checks a command and its options."
+  @spec new!(term, term) :: t
+  def new!(argv, options) do
+    command = %__MODULE__{argv: argv!(argv)}
+
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
+    end
+
+    # Of an option given twice, the first counts, as everywhere.
+    options
+    |> Enum.reverse()
+    |> Enum.reduce(command, fn {key, value}, command -> put!(command, key, value) end)
+  end
+
+  defp argv!([program | _] = argv) when is_binary(program) do
+    if program == "", do: raise(ArgumentError, "the program of a command must not be empty")
+
+    if is_list(argv) and List.improper?(argv) do
+      raise ArgumentError, "expected a command to be a proper list, got: #{inspect(argv)}"
+    end
+
+    Enum.each(argv, fn
+      argument when is_binary(argument) ->
+        no_nul!("an argument of the command", argument)
+
+      other ->
+        raise ArgumentError,
+              "expected every argument of a command to be a binary, got: #{inspect(other)}"
+    end)
+
+    argv
+  end
+
+  defp argv!(other) do
+    raise ArgumentError,
+          "expected a command to be a non-empty list of binaries, program first, " <>
+            "got: #{inspect(other)}"
+  end
+
+  defp put!(command, :cd, nil), do: %{command | cd: nil}
+
+  defp put!(command, :cd, directory) when is_binary(directory) do
+    %{command | cd: no_nul!(":cd", directory)}
+  end
+
+  defp put!(command, :env, env) when is_list(env) or (is_map(env) and not is_struct(env)) do
+    # Of several values for one name, the last counts.
+    %{command | env: env |> Enum.map(&variable!/1) |> Map.new() |> Map.to_list()}
+  end
+
+  defp put!(command, :clear_env, clear) when is_boolean(clear) do
+    %{command | clear_env: clear}
+  end
+
+  defp put!(command, :stderr, where)
+       when where in [:console, :redirect_to_stdout, :disable, :consume] do
+    %{command | stderr: where}
+  end
+
+  defp put!(command, :teardown, :default), do: %{command | teardown: :default}
+
+  defp put!(command, :teardown, steps) when is_list(steps) do
+    Enum.each(steps, &step!/1)
+    %{command | teardown: steps}
+  end
+
+  defp put!(_command, key, value)
+       when key in [:cd, :env, :clear_env, :stderr, :teardown] do
+    raise ArgumentError,
+          "invalid value for option #{inspect(key)}: expected #{expected(key)}, " <>
+            "got: #{inspect(value)}"
+  end
+
+  defp put!(_command, key, value) do
+    raise ArgumentError, "unknown option #{inspect(key)} with value #{inspect(value)}"
+  end
+
+  defp expected(:cd), do: "a directory as a binary"
+  defp expected(:env), do: "a list or map of pairs of binaries"
+  defp expected(:clear_env), do: "a boolean"
+  defp expected(:stderr), do: ":console, :redirect_to_stdout, :disable or :consume"
+  defp expected(:teardown), do: "a list of signals with milliseconds, [sigterm: 500]"
+
+  defp variable!({name, value})
+       when is_binary(name) and (is_binary(value) or value in [nil, false]) do
+    if name == "" or String.contains?(name, "=") do
+      raise ArgumentError,
+            "invalid value for option :env: a name must not be empty or contain \"=\", " <>
+              "got: #{inspect(name)}"
+    end
+
+    no_nul!("a name in :env", name)
+    {name, value && no_nul!("a value in :env", value)}
+  end
+
+  defp variable!(other) do
+    raise ArgumentError,
+          "invalid value for option :env: expected pairs of a name and a value, both binaries " <>
+            "(or nil to unset), got: #{inspect(other)}"
+  end
+
+  defp step!({signal, wait})
+       when is_atom(signal) and is_integer(wait) and wait >= 0 and wait <= @max_milliseconds do
+    unless signal?(signal) do
+      raise ArgumentError,
+            "invalid value for option :teardown: #{inspect(signal)} is no signal of this system"
+    end
+  end
+
+  defp step!(other) do
+    raise ArgumentError,
+          "invalid value for option :teardown: expected a signal and the milliseconds to wait " <>
+            "after it, got: #{inspect(other)}"
+  end
+
+  @doc "Whether `name` names a signal, like `:sigterm`."
+  @spec signal?(term) :: boolean
+  def signal?(name), do: is_atom(name) and Native.is_signal(Atom.to_string(name))
+
+  defp no_nul!(what, binary) do
+    if :binary.match(binary, <<0>>) != :nomatch do
+      raise ArgumentError, "#{what} must not contain a NUL byte, got: #{inspect(binary)}"
+    end
+
+    binary
+  end
+end

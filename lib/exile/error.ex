@@ -1,0 +1,60 @@
+defmodule Exile.Error do
+  @moduledoc """
+  Trouble of the system: a command that could not be started, or one whose pipe or status is out
+  of reach.
+
+  It is returned in `{:error, error}` by functions that may fail, and raised by those that end in
+  `!` and by streams.
+
+  ## Fields
+
+    * `:reason` - the POSIX reason as an atom, `:enoent` for instance; `{:errno, number}` for an
+      error number that has no name
+    * `:operation` - what was being done:
+      * `:exec` - executing the program
+      * `:cd` - changing to the directory of the `:cd` option
+      * `:stdio` - making the pipes, or opening the null device
+      * `:input` - opening the file of the `:input` option
+      * `:clone` - making the process
+      * `:prepare` - setting the new process up
+      * `:select` - telling the VM to wait for the command
+      * `:read`, `:write` - using a pipe
+      * `:status` - learning how the command ended
+    * `:subject` - the program, directory or file that it was done with, or `nil`
+  """
+
+  @type reason :: atom | {:errno, integer}
+  @type t :: %__MODULE__{reason: reason, operation: atom, subject: binary | nil}
+
+  defexception [:reason, :operation, :subject]
+
+  @impl true
+  def message(%__MODULE__{reason: reason, operation: operation, subject: subject}) do
+    doing = "could not " <> doing(operation)
+    about = if is_binary(subject), do: " " <> inspect(subject), else: ""
+    doing <> about <> ": " <> in_words(reason)
+  end
+
+  defp doing(:exec), do: "run"
+  defp doing(:cd), do: "change to the directory"
+  defp doing(:stdio), do: "make the pipes for"
+  defp doing(:input), do: "open the input"
+  defp doing(:clone), do: "make a process for"
+  defp doing(:prepare), do: "set up a process for"
+  defp doing(:select), do: "watch the process of"
+  defp doing(:read), do: "read from"
+  defp doing(:write), do: "write to"
+  defp doing(:status), do: "learn how it ended:"
+  defp doing(other), do: inspect(other)
+
+  defp in_words({:errno, number}), do: "error number #{number}"
+
+  defp in_words(reason) when is_atom(reason) do
+    case :file.format_error(reason) do
+      'unknown POSIX error' ++ _ -> Atom.to_string(reason)
+      words -> "#{words} (#{reason})"
+    end
+  end
+
+  defp in_words(other), do: inspect(other)
+end

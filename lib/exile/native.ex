@@ -1,0 +1,82 @@
+defmodule Exile.Native do
+  @moduledoc false
+
+  # Stubs of the functions in native/nif, where they are documented. The switch is for tests: it
+  # makes a kernel that could do better behave like an old one.
+
+  # The compiler must not load this module: the library is built after it.
+  @compile {:autoload, false}
+  @on_load :load
+
+  @type pipe :: reference
+  @type command :: reference
+  @type posix :: atom | {:errno, integer}
+  @type steps :: [{signal :: binary, milliseconds :: non_neg_integer}]
+  @type status :: {:exited, 0..255} | {:signaled, 1..127, core :: boolean} | :unknown
+
+  def load do
+    info = if System.get_env("EXILE_EXIT_SOURCE") == "wait", do: :wait, else: :auto
+    path = :filename.join(:code.priv_dir(:exile), ~c"native/libexile_nif")
+    :erlang.load_nif(path, info)
+  end
+
+  @spec spawn(
+          {[binary], binary | nil},
+          {[charlist], [{binary, binary | nil}], boolean},
+          {atom | {:file, binary}, atom, atom},
+          pid,
+          reference,
+          {non_neg_integer, steps}
+        ) ::
+          {:ok, command, pipe | nil, pipe | nil, pipe | nil} | {:error, step :: atom, posix}
+  def spawn(_what, _environment, _stdio, _owner, _reference, _abandoned), do: stub()
+
+  @spec command_status(command) :: status | :running
+  def command_status(_command), do: stub()
+
+  @spec command_wait(command, reference) :: status | :wait
+  def command_wait(_command, _reference), do: stub()
+
+  @spec command_cancel(command, reference) :: :ok | :sent
+  def command_cancel(_command, _reference), do: stub()
+
+  @spec command_pid(command) :: pos_integer | :undefined
+  def command_pid(_command), do: stub()
+
+  @spec command_signal(command, binary) :: :ok | {:error, posix}
+  def command_signal(_command, _name), do: stub()
+
+  @spec command_terminate(command, non_neg_integer, steps) :: :ok | {:error, posix}
+  def command_terminate(_command, _grace, _steps), do: stub()
+
+  @spec terminate_all() :: non_neg_integer
+  def terminate_all, do: stub()
+
+  @spec pipe_read(pipe, pos_integer, reference | nil, drain :: boolean) ::
+          {:ok, binary} | :eof | :again | :wait | :exited | {:error, term}
+  def pipe_read(_pipe, _max, _reference, _drain), do: stub()
+
+  @spec pipe_write(pipe, [binary], non_neg_integer, reference | nil) ::
+          :ok | {:more | :again | :wait, [binary], non_neg_integer} | {:error, term}
+  def pipe_write(_pipe, _iovec, _offset, _reference), do: stub()
+
+  @spec pipe_cancel(pipe, reference) :: :ok | :sent
+  def pipe_cancel(_pipe, _reference), do: stub()
+
+  @spec pipe_close(pipe) :: :ok | {:error, term}
+  def pipe_close(_pipe), do: stub()
+
+  @spec pipe_set_owner(pipe, pid) :: :ok | {:error, term}
+  def pipe_set_owner(_pipe, _owner), do: stub()
+
+  @spec is_signal(binary) :: boolean
+  def is_signal(_name), do: stub()
+
+  @spec exit_source() :: :pidfd | :wait
+  def exit_source, do: stub()
+
+  @spec counts() :: [{atom, non_neg_integer}]
+  def counts, do: stub()
+
+  defp stub, do: :erlang.nif_error(:not_loaded)
+end

@@ -1,0 +1,467 @@
+defmodule Exile.Process do
+  @moduledoc """
+  A running command: its pipes, its signals, its end.
+
+  Use `Exile.stream!/2` where it fits. This module is for programs that are talked to back and
+  forth, or whose output and exit status are wanted apart:
+
+      iex> {:ok, p} = Exile.Process.start_link(["cat"])
+      iex> Exile.Process.write(p, "hello")
+      :ok
+      iex> Exile.Process.read(p)
+      {:ok, "hello"}
+      iex> Exile.Process.close_stdin(p)
+      :ok
+      iex> Exile.Process.read(p)
+      :eof
+      iex> Exile.Process.await_exit(p)
+      {:ok, 0}
+
+  ## Who owns what
+
+  The caller of `start_link/2` owns the command. It is linked to the command's Erlang process, it
+  alone may call `await_exit/2`, and when it dies, for whatever reason, the command is ended.
+
+  It also owns the pipes at first. Only a pipe's owner may read from it, write to it or close it;
+  for everybody else, and for a pipe that is closed, the answer is
+  `{:error, :pipe_closed_or_invalid_caller}`. With `change_pipe_owner/3` any process can hand a
+  pipe to any other, so that one writes while another reads. When the owner of a pipe dies, the
+  pipe is closed.
+
+  ## Waiting
+
+  `read/2` and its relatives, and `write/2`, make the *calling* process wait, never a scheduler.
+  They use the pipe directly: no byte and no message passes through another process. Since a
+  command that is not read from stops as soon as its pipe is full, and a writer waits until the
+  command has read, there is back-pressure both ways.
+
+  A call that waits always returns: when the pipe is closed under it, when it is handed to another
+  process, and when the command ends, even where other programs that the command started hold the
+  pipe open. (What those still write can be read; see `read/2`.)
+
+  ## The end of a command
+
+  A command is ended by signals to its whole process group, in a sequence that `await_exit/2`
+  describes and the `:teardown` option changes. Ended in this way, in under a second, is also a
+  command whose owner died or whose Erlang process was killed. A command that exits by itself
+  leaves programs that it started in the background alone, as a shell does.
+
+  When the VM itself is killed, the kernel kills every command with it.
+  """
+
+  alias Exile.{Command, Error, Native, Pipe, Teardown}
+  alias Exile.Process.Server
+
+  @enforce_keys [:pid, :owner, :command, :stdin, :stdout, :stderr, :teardown]
+  defstruct @enforce_keys
+
+  @typedoc "A command that was started. The fields are private."
+  @type t :: %__MODULE__{
+          pid: pid,
+          owner: pid,
+          command: Native.command(),
+          stdin: Native.pipe() | nil,
+          stdout: Native.pipe() | nil,
+          stderr: Native.pipe() | nil,
+          teardown: Teardown.t()
+        }
+
+  @type pipe_name :: :stdin | :stdout | :stderr
+  @type pipe_error :: {:error, :pipe_closed_or_invalid_caller | Error.reason()}
+
+  @type option ::
+          {:cd, binary}
+          | {:env, [{binary, binary | nil | false}] | %{binary => binary | nil | false}}
+          | {:clear_env, boolean}
+          | {:stderr, :console | :redirect_to_stdout | :disable | :consume}
+          | {:teardown, [{signal :: atom, milliseconds :: non_neg_integer}]}
+
+  @default_max 65_535
+
+  # How long after SIGKILL a command is still waited for: only a broken kernel or disk needs it.
+  @kill_patience 1_000
+
+  @doc """
+  Starts a command and links it to the caller, its owner.
+
+  The command is a non-empty list of binaries, the program first. A program without a `/` is
+  looked up in the `PATH` of the VM; one with a `/` is a file, relative to `:cd` if that is given.
+  No shell is involved: arguments reach the program byte for byte.
+
+  When it returns `{:ok, process}` the program is running; that it cannot be executed is an error
+  here and never an exit status.
+
+  ## Options
+
+    * `:cd` (binary) - the directory to run in. Default: that of the VM.
+    * `:env` (list or map of pairs of binaries) - added to the environment of the VM. A value of
+      `nil` or `false` unsets the variable. Default: `[]`.
+    * `:clear_env` (boolean) - start from an empty environment in place of the VM's.
+      Default: `false`.
+    * `:stderr` - where standard error goes. Default: `:console`.
+      * `:console` - to the standard error of the VM
+      * `:redirect_to_stdout` - where standard output goes
+      * `:disable` - to the null device
+      * `:consume` - into a pipe, to be read with `read_stderr/2` or `read_any/2`. Who does not
+        read it stops a command that writes more than a pipe holds.
+    * `:teardown` (list of `{signal, milliseconds}`) - how to end the command: each signal, and
+      how long to wait after it; SIGKILL always comes last. Default: SIGTERM twice, evenly spread
+      over the time there is. Where there is less time than the sequence takes, its waits are
+      shortened in proportion.
+
+  Any other option, and a value of the wrong kind, raises `ArgumentError`, as does a NUL byte in
+  an argument, a directory or a variable.
+
+  ## Errors
+
+  `{:error, %Exile.Error{reason: reason}}`; nothing is left of the command. Among the reasons:
+
+    * `:enoent` - no such program, or no such directory for `:cd`
+    * `:eacces` - the program may not be executed, or the directory not entered
+    * `:enotdir` - the directory, or a part of its path, is none
+    * `:enoexec` - the file is executable, but no program and no script with a `#!` line
+    * `:e2big` - arguments and environment are too long
+    * `:etxtbsy` - somebody has the program open for writing, and keeps it so
+    * `:emfile`, `:enfile` - the VM or the system has too many files open
+    * `:eagain`, `:enomem` - too many processes, or no memory left
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["sh", "-c", "echo $GREETING; exit 3"], env: %{"GREETING" => "hi"})
+      iex> Exile.Process.read(p)
+      {:ok, "hi\\n"}
+      iex> Exile.Process.await_exit(p)
+      {:ok, 3}
+
+      iex> {:error, error} = Exile.Process.start_link(["no-such-program"])
+      iex> error.reason
+      :enoent
+      iex> Exception.message(error)
+      "could not run \\"no-such-program\\": no such file or directory (enoent)"
+  """
+  @spec start_link([binary, ...], [option]) :: {:ok, t} | {:error, Error.t()}
+  def start_link(command, options \\ []) do
+    command |> Command.new!(options) |> Server.start_link(nil)
+  end
+
+  @doc """
+  Writes all of `iodata` to the command's standard input, waiting as long as the pipe is full.
+
+  Returns `:ok` when all is written (which does not mean that the command has read it), at once
+  for empty data, or
+
+    * `{:error, :epipe}` - the command has closed its input, or ended
+    * `{:error, :pipe_closed_or_invalid_caller}` - see [Who owns what](#module-who-owns-what)
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["tr", "a-z", "A-Z"])
+      iex> Exile.Process.write(p, ["several ", [?p, "arts"]])
+      :ok
+      iex> Exile.Process.close_stdin(p)
+      iex> Exile.Process.read(p)
+      {:ok, "SEVERAL PARTS"}
+  """
+  @spec write(t, iodata) :: :ok | pipe_error
+  def write(%__MODULE__{stdin: stdin}, iodata) do
+    if stdin, do: Pipe.write(stdin, iodata), else: not_a_pipe()
+  end
+
+  @doc """
+  Reads from the command's standard output what is there, `max` bytes at most (default: 65,535);
+  waits while nothing is there.
+
+    * `{:ok, binary}` - at least one byte
+    * `:eof` - the command has closed its output. Or it has ended and nothing it wrote is left,
+      though programs that it started hold the pipe open; what those write later a later call
+      returns.
+    * `{:error, :pipe_closed_or_invalid_caller}` - see [Who owns what](#module-who-owns-what)
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["echo", "hello"])
+      iex> Exile.Process.read(p, 2)
+      {:ok, "he"}
+      iex> Exile.Process.read(p)
+      {:ok, "llo\\n"}
+      iex> Exile.Process.read(p)
+      :eof
+  """
+  @spec read(t, pos_integer) :: {:ok, binary} | :eof | pipe_error
+  def read(%__MODULE__{stdout: stdout}, max \\ @default_max) do
+    max = max!(max)
+    if stdout, do: stdout |> Pipe.read(max, :stop) |> end_of_command(), else: not_a_pipe()
+  end
+
+  @doc """
+  Like `read/2`, but from standard error; for commands started with `stderr: :consume`.
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["sh", "-c", "echo oops >&2"], stderr: :consume)
+      iex> Exile.Process.read_stderr(p)
+      {:ok, "oops\\n"}
+  """
+  @spec read_stderr(t, pos_integer) :: {:ok, binary} | :eof | pipe_error
+  def read_stderr(%__MODULE__{stderr: stderr}, max \\ @default_max) do
+    max = max!(max)
+    if stderr, do: stderr |> Pipe.read(max, :stop) |> end_of_command(), else: not_a_pipe()
+  end
+
+  @doc """
+  Reads from standard output or standard error, whichever has something; for commands started
+  with `stderr: :consume`.
+
+  Returns like `read/2`, with the data as `{:stdout, binary}` or `{:stderr, binary}`; `:eof` when
+  both are at their end. When both have something, chance decides, so that neither starves. A
+  pipe that the caller does not own, or has closed, is passed over as long as the other goes on.
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["sh", "-c", "echo oops >&2"], stderr: :consume)
+      iex> Exile.Process.read_any(p)
+      {:ok, {:stderr, "oops\\n"}}
+      iex> Exile.Process.read_any(p)
+      :eof
+  """
+  @spec read_any(t, pos_integer) ::
+          {:ok, {:stdout, binary} | {:stderr, binary}} | :eof | pipe_error
+  def read_any(process, max \\ @default_max)
+
+  def read_any(%__MODULE__{stdout: stdout, stderr: stderr}, max) do
+    stdout |> read_any(stderr, max!(max), :stop) |> end_of_command()
+  end
+
+  @doc false
+  @spec read_any(Native.pipe() | nil, Native.pipe() | nil, pos_integer, Pipe.drain()) ::
+          {:ok, {:stdout | :stderr, binary}} | :eof | :exited | pipe_error
+  def read_any(nil, nil, _max, _drain), do: not_a_pipe()
+  def read_any(stdout, nil, max, drain), do: read_tagged(:stdout, stdout, max, drain)
+  def read_any(nil, stderr, max, drain), do: read_tagged(:stderr, stderr, max, drain)
+
+  def read_any(stdout, stderr, max, drain) do
+    {stdout, stderr} = {{:stdout, stdout}, {:stderr, stderr}}
+
+    if :rand.uniform(2) == 1,
+      do: Pipe.read_any(stdout, stderr, max, drain),
+      else: Pipe.read_any(stderr, stdout, max, drain)
+  end
+
+  defp read_tagged(tag, pipe, max, drain) do
+    with {:ok, data} <- Pipe.read(pipe, max, drain), do: {:ok, {tag, data}}
+  end
+
+  @doc """
+  Closes the command's standard input: it sees end-of-file once it has read what was written.
+
+  Returns `:ok`, or `{:error, :pipe_closed_or_invalid_caller}` when it is closed already or the
+  caller is not its owner.
+  """
+  @spec close_stdin(t) :: :ok | pipe_error
+  def close_stdin(%__MODULE__{stdin: stdin}), do: close(stdin)
+
+  @doc """
+  Closes our end of the command's standard output: a command that goes on writing gets SIGPIPE,
+  or EPIPE. Returns like `close_stdin/1`.
+  """
+  @spec close_stdout(t) :: :ok | pipe_error
+  def close_stdout(%__MODULE__{stdout: stdout}), do: close(stdout)
+
+  @doc """
+  Closes our end of the command's standard error. Returns like `close_stdin/1`.
+  """
+  @spec close_stderr(t) :: :ok | pipe_error
+  def close_stderr(%__MODULE__{stderr: stderr}), do: close(stderr)
+
+  defp close(nil), do: not_a_pipe()
+  defp close(pipe), do: Native.pipe_close(pipe)
+
+  @doc """
+  Makes `pid`, a process on this node, the owner of a pipe. Any process may do this.
+
+  A process that waits in a read or write on the pipe returns with
+  `{:error, :pipe_closed_or_invalid_caller}`. If `pid` is dead, the pipe is closed, as it would be
+  had it died a moment later.
+
+  Returns `:ok`, or `{:error, :pipe_closed_or_invalid_caller}` when the pipe is closed.
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["cat"])
+      iex> writer = Task.async(fn ->
+      ...>   Exile.Process.change_pipe_owner(p, :stdin, self())
+      ...>   Exile.Process.write(p, "from another process")
+      ...> end)
+      iex> Exile.Process.read(p)
+      {:ok, "from another process"}
+      iex> Task.await(writer)
+      :ok
+      iex> Exile.Process.read(p)
+      :eof
+  """
+  @spec change_pipe_owner(t, pipe_name, pid) :: :ok | pipe_error
+  def change_pipe_owner(%__MODULE__{} = process, name, pid)
+      when name in [:stdin, :stdout, :stderr] and is_pid(pid) and node(pid) == node() do
+    case Map.fetch!(process, name) do
+      nil -> not_a_pipe()
+      pipe -> Native.pipe_set_owner(pipe, pid)
+    end
+  end
+
+  def change_pipe_owner(%__MODULE__{}, name, pid)
+      when name in [:stdin, :stdout, :stderr] do
+    raise ArgumentError, "expected the pid of a process on this node, got: #{inspect(pid)}"
+  end
+
+  def change_pipe_owner(%__MODULE__{}, name, _pid) do
+    raise ArgumentError, "expected :stdin, :stdout or :stderr, got: #{inspect(name)}"
+  end
+
+  @doc """
+  Sends a signal, by its name in small letters like `:sigterm` or `:sigusr1`, to the command, and
+  to it alone: what it started does not get it.
+
+  Returns `:ok`, or `{:error, reason}`: `:esrch` after the command has ended (a stranger that got
+  its number is never signalled), `:eperm` when it has become a user that the VM may not signal.
+  A name that is no signal of this system raises `ArgumentError`.
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      iex> Exile.Process.kill(p, :sigint)
+      :ok
+      iex> Exile.Process.await_exit(p)
+      {:ok, 130}
+      iex> Exile.Process.kill(p, :sigint)
+      {:error, :esrch}
+  """
+  @spec kill(t, signal :: atom) :: :ok | {:error, Error.reason()}
+  def kill(%__MODULE__{command: command}, signal) do
+    unless Command.signal?(signal) do
+      raise ArgumentError, "expected a signal like :sigterm, got: #{inspect(signal)}"
+    end
+
+    Native.command_signal(command, Atom.to_string(signal))
+  end
+
+  @doc """
+  Closes the caller's pipes of this command, waits until the command has ended, and returns its
+  exit status.
+
+  The status is that of a shell: the exit code, or 128 plus the number of the signal that ended
+  the command. Once the command has ended, the function returns the same status as often as it is
+  called.
+
+  ## Timeout
+
+  `timeout` is in milliseconds (default: 5,000). If the command is still there after a quarter of
+  it, its whole process group gets SIGTERM, after half of it again, after three quarters SIGKILL;
+  so the function returns within the timeout, with the status that this led to. `:teardown` of
+  `start_link/2` replaces the two SIGTERMs. With `:infinity` the command gets all the time it
+  needs and no signal.
+
+  ## Errors
+
+    * `{:error, %Exile.Error{reason: :echild}}` - the command has ended, but how is unknown,
+      because other native code in this VM took the status.
+    * It exits, as `GenServer.call/3` does, when the command is there a second after SIGKILL and
+      the timeout, which only happens when the kernel cannot end it.
+    * A caller that is not the owner of the command gets an `ArgumentError`.
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["false"])
+      iex> Exile.Process.await_exit(p)
+      {:ok, 1}
+
+      iex> {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      iex> Exile.Process.await_exit(p, 100)
+      {:ok, 143}
+  """
+  @spec await_exit(t, timeout) :: {:ok, 0..255} | {:error, Error.t()}
+  def await_exit(process, timeout \\ 5_000)
+
+  def await_exit(%__MODULE__{owner: owner} = process, timeout) when owner == self() do
+    timeout!(timeout)
+    for pipe <- [process.stdin, process.stdout, process.stderr], pipe, do: Native.pipe_close(pipe)
+
+    with :timeout <- wait(process, if(timeout == :infinity, do: :infinity, else: 0)),
+         {grace, steps} = Teardown.before(process.teardown, timeout),
+         :ok <- Native.command_terminate(process.command, grace, steps),
+         :timeout <- wait(process, timeout + @kill_patience) do
+      exit({:timeout, {__MODULE__, :await_exit, [process, timeout]}})
+    else
+      {:error, reason} -> {:error, %Error{reason: reason, operation: :status}}
+      status -> exit_code(status)
+    end
+  end
+
+  def await_exit(%__MODULE__{}, _timeout) do
+    raise ArgumentError,
+          "only the owner of a command, #{inspect(self())} is not, may await its exit"
+  end
+
+  @doc false
+  @spec wait(t, timeout) :: Native.status() | :timeout
+  def wait(%__MODULE__{command: command}, timeout) do
+    ref = make_ref()
+
+    case Native.command_wait(command, ref) do
+      :wait ->
+        receive do
+          {:select, _, ^ref, _} -> Native.command_status(command)
+        after
+          timeout ->
+            case Native.command_cancel(command, ref) do
+              :ok ->
+                :timeout
+
+              :sent ->
+                receive do
+                  {:select, _, ^ref, _} -> Native.command_status(command)
+                end
+            end
+        end
+
+      status ->
+        status
+    end
+  end
+
+  @doc false
+  @spec exit_code(Native.status()) :: {:ok, 0..255} | {:error, Error.t()}
+  def exit_code({:exited, code}), do: {:ok, code}
+  def exit_code({:signaled, signal, _core}), do: {:ok, 128 + signal}
+  def exit_code(:unknown), do: {:error, %Error{reason: :echild, operation: :status}}
+
+  @doc """
+  The process id of the command, `{:ok, os_pid}`, or `:undefined` after it has ended.
+
+  For display and for tools that want a number. To signal the command use `kill/2`: a number may
+  belong to somebody else by the time it is used.
+  """
+  @spec os_pid(t) :: {:ok, pos_integer} | :undefined
+  def os_pid(%__MODULE__{command: command}) do
+    with pid when is_integer(pid) <- Native.command_pid(command), do: {:ok, pid}
+  end
+
+  defp end_of_command(:exited), do: :eof
+  defp end_of_command(result), do: result
+
+  defp not_a_pipe, do: {:error, :pipe_closed_or_invalid_caller}
+
+  defp max!(max) when is_integer(max) and max > 0, do: max
+
+  defp max!(other) do
+    raise ArgumentError,
+          "expected the most bytes to read as a positive integer, got: #{inspect(other)}"
+  end
+
+  defp timeout!(:infinity), do: :ok
+  defp timeout!(timeout) when is_integer(timeout) and timeout in 0..0xFFFF_FFFF, do: :ok
+
+  defp timeout!(other) do
+    raise ArgumentError,
+          "expected a timeout in milliseconds or :infinity, got: #{inspect(other)}"
+  end
+end

@@ -1,0 +1,158 @@
+defmodule Exile.Stream do
+  @moduledoc """
+  A command as a lazy enumerable, as `Exile.stream!/2` and `Exile.stream/2` make it.
+
+  Nothing runs until it is enumerated, and each enumeration runs the command anew. See `Exile`.
+  """
+
+  alias Exile.Command
+  alias Exile.Stream.{Input, Run}
+
+  @enforce_keys [:command, :input, :on_failure]
+  defstruct command: nil,
+            input: nil,
+            on_failure: :raise,
+            max_chunk_size: 65_536,
+            exit_timeout: :infinity,
+            drain_timeout: :infinity,
+            ignore_epipe: false
+
+  @typedoc "A command to be run when it is enumerated. The fields are private."
+  @type t :: %__MODULE__{
+          command: Command.t(),
+          input: Input.t(),
+          on_failure: :raise | :tell,
+          max_chunk_size: pos_integer,
+          exit_timeout: timeout,
+          drain_timeout: timeout,
+          ignore_epipe: boolean
+        }
+
+  @own_options [:max_chunk_size, :exit_timeout, :drain_timeout, :ignore_epipe]
+
+  @doc false
+  @spec new!(term, term, :raise | :tell) :: t
+  def new!(argv, options, on_failure) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
+    end
+
+    options =
+      options
+      |> renamed!(:chunk_size, :max_chunk_size, & &1)
+      |> renamed!(:use_stderr, :stderr, &use_stderr!/1)
+
+    {input, options} = Keyword.pop(options, :input)
+    input = Input.new!(input)
+    {own, options} = Keyword.split(options, @own_options)
+    command = %{Command.new!(argv, options) | stdin: stdin(input)}
+
+    own
+    |> Enum.reverse()
+    |> Enum.reduce(
+      %__MODULE__{command: command, input: input, on_failure: on_failure},
+      fn {key, value}, stream -> put!(stream, key, value) end
+    )
+  end
+
+  # An older name of an option, which is good alone.
+  defp renamed!(options, old, new, convert) do
+    case Keyword.fetch(options, old) do
+      :error ->
+        options
+
+      {:ok, value} ->
+        if Keyword.has_key?(options, new) do
+          raise ArgumentError,
+                "options #{inspect(old)} and #{inspect(new)} mean the same and exclude each " <>
+                  "other, got: #{inspect(Keyword.take(options, [old, new]))}"
+        end
+
+        options |> Keyword.delete(old) |> Keyword.put(new, convert.(value))
+    end
+  end
+
+  defp use_stderr!(true), do: :consume
+  defp use_stderr!(false), do: :console
+
+  defp use_stderr!(other) do
+    raise ArgumentError,
+          "invalid value for option :use_stderr: expected a boolean, got: #{inspect(other)}"
+  end
+
+  defp stdin(nil), do: :null
+  defp stdin({:file, path}), do: {:file, path}
+  defp stdin({:write, _}), do: :pipe
+
+  defp put!(stream, :max_chunk_size, size) when is_integer(size) and size > 0 do
+    %{stream | max_chunk_size: size}
+  end
+
+  defp put!(stream, key, timeout)
+       when key in [:exit_timeout, :drain_timeout] and
+              (timeout == :infinity or (is_integer(timeout) and timeout in 0..0xFFFF_FFFF)) do
+    Map.put(stream, key, timeout)
+  end
+
+  defp put!(stream, :ignore_epipe, ignore) when is_boolean(ignore) do
+    %{stream | ignore_epipe: ignore}
+  end
+
+  defp put!(_stream, key, value) do
+    raise ArgumentError,
+          "invalid value for option #{inspect(key)}: expected #{expected(key)}, " <>
+            "got: #{inspect(value)}"
+  end
+
+  defp expected(:max_chunk_size), do: "a positive integer"
+  defp expected(:ignore_epipe), do: "a boolean"
+  defp expected(_timeout), do: "milliseconds or :infinity"
+
+  defimpl Enumerable do
+    def count(_stream), do: {:error, __MODULE__}
+    def member?(_stream, _element), do: {:error, __MODULE__}
+    def slice(_stream), do: {:error, __MODULE__}
+
+    def reduce(_stream, {:halt, acc}, _fun), do: {:halted, acc}
+    def reduce(stream, {:suspend, acc}, fun), do: {:suspended, acc, &reduce(stream, &1, fun)}
+    def reduce(stream, {:cont, acc}, fun), do: stream |> Run.start!() |> run({:cont, acc}, fun)
+
+    defp run(run, {:cont, acc}, fun) do
+      case Run.next!(run) do
+        {:element, element, run} -> run(run, feed(run, element, acc, fun), fun)
+        {:last, element} -> last(element, acc, fun)
+        :done -> {:done, acc}
+      end
+    end
+
+    defp run(run, {:suspend, acc}, fun) do
+      {:suspended, acc, fn command -> run |> Run.resume() |> run(command, fun) end}
+    end
+
+    defp run(run, {:halt, acc}, _fun) do
+      Run.halt!(run)
+      {:halted, acc}
+    end
+
+    # Apart, so that the loop above keeps its constant stack.
+    defp feed(run, element, acc, fun) do
+      fun.(element, acc)
+    catch
+      kind, reason ->
+        Run.abandon(run)
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    end
+
+    defp last(element, acc, fun) do
+      case fun.(element, acc) do
+        {:cont, acc} -> {:done, acc}
+        {:halt, acc} -> {:halted, acc}
+        {:suspend, acc} -> {:suspended, acc, &after_last/1}
+      end
+    end
+
+    defp after_last({:cont, acc}), do: {:done, acc}
+    defp after_last({:halt, acc}), do: {:halted, acc}
+    defp after_last({:suspend, acc}), do: {:suspended, acc, &after_last/1}
+  end
+end
