@@ -10,6 +10,6 @@ defmodule Exile.Application do
       :ok = :os.set_signal(:sigchld, :default)
     end
 
-    Supervisor.start_link([], strategy: :one_for_one, name: Exile.Supervisor)
+    Supervisor.start_link([Exile.Watcher], strategy: :one_for_one, name: Exile.WatcherSupervisor)
   end
 end

@@ -26,10 +26,10 @@ defmodule Exile.Native do
           {atom | {:file, binary}, atom, atom},
           pid,
           reference,
-          {non_neg_integer, steps}
+          {abandoned :: steps, at_stop :: steps}
         ) ::
           {:ok, command, pipe | nil, pipe | nil, pipe | nil} | {:error, step :: atom, posix}
-  def spawn(_what, _environment, _stdio, _owner, _reference, _abandoned), do: stub()
+  def spawn(_what, _environment, _stdio, _owner, _reference, _teardowns), do: stub()
 
   @spec command_status(command) :: status | :running
   def command_status(_command), do: stub()
@@ -49,8 +49,8 @@ defmodule Exile.Native do
   @spec command_terminate(command, non_neg_integer, steps) :: :ok | {:error, posix}
   def command_terminate(_command, _grace, _steps), do: stub()
 
-  @spec terminate_all() :: non_neg_integer
-  def terminate_all, do: stub()
+  @spec terminate_all(reference) :: non_neg_integer
+  def terminate_all(_reference), do: stub()
 
   @spec pipe_read(pipe, pos_integer, reference | nil, drain :: boolean) ::
           {:ok, binary} | :eof | :again | :wait | :exited | {:error, term}

@@ -11,8 +11,13 @@ defmodule Exile.Teardown do
   @abandoned 600
 
   @doc "For a command that nobody waits for: at once, and done in under a second."
-  @spec abandoned(t) :: {grace :: non_neg_integer, Exile.Native.steps()}
-  def abandoned(teardown), do: {0, within(teardown, @abandoned)}
+  @spec abandoned(t) :: Exile.Native.steps()
+  def abandoned(teardown), do: within(teardown, @abandoned)
+
+  @doc "For the end of the VM: at once, and in the time that was asked for."
+  @spec at_stop(t) :: Exile.Native.steps()
+  def at_stop(:default), do: within(:default, @abandoned)
+  def at_stop(steps), do: within(steps, :infinity)
 
   @doc """
   For a command that must have ended after `timeout` milliseconds: the first quarter is the

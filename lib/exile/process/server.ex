@@ -91,7 +91,7 @@ defmodule Exile.Process.Server do
         {command.stdin, :pipe, stderr(command.stderr)},
         owner,
         exit_ref,
-        Teardown.abandoned(command.teardown)
+        {Teardown.abandoned(command.teardown), Teardown.at_stop(command.teardown)}
       )
 
     case result do
@@ -210,8 +210,7 @@ defmodule Exile.Process.Server do
   # The command has not got what it should have: it is ended, and the reader, who may wait for
   # its output, looks up because the pipes are no longer his.
   defp input_failed(process) do
-    {grace, steps} = Teardown.abandoned(process.teardown)
-    Native.command_terminate(process.command, grace, steps)
+    Native.command_terminate(process.command, 0, Teardown.abandoned(process.teardown))
 
     for pipe <- [process.stdout, process.stderr], pipe do
       Native.pipe_set_owner(pipe, self())

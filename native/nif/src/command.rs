@@ -15,7 +15,7 @@ use rustler::types::atom::Atom;
 use rustler::types::local_pid::LocalPid;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 
-use crate::resource::{self, Caller, Direction, Handle, Kind, Resource, Wait};
+use crate::resource::{self, Caller, Direction, Handle, Kind, Monitor, Resource, Wait};
 use crate::{atoms, encode, pipe, pipe::Pipe};
 
 /// A command whose server is its Erlang process. Dropped, or with its server dead, it is ended
@@ -24,13 +24,16 @@ pub(crate) struct Command {
     life: Arc<Life>,
     /// The VM has the pidfd.
     selected: AtomicBool,
+    /// Watches the server, until either ends.
+    monitor: Mutex<Option<Monitor>>,
 }
 
 /// What outlives the resource while the reaper is at work.
 struct Life {
     child: Arc<Child>,
-    /// How it is ended when nobody waits for it any more.
+    /// How it is ended when nobody waits for it any more, and when the VM ends.
     abandoned: Teardown,
+    at_stop: Teardown,
     /// Who is told when it has ended.
     told: Mutex<Told>,
 }
@@ -117,10 +120,15 @@ impl Resource for Command {
     fn down(handle: &Handle<Self>, caller: Caller, _server: LocalPid) {
         handle.abandon();
         handle.let_go(caller);
+        drop(handle.server_monitor().take());
     }
 }
 
 impl Command {
+    fn server_monitor(&self) -> MutexGuard<'_, Option<Monitor>> {
+        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Nobody waits for it any more: if it runs, the reaper ends it.
     fn abandon(&self) {
         if self.life.child.try_status().is_none() {
@@ -151,6 +159,14 @@ impl Handle<Command> {
                 Err(Errno::ENOMEM)
             }
         }
+    }
+
+    /// `false` when the server is dead already.
+    fn watch_server(&self, caller: Caller, server: LocalPid) -> bool {
+        // Under the lock, so that a server that dies meanwhile finds its monitor there.
+        let mut monitor = self.server_monitor();
+        *monitor = self.monitor(caller, server);
+        monitor.is_some()
     }
 
     /// Takes the pidfd back from the VM.
@@ -208,9 +224,13 @@ type What<'a> = (Vec<Binary<'a>>, Term<'a>);
 /// `{environment of the VM as charlists, changes as {name, value | nil}, start empty?}`.
 type Environment<'a> = (Term<'a>, Vec<(Binary<'a>, Term<'a>)>, bool);
 
+/// Signals by name, each with the milliseconds to wait after it.
+type Steps<'a> = Vec<(Binary<'a>, u64)>;
+
 /// Runs a command. The caller is its server and gets a message with `reference` when it ends;
 /// `owner` owns the pipes. Standard input is a plan or `{:file, path}`. `{:ok, command, stdin, stdout, stderr}` (`nil` for what is no pipe)
-/// or `{:error, step, reason}`.
+/// or `{:error, step, reason}`. `teardowns` are the steps for a command that is
+/// abandoned, and those for the end of the VM.
 ///
 /// On a dirty scheduler, since it takes longer than a millisecond when the program is on a slow
 /// disk; and on one of those for I/O, whose threads live as long as the VM, because a command is
@@ -223,9 +243,10 @@ fn spawn<'a>(
     stdio: (Term<'a>, Atom, Atom),
     owner: LocalPid,
     reference: Term<'a>,
-    abandoned: (u64, Vec<(Binary<'a>, u64)>),
+    teardowns: (Steps<'a>, Steps<'a>),
 ) -> NifResult<Term<'a>> {
-    let abandoned = teardown(abandoned.0, abandoned.1)?;
+    let abandoned = teardown(0, teardowns.0)?;
+    let at_stop = teardown(0, teardowns.1)?;
     let stdin = match stdio.0.decode::<(Atom, Binary<'a>)>() {
         Ok((kind, path)) if kind == atoms::file() => {
             match Stdio::read_from(OsStr::from_bytes(path.as_slice())) {
@@ -272,6 +293,7 @@ fn spawn<'a>(
     let life = Arc::new(Life {
         child: spawned.child,
         abandoned,
+        at_stop,
         told,
     });
     living().insert(Arc::as_ptr(&life).addr(), Arc::downgrade(&life));
@@ -280,12 +302,13 @@ fn spawn<'a>(
     let handle = Handle::new(Command {
         life,
         selected: AtomicBool::new(false),
+        monitor: Mutex::new(None),
     });
     let server = env.pid();
     if let Err(errno) = handle.watch(server, reference) {
         return Ok((atoms::error(), atoms::select(), encode::errno(env, errno)).encode(env));
     }
-    if handle.monitor(caller, server).is_none() {
+    if !handle.watch_server(caller, server) {
         // The server was killed during the spawn: nobody will see what is returned.
         Command::down(&handle, caller, server);
     }
@@ -371,7 +394,7 @@ fn decode_stdio(stdio: Atom) -> NifResult<Stdio> {
     .ok_or(Error::BadArg)
 }
 
-fn teardown(grace: u64, steps: Vec<(Binary<'_>, u64)>) -> NifResult<Teardown> {
+fn teardown(grace: u64, steps: Steps<'_>) -> NifResult<Teardown> {
     let steps = steps
         .into_iter()
         .map(|(name, wait)| Ok((signal(&name)?, Duration::from_millis(wait))))
@@ -453,7 +476,7 @@ fn command_terminate<'a>(
     env: Env<'a>,
     command: Handle<Command>,
     grace: u64,
-    steps: Vec<(Binary<'a>, u64)>,
+    steps: Steps<'a>,
 ) -> NifResult<Term<'a>> {
     Ok(match command.life.terminate(teardown(grace, steps)?) {
         Ok(()) => atoms::ok().encode(env),
@@ -461,14 +484,21 @@ fn command_terminate<'a>(
     })
 }
 
-/// Has the reaper end every command that runs, each in its own way, at once. How many there are.
+/// Has the reaper end every command that runs, each in its own way, all at once. The caller gets
+/// a message with `reference` when nothing is left to do. Returns for how many milliseconds the
+/// slowest may go on until SIGKILL.
 #[rustler::nif]
-fn terminate_all() -> usize {
+fn terminate_all<'a>(env: Env<'a>, reference: Term<'a>) -> u64 {
     let living: Vec<Arc<Life>> = living().values().filter_map(Weak::upgrade).collect();
-    let running = living
+    let mut longest = Duration::ZERO;
+    for life in living
         .iter()
-        .filter(|life| life.child.try_status().is_none());
-    running
-        .filter(|life| life.terminate(life.abandoned.clone()).is_ok())
-        .count()
+        .filter(|life| life.child.try_status().is_none())
+    {
+        longest = longest.max(life.at_stop.duration());
+        let _ = life.terminate(life.at_stop.clone());
+    }
+    let wait = Wait::new(env.pid(), reference);
+    let _ = reaper::when_idle(Box::new(move || wait.wake(Caller::THREAD)));
+    longest.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -263,7 +263,7 @@ impl Handle<Pipe> {
             (std::mem::replace(&mut state.monitor, new_monitor), alive)
         };
         if let Some(monitor) = old_monitor {
-            self.demonitor(caller, &monitor);
+            self.demonitor(caller, monitor);
         }
         if !alive {
             // As if it had died a moment later.
@@ -310,7 +310,7 @@ impl Handle<Pipe> {
             self.stop(caller, fd);
         }
         if let Some(monitor) = monitor {
-            self.demonitor(caller, &monitor);
+            self.demonitor(caller, monitor);
         }
         true
     }

@@ -151,7 +151,6 @@ unsafe extern "C" fn down<R: Resource>(
     pid: *const ErlNifPid,
     _monitor: *const ErlNifMonitor,
 ) {
-    MONITORS.fetch_sub(1, Ordering::AcqRel);
     let _ = catch_unwind(AssertUnwindSafe(|| {
         let Some(object) = NonNull::new(object.cast::<R>()) else {
             return;
@@ -169,11 +168,18 @@ pub(crate) fn monitor_count() -> usize {
     MONITORS.load(Ordering::Acquire)
 }
 
-/// A monitor, to be given back to [`Handle::demonitor`].
+/// A monitor of an object, counted. It ends with [`Handle::demonitor`], when it fires, or with
+/// its object, which therefore keeps it.
 pub(crate) struct Monitor(ErlNifMonitor);
 
 // SAFETY: it is plain data, a name for the monitor.
 unsafe impl Send for Monitor {}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        MONITORS.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// A counted reference to an object.
 pub(crate) struct Handle<R: Resource> {
@@ -270,26 +276,23 @@ impl<R: Resource> Handle<R> {
     /// Has `down` called when `pid` dies; `None` when it is dead already.
     pub(crate) fn monitor(&self, caller: Caller, pid: LocalPid) -> Option<Monitor> {
         let mut monitor = MaybeUninit::uninit();
-        MONITORS.fetch_add(1, Ordering::AcqRel);
         // SAFETY: the object is alive, the type has a down callback, and on success the VM has
         // written the monitor.
         unsafe {
             let pid = pid.as_c_arg();
-            if sys::enif_monitor_process(caller.0, self.as_void(), pid, monitor.as_mut_ptr()) == 0 {
-                return Some(Monitor(monitor.assume_init()));
+            if sys::enif_monitor_process(caller.0, self.as_void(), pid, monitor.as_mut_ptr()) != 0 {
+                return None;
             }
+            MONITORS.fetch_add(1, Ordering::AcqRel);
+            Some(Monitor(monitor.assume_init()))
         }
-        MONITORS.fetch_sub(1, Ordering::AcqRel);
-        None
     }
 
     /// Ends a monitor, unless it has fired.
-    pub(crate) fn demonitor(&self, caller: Caller, monitor: &Monitor) {
+    pub(crate) fn demonitor(&self, caller: Caller, monitor: Monitor) {
         // SAFETY: the monitor came from this object.
-        let ended =
-            unsafe { sys::enif_demonitor_process(caller.0, self.as_void(), &raw const monitor.0) };
-        if ended == 0 {
-            MONITORS.fetch_sub(1, Ordering::AcqRel);
+        unsafe {
+            sys::enif_demonitor_process(caller.0, self.as_void(), &raw const monitor.0);
         }
     }
 }

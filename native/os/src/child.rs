@@ -40,16 +40,33 @@ pub fn open_count() -> usize {
 
 /// An open pidfd, counted.
 #[derive(Debug)]
-pub struct PidFd(OwnedFd);
+pub struct PidFd {
+    fd: OwnedFd,
+    /// Dropped after the descriptor: what is no longer counted is closed.
+    _counted: Counted,
+}
 
 impl PidFd {
     fn new(fd: OwnedFd) -> Self {
-        OPEN.fetch_add(1, Ordering::AcqRel);
-        PidFd(fd)
+        PidFd {
+            fd,
+            _counted: Counted::new(),
+        }
     }
 }
 
-impl Drop for PidFd {
+/// One of [`OPEN`] while it lives.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        OPEN.fetch_add(1, Ordering::AcqRel);
+        Counted
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::AcqRel);
     }
@@ -59,7 +76,7 @@ impl Deref for PidFd {
     type Target = OwnedFd;
 
     fn deref(&self) -> &OwnedFd {
-        &self.0
+        &self.fd
     }
 }
 
@@ -76,7 +93,7 @@ struct Life {
     pidfd: Option<Arc<PidFd>>,
     /// An event loop has the descriptor; it must not be closed before that lets go.
     watched: bool,
-    /// Someone wants it and all its group gone.
+    /// Its group is being ended: the first signal of a teardown was sent.
     terminating: bool,
     /// When it was first seen gone without a status.
     gone_since: Option<Instant>,
@@ -127,9 +144,7 @@ impl Child {
         }
         let pidfd = life.pidfd.clone()?;
         if life.terminating && exit::source() == Source::Wait && exit::has_ended(&pidfd) {
-            // Before it is reaped, its number is its own and so is that of its group: the last
-            // moment at which older kernels can end what is left of the group.
-            let _ = self.send_to_group(&pidfd, Signal::KILL);
+            self.end_group_while_it_can_be_named(&pidfd);
         }
         let status = match exit::look(&pidfd) {
             Look::Running => return None,
@@ -144,7 +159,7 @@ impl Child {
         };
         life.status = Some(status);
         life.tidy();
-        exit::settled(self.pid);
+        exit::settled(self);
         life.status
     }
 
@@ -180,35 +195,37 @@ impl Child {
         }
     }
 
-    /// From now on its end is wanted: on old kernels, where the rest of its group cannot be
-    /// reached after it is gone, the group ends with it.
-    pub(crate) fn terminating(&self) {
-        self.life().terminating = true;
-    }
-
     /// Sends a signal to the whole process group, through `pidfd` because the group may outlive
     /// the program; `ESRCH` when nobody is left in it or it can no longer be told from others.
+    ///
+    /// From the first signal on, the whole group is to end: on old kernels, where the rest of it
+    /// cannot be reached after the program is gone, it ends with the program.
     pub(crate) fn signal_group(&self, pidfd: &PidFd, signal: Signal) -> Result<(), Errno> {
         // The lock keeps anyone from reaping the program between the look and the signal.
         let mut life = self.life();
         self.settle(&mut life);
+        life.terminating |= signal != Signal::NONE;
         match send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP) {
-            Err(Errno::EINVAL) if life.status.is_none() => self.send_to_group(pidfd, signal),
+            Err(Errno::EINVAL) if life.status.is_none() => self.send_to_number_of_group(signal),
             Err(Errno::EINVAL) => Err(Errno::ESRCH),
             result => result,
         }
     }
 
-    /// To be called under the lock and before the program is reaped.
-    fn send_to_group(&self, pidfd: &PidFd, signal: Signal) -> Result<(), Errno> {
-        match send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP) {
-            Err(Errno::EINVAL) => {
-                // SAFETY: kill has no memory effects. The program leads its group and has not
-                // been reaped, so the number is still that of its group.
-                check(unsafe { libc::kill(-self.pid, signal.number()) }).map(drop)
-            }
-            result => result,
+    /// Before the program is reaped, its number is its own and so is that of its group: the last
+    /// moment at which kernels without [`PIDFD_SIGNAL_PROCESS_GROUP`] can end what is left of it.
+    /// To be called under the lock.
+    fn end_group_while_it_can_be_named(&self, pidfd: &PidFd) {
+        if send(pidfd, Signal::NONE, PIDFD_SIGNAL_PROCESS_GROUP) == Err(Errno::EINVAL) {
+            let _ = self.send_to_number_of_group(Signal::KILL);
         }
+    }
+
+    /// To be called under the lock and before the program is reaped.
+    fn send_to_number_of_group(&self, signal: Signal) -> Result<(), Errno> {
+        // SAFETY: kill has no memory effects. The program leads its group and has not been
+        // reaped, so the number is still that of its group.
+        check(unsafe { libc::kill(-self.pid, signal.number()) }).map(drop)
     }
 }
 

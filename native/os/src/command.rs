@@ -51,6 +51,8 @@ pub struct Command {
     pub(crate) argv: Vec<CString>,
     pub(crate) env: Vec<CString>,
     pub(crate) candidates: Vec<CString>,
+    /// The candidates are what the search path makes of a bare name.
+    pub(crate) searched: bool,
     pub(crate) directory: Option<CString>,
     pub(crate) stdin: Stdio,
     pub(crate) stdout: Stdio,
@@ -68,13 +70,19 @@ impl Command {
         env: Vec<CString>,
         path: Option<&OsStr>,
     ) -> Command {
-        let candidates = candidates(&program, path);
+        let searched = is_bare(&program);
+        let candidates = if searched {
+            candidates(&program, path)
+        } else {
+            vec![program.clone()]
+        };
         let mut argv = vec![program];
         argv.extend(arguments);
         Command {
             argv,
             env,
             candidates,
+            searched,
             directory: None,
             stdin: Stdio::Pipe,
             stdout: Stdio::Pipe,
@@ -97,12 +105,14 @@ impl Command {
     }
 }
 
+/// Whether a program is to be looked up.
+fn is_bare(program: &CStr) -> bool {
+    !program.is_empty() && !program.to_bytes().contains(&b'/')
+}
+
 /// The files to try, in order.
 fn candidates(program: &CStr, path: Option<&OsStr>) -> Vec<CString> {
     let name = program.to_bytes();
-    if name.is_empty() || name.contains(&b'/') {
-        return vec![program.to_owned()];
-    }
     path.map_or(DEFAULT_PATH, OsStr::as_bytes)
         .split(|byte| *byte == b':')
         .filter_map(|directory| {
@@ -123,7 +133,8 @@ mod tests {
 
     fn found(program: &str, path: Option<&str>) -> Vec<String> {
         let program = CString::new(program).unwrap();
-        candidates(&program, path.map(OsStr::new))
+        Command::new(program, [], Vec::new(), path.map(OsStr::new))
+            .candidates
             .into_iter()
             .map(|file| file.into_string().unwrap())
             .collect()

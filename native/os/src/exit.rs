@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -67,10 +68,15 @@ pub fn source() -> Source {
 }
 
 /// Finds out where statuses come from on this kernel and keeps the answer. With `Some(source)`
-/// there is nothing to find out. Must be called with SIGCHLD ignored for the answer to mean
+/// there is nothing to find out. Must first be called with SIGCHLD ignored for the answer to mean
 /// anything; the caller of a process that gets [`Source::Wait`] sets SIGCHLD to its default.
 pub fn choose(wanted: Option<Source>) -> Source {
-    let source = wanted.unwrap_or_else(probe);
+    let source = match (wanted, SOURCE.load(Ordering::Acquire)) {
+        (Some(source), _) => source,
+        (None, UNCHOSEN) => probe(),
+        // Found before. With SIGCHLD no longer ignored the answer might now be another one.
+        (None, _) => return source(),
+    };
     let value = match source {
         Source::Pidfd => PIDFD,
         Source::Wait => WAIT,
@@ -246,12 +252,15 @@ pub fn sweep() {
     }
 }
 
-/// Forgets a child whose status is known.
-pub(crate) fn settled(pid: libc::pid_t) {
+/// Forgets a child whose status is known. Its number is free since it was reaped, so the entry
+/// may be that of a new child already, which stays.
+pub(crate) fn settled(child: &Child) {
     if source() == Source::Wait {
         let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ours) = ours.as_mut() {
-            ours.remove(&pid);
+        if let Some(Entry::Occupied(entry)) = ours.as_mut().map(|ours| ours.entry(child.pid())) {
+            if std::ptr::eq(entry.get().as_ptr(), child) {
+                entry.remove();
+            }
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::errno::{Errno, check, retry};
 
@@ -123,13 +123,23 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Moves a descriptor that got the number of a missing standard stream out of the way.
 pub(crate) fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
-    if fd.as_raw_fd() >= FIRST_FREE {
-        return Ok(fd);
+    if is_standard(&fd) {
+        copy_above_standard(fd.as_fd())
+    } else {
+        Ok(fd)
     }
+}
+
+/// Whether a descriptor has the number of a standard stream.
+pub(crate) fn is_standard(fd: &OwnedFd) -> bool {
+    fd.as_raw_fd() < FIRST_FREE
+}
+
+pub(crate) fn copy_above_standard(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     // SAFETY: `fd` is open; F_DUPFD_CLOEXEC takes the least number wanted.
-    let moved = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST_FREE) })?;
-    // SAFETY: fcntl succeeded, so `moved` is open and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
+    let copy = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST_FREE) })?;
+    // SAFETY: fcntl succeeded, so `copy` is open and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {

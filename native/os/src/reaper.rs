@@ -11,7 +11,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -42,14 +42,33 @@ struct Job {
     command: Leader,
     progress: Progress,
     next: Next,
+    /// Taken when the command was seen to have ended.
     on_end: Option<OnEnd>,
+    /// Dropped last: a teardown that is not counted holds nothing open.
+    _counted: Counted,
+}
+
+/// One of [`UNDER_WAY`] while it lives.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        UNDER_WAY.fetch_add(1, Ordering::AcqRel);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A command as its teardown sees it. The pidfd stays open for the group after the command has
-/// ended.
+/// ended; there is none if it was closed before, the command having ended.
 struct Leader {
     child: Arc<Child>,
-    pidfd: Arc<PidFd>,
+    pidfd: Option<Arc<PidFd>>,
 }
 
 impl Target for Leader {
@@ -58,16 +77,26 @@ impl Target for Leader {
     }
 
     fn signal_group(&self, signal: Signal) -> bool {
-        self.child.signal_group(&self.pidfd, signal).is_ok()
+        let Some(pidfd) = &self.pidfd else {
+            return false;
+        };
+        self.child.signal_group(pidfd, signal).is_ok()
     }
 }
 
+/// What the thread is asked.
+enum Request {
+    Terminate(Job),
+    WhenIdle(Box<dyn FnOnce() + Send>),
+}
+
 struct Reaper {
-    jobs: Sender<Job>,
+    requests: Sender<Request>,
     bell: Arc<OwnedFd>,
 }
 
-static REAPER: OnceLock<Result<Reaper, Errno>> = OnceLock::new();
+static REAPER: OnceLock<Reaper> = OnceLock::new();
+static LAUNCHING: Mutex<()> = Mutex::new(());
 
 /// Starts the thread, unless it runs already.
 pub fn start() -> Result<(), Errno> {
@@ -75,7 +104,18 @@ pub fn start() -> Result<(), Errno> {
 }
 
 fn reaper() -> Result<&'static Reaper, Errno> {
-    REAPER.get_or_init(launch).as_ref().map_err(|errno| *errno)
+    if let Some(reaper) = REAPER.get() {
+        return Ok(reaper);
+    }
+    // One at a time, and a failure is not kept: later there may be descriptors and threads.
+    let _launching = LAUNCHING.lock().unwrap_or_else(PoisonError::into_inner);
+    match REAPER.get() {
+        Some(reaper) => Ok(reaper),
+        None => {
+            let reaper = launch()?;
+            Ok(REAPER.get_or_init(|| reaper))
+        }
+    }
 }
 
 fn launch() -> Result<Reaper, Errno> {
@@ -83,7 +123,7 @@ fn launch() -> Result<Reaper, Errno> {
     let bell = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
     // SAFETY: eventfd succeeded, so it is open and nobody else's.
     let bell = Arc::new(unsafe { OwnedFd::from_raw_fd(bell) });
-    let (jobs, inbox) = unbounded();
+    let (requests, inbox) = unbounded();
     let thread_bell = Arc::clone(&bell);
     // The thread inherits the mask: signals are the VM's business and not to be taken here.
     let all = nix::sys::signal::SigSet::all();
@@ -93,7 +133,7 @@ fn launch() -> Result<Reaper, Errno> {
         .spawn(move || run(&inbox, &thread_bell));
     before.thread_set_mask()?;
     match started {
-        Ok(_) => Ok(Reaper { jobs, bell }),
+        Ok(_) => Ok(Reaper { requests, bell }),
         Err(error) => Err(Errno::from_io(error)),
     }
 }
@@ -102,40 +142,56 @@ fn launch() -> Result<Reaper, Errno> {
 /// program has ended, also when it had before.
 pub fn terminate(child: &Arc<Child>, teardown: Teardown, on_end: OnEnd) -> Result<(), Errno> {
     let reaper = reaper()?;
-    let Some(pidfd) = child.pidfd() else {
-        on_end();
-        return Ok(());
-    };
-    UNDER_WAY.fetch_add(1, Ordering::AcqRel);
     let now = Instant::now();
-    child.terminating();
     let job = Job {
         command: Leader {
             child: Arc::clone(child),
-            pidfd,
+            pidfd: child.pidfd(),
         },
         progress: Progress::new(teardown, now),
         next: Next::At(now),
         on_end: Some(on_end),
+        _counted: Counted::new(),
     };
-    // The receiver lives as long as the thread, which never ends.
-    let _ = reaper.jobs.send(job);
-    let one = 1u64.to_ne_bytes();
-    // SAFETY: the descriptor is open and the buffer is 8 bytes. A full counter (EAGAIN) has rung.
-    let _ = unsafe { libc::write(reaper.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    reaper.ask(Request::Terminate(job));
     Ok(())
 }
 
-fn run(inbox: &Receiver<Job>, bell: &OwnedFd) {
+/// Calls `then` on the reaper's thread as soon as no teardown is under way.
+pub fn when_idle(then: Box<dyn FnOnce() + Send>) -> Result<(), Errno> {
+    reaper()?.ask(Request::WhenIdle(then));
+    Ok(())
+}
+
+impl Reaper {
+    fn ask(&self, request: Request) {
+        // The receiver lives as long as the thread, which never ends.
+        let _ = self.requests.send(request);
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: the descriptor is open, the buffer is 8 bytes. A full counter (EAGAIN) has rung.
+        let _ = unsafe { libc::write(self.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+}
+
+fn run(inbox: &Receiver<Request>, bell: &OwnedFd) {
     let mut jobs: Vec<Job> = Vec::new();
+    let mut when_idle = Vec::new();
     let mut last_sweep = Instant::now();
     loop {
-        jobs.extend(inbox.try_iter());
+        for request in inbox.try_iter() {
+            match request {
+                Request::Terminate(job) => jobs.push(job),
+                Request::WhenIdle(then) => when_idle.push(then),
+            }
+        }
         let now = Instant::now();
         jobs.retain_mut(|job| !job.advance(now));
         if exit::source() == Source::Wait && now.duration_since(last_sweep) >= SWEEP_PERIOD {
             exit::sweep();
             last_sweep = now;
+        }
+        if jobs.is_empty() {
+            when_idle.drain(..).for_each(|then| then());
         }
         sleep(&jobs, bell);
     }
@@ -144,19 +200,23 @@ fn run(inbox: &Receiver<Job>, bell: &OwnedFd) {
 impl Job {
     /// Does what is due; `true` when the job is done.
     fn advance(&mut self, now: Instant) -> bool {
+        self.next = self.progress.advance(&self.command, now);
+        // Looked at last: others may learn the status at any moment, also between two looks
+        // here, and a job that is done has told.
         if self.command.has_ended() {
             if let Some(on_end) = self.on_end.take() {
                 on_end();
+                // It may have ended only since it was advanced.
+                self.next = self.progress.advance(&self.command, now);
             }
         }
-        self.next = self.progress.advance(&self.command, now);
         self.next == Next::Done
     }
-}
 
-impl Drop for Job {
-    fn drop(&mut self) {
-        UNDER_WAY.fetch_sub(1, Ordering::AcqRel);
+    /// The pidfd to wait for; `None` once the command was seen to have ended.
+    fn awaited(&self) -> Option<&PidFd> {
+        let pidfd = self.command.pidfd.as_deref()?;
+        self.on_end.is_some().then_some(pidfd)
     }
 }
 
@@ -169,11 +229,13 @@ fn sleep(jobs: &[Job], bell: &OwnedFd) {
             Next::At(at) => Some(at),
             Next::AtEnd | Next::Done => None,
         };
-        if !job.command.has_ended() {
-            if exit::has_ended(&job.command.pidfd) {
+        // By what `advance` saw: an end that came since then is news, and must not be missed
+        // because somebody else has learned of it by now.
+        if let Some(pidfd) = job.awaited() {
+            if exit::has_ended(pidfd) {
                 at = Some(Instant::now() + STATUS_DELAY);
             } else {
-                fds.push(readable(&job.command.pidfd));
+                fds.push(readable(pidfd));
             }
         }
         due = due.into_iter().chain(at).min();
@@ -186,7 +248,11 @@ fn sleep(jobs: &[Job], bell: &OwnedFd) {
     let count = fds.len() as libc::nfds_t;
     // SAFETY: the array holds `count` entries; every descriptor is kept open by its job or by
     // the thread. Whatever poll returns, the caller looks at everything again.
-    let _ = unsafe { libc::poll(fds.as_mut_ptr(), count, timeout) };
+    let polled = check(unsafe { libc::poll(fds.as_mut_ptr(), count, timeout) });
+    if polled.is_err_and(|errno| errno != Errno::EINTR) {
+        // No memory, or the limit of descriptors was lowered below what is polled.
+        std::thread::sleep(STATUS_DELAY);
+    }
     let mut rings = [0u8; 8];
     // SAFETY: the descriptor is open and the buffer is 8 bytes; EAGAIN means nobody rang.
     let _ = unsafe { libc::read(bell.as_raw_fd(), rings.as_mut_ptr().cast(), rings.len()) };

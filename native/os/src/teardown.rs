@@ -16,12 +16,27 @@ pub struct Teardown {
     pub steps: Vec<(Signal, Duration)>,
 }
 
+impl Teardown {
+    /// How long it takes until SIGKILL, at most.
+    pub fn duration(&self) -> Duration {
+        let waits = self.steps.iter().map(|(_, wait)| *wait);
+        waits.fold(self.grace, Duration::saturating_add)
+    }
+}
+
 /// What a teardown needs to know of its command, and does to it.
 pub(crate) trait Target {
     /// Whether the command has ended. Its group may live on.
     fn has_ended(&self) -> bool;
     /// Signals the group; `false` when nobody is left in it.
     fn signal_group(&self, signal: Signal) -> bool;
+}
+
+/// Longer than any system runs; an `Instant` can be this much later.
+const FOR_EVER: Duration = Duration::from_secs(1 << 40);
+
+fn after(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(FOR_EVER)
 }
 
 /// A teardown under way.
@@ -47,7 +62,7 @@ pub(crate) enum Next {
 impl Progress {
     pub(crate) fn new(teardown: Teardown, now: Instant) -> Progress {
         Progress {
-            due: now.checked_add(teardown.grace).unwrap_or(now),
+            due: after(now, teardown.grace),
             steps: teardown.steps.into_iter(),
             signalled: false,
             killed: false,
@@ -78,7 +93,7 @@ impl Progress {
                     target.signal_group(signal);
                     // A stopped program gets its signals when it goes on.
                     target.signal_group(Signal::CONT);
-                    self.due = now.checked_add(wait).unwrap_or(now);
+                    self.due = after(now, wait);
                 }
                 None => {
                     target.signal_group(Signal::KILL);
@@ -192,6 +207,19 @@ mod tests {
             Next::AtEnd
         );
         assert_eq!(*command.got.borrow(), [libc::SIGKILL]);
+    }
+
+    #[test]
+    fn a_wait_without_end_has_none() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let patient = Teardown {
+            grace: Duration::MAX,
+            steps: vec![],
+        };
+        let mut progress = Progress::new(patient, start);
+        let late = start + 1_000_000 * SECOND;
+        assert!(matches!(progress.advance(&command, late), Next::At(at) if at > late));
+        assert_eq!(*command.got.borrow(), [0; 0]);
     }
 
     #[test]

@@ -80,7 +80,10 @@ fn a_command_runs_in_its_directory() {
     let temp = TempDir::new();
     let odd = temp.directory(OsStr::from_bytes(b"odd \xff\n name"));
     let command = command("/bin/pwd", &["-P"]).directory(Some(c(&odd)));
-    assert_eq!(output(&command), [odd.as_os_str().as_bytes(), b"\n"].concat());
+    assert_eq!(
+        output(&command),
+        [odd.as_os_str().as_bytes(), b"\n"].concat()
+    );
 }
 
 #[test]

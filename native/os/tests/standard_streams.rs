@@ -16,7 +16,7 @@ use exile_os::{Spawned, Status, Stdio};
 
 /// What the descriptor `number` of the program is, told on another one.
 fn tell(number: i32, on: i32) -> String {
-    format!("readlink /proc/$$/fd/{number} >&{on}")
+    format!("found=$(readlink /proc/$$/fd/{number}); echo $found >&{on}")
 }
 
 fn our_own(number: i32) -> String {
@@ -214,7 +214,11 @@ fn an_open_file_with_the_number_of_a_standard_stream_is_as_good_as_any() {
                 assert_eq!(got, number);
                 assert_eq!(written, Ok(Some(3)));
                 assert_eq!(status, Status::Exited(0), "as {number}");
-                assert_eq!(fs::read_to_string(&path).unwrap(), "in out\n", "as {number}");
+                assert_eq!(
+                    fs::read_to_string(&path).unwrap(),
+                    "in out\n",
+                    "as {number}"
+                );
             }
         },
     );

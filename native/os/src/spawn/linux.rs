@@ -33,6 +33,16 @@ const STACK_ALIGN: usize = 16;
 /// Room for the directory entries of one `getdents64`, in bytes.
 const ENTRIES_SIZE: usize = 4096;
 
+/// Room for the kernel's `struct sigaction` of any architecture, in bytes (x86-64 has 32).
+const KERNEL_SIGACTION_SIZE: usize = 64;
+
+/// The kernel's signal set, in bytes: 64 signals, on MIPS 128.
+const KERNEL_SIGSET_SIZE: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
+    16
+} else {
+    8
+};
+
 /// What the child's exit would say if anybody saw it; the errno in the plan says more.
 const EXIT_NOT_EXECUTED: c_int = 127;
 
@@ -44,6 +54,8 @@ pub(super) struct Plan<'a> {
     pub(super) stderr_to_stdout: bool,
     pub(super) directory: Option<&'a CStr>,
     pub(super) candidates: &'a Pointers<'a>,
+    /// The candidates come from a search path.
+    pub(super) searched: bool,
     pub(super) argv: &'a Pointers<'a>,
     pub(super) env: &'a Pointers<'a>,
 }
@@ -215,7 +227,8 @@ unsafe fn exec(plan: &Plan<'_>) -> i32 {
         // SAFETY: `Pointers` holds null-terminated arrays of C strings.
         unsafe { libc::execve(file, argv, env) };
         match errno() {
-            libc::ENOENT | libc::ENOTDIR if plan.candidates.array.len() > 2 => {}
+            libc::ENOENT => {}
+            libc::ENOTDIR if plan.searched => {}
             libc::EACCES => result = libc::EACCES,
             errno => return errno,
         }
@@ -229,13 +242,21 @@ unsafe fn exec(plan: &Plan<'_>) -> i32 {
 /// # Safety
 /// To be called in the cloned child only.
 unsafe fn default_signal_handlers() {
-    // SAFETY: all zeroes is a valid sigaction: SIG_DFL, no flags, an empty mask. Numbers that
-    // may not be changed are refused, which is fine.
-    unsafe {
-        let default: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
-        }
+    // Not the C library's `sigaction`: it refuses the signals it keeps for itself, and may take a
+    // lock. All zeroes is SIG_DFL, no flags, an empty mask; numbers that may not be changed are
+    // refused, which is fine.
+    let default = [0u64; KERNEL_SIGACTION_SIZE / 8];
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the kernel reads its sigaction, which is no larger, from the array.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<c_void>(),
+                KERNEL_SIGSET_SIZE,
+            )
+        };
     }
 }
 

@@ -80,6 +80,7 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
         stderr_to_stdout: matches!(command.stderr, Stdio::Stdout),
         directory: command.directory.as_deref(),
         candidates: &candidates,
+        searched: command.searched,
         argv: &argv,
         env: &env,
     };
@@ -184,6 +185,12 @@ fn output(stdio: &Stdio) -> Result<(Option<ReadEnd>, Theirs<'_>), Errno> {
 fn given(stdio: &Stdio) -> Result<Theirs<'_>, Errno> {
     match stdio {
         Stdio::Pipe | Stdio::Inherit | Stdio::Stdout => Ok(None),
+        // In the child a standard number is overwritten by another stream, or keeps its
+        // close-on-exec flag when it happens to be the right one.
+        Stdio::Fd(fd) if pipe::is_standard(fd) => {
+            let copy = pipe::copy_above_standard(fd.as_fd())?;
+            Ok(Some(TheirFd::Owned(copy)))
+        }
         Stdio::Fd(fd) => Ok(Some(TheirFd::Borrowed(fd.as_fd()))),
         Stdio::Null => {
             let null = OpenOptions::new()

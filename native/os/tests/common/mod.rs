@@ -86,7 +86,11 @@ fn becomes(fd: RawFd, events: libc::c_short, patience: Duration) -> bool {
         if ready == -1 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
             continue;
         }
-        assert_eq!(poll.revents & libc::POLLNVAL, 0, "descriptor {fd} is closed");
+        assert_eq!(
+            poll.revents & libc::POLLNVAL,
+            0,
+            "descriptor {fd} is closed"
+        );
         return ready == 1;
     }
 }
@@ -412,4 +416,3 @@ pub(crate) fn null() -> OwnedFd {
 pub(crate) fn copy(fd: impl AsFd) -> OwnedFd {
     fd.as_fd().try_clone_to_owned().unwrap()
 }
-

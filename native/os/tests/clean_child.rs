@@ -1,0 +1,221 @@
+//! A program starts with a clean slate, whatever this process ignores, blocks, or has open.
+//!
+//! # Safety
+//! Unsafe code here sets signal masks and dispositions.
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr;
+
+use common::{
+    alone, command, descriptors, disposition_of, has_children, inheritable, line, null, refuse, sh,
+    spawn, text,
+};
+use exile_os::{Command, Signal, Step};
+
+/// The signals that the real-time numbers begin with, which C libraries keep to themselves.
+const HIDDEN_SIGNALS: [libc::c_int; 2] = [32, 33];
+
+fn signals_of(status: &str) -> BTreeMap<&str, u64> {
+    status
+        .lines()
+        .filter_map(|line| line.split_once(":\t"))
+        .filter(|(name, _)| ["SigBlk", "SigIgn", "SigCgt"].contains(name))
+        .map(|(name, set)| (name, u64::from_str_radix(set, 16).unwrap()))
+        .collect()
+}
+
+/// How `cat` finds its signals.
+fn signals_of_a_program() -> BTreeMap<String, u64> {
+    let status = text(&command("cat", &["/proc/self/status"]));
+    signals_of(&status)
+        .into_iter()
+        .map(|(name, set)| (name.to_owned(), set))
+        .collect()
+}
+
+fn nothing() -> BTreeMap<String, u64> {
+    ["SigBlk", "SigIgn", "SigCgt"]
+        .map(|name| (name.to_owned(), 0))
+        .into()
+}
+
+fn our_signals() -> String {
+    // The mask is that of a thread.
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    format!("{:?}", signals_of(&status))
+}
+
+fn block(signals: &[libc::c_int]) {
+    // SAFETY: sigemptyset initialises the set.
+    unsafe {
+        let mut set = MaybeUninit::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        let done = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
+        assert_eq!(done, 0);
+    }
+}
+
+/// Ignores a signal past the C library, which keeps some from its users.
+fn ignore_raw(signal: libc::c_int) {
+    // The handler comes first, all else may be zero.
+    let ignore: [u64; 8] = [libc::SIG_IGN as u64, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the kernel reads a sigaction, which is smaller, from the array.
+    let done = unsafe {
+        let none = ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigaction, signal, ignore.as_ptr(), none, 8)
+    };
+    assert_eq!(done, 0);
+}
+
+extern "C" fn handler(_signal: libc::c_int) {}
+
+#[test]
+fn every_signal_has_its_default_and_none_is_blocked() {
+    alone("every_signal_has_its_default_and_none_is_blocked", || {
+        for signal in (1..=libc::SIGRTMAX()).filter(|signal| !HIDDEN_SIGNALS.contains(signal)) {
+            match signal {
+                libc::SIGKILL | libc::SIGSTOP => {}
+                libc::SIGCHLD => disposition_of(signal, libc::SIG_IGN),
+                odd if odd % 2 == 1 => {
+                    disposition_of(odd, handler as extern "C" fn(libc::c_int) as usize)
+                }
+                even => disposition_of(even, libc::SIG_IGN),
+            }
+        }
+        HIDDEN_SIGNALS.into_iter().for_each(ignore_raw);
+        block(&[
+            libc::SIGTERM,
+            libc::SIGCHLD,
+            libc::SIGUSR2,
+            libc::SIGRTMAX(),
+        ]);
+        let before = our_signals();
+        assert_eq!(signals_of_a_program(), nothing());
+        assert_eq!(our_signals(), before, "a spawn changed those of the parent");
+        assert!(exile_os::spawn(&command("/nonexistent", &[])).is_err());
+        assert_eq!(
+            our_signals(),
+            before,
+            "a failure changed those of the parent"
+        );
+    });
+}
+
+#[test]
+fn a_program_leads_a_process_group_of_its_own_in_this_session() {
+    let spawned = spawn(&sh("ps -o pid=,pgid=,sess= -p $$; cat"));
+    let line = line(spawned.stdout.as_ref().unwrap());
+    let numbers: Vec<libc::pid_t> = line
+        .split_whitespace()
+        .map(|number| number.parse().unwrap())
+        .collect();
+    // SAFETY: getsid of oneself cannot fail.
+    let session = unsafe { libc::getsid(0) };
+    let pid = spawned.child.pid();
+    assert_eq!(numbers, [pid, pid, session]);
+    assert_eq!(spawned.child.signal(Signal::KILL), Ok(()));
+}
+
+/// Descriptors of this process that every program would inherit: some low, one high, and
+/// `crowd` more.
+fn inheritables(crowd: usize) -> Vec<OwnedFd> {
+    let null = null();
+    let mut all = vec![inheritable(null.as_fd(), 3), inheritable(null.as_fd(), 700)];
+    all.extend((0..crowd).map(|_| inheritable(null.as_fd(), 3)));
+    all
+}
+
+/// The descriptors that a program finds open. The shell opens the directory to list it.
+fn descriptors_of_a_program() -> String {
+    text(&sh("cd /proc/$$/fd && echo *"))
+}
+
+fn shell_s_own() -> &'static str {
+    "0 1 2 3\n"
+}
+
+#[test]
+fn no_descriptor_above_the_standard_streams_reaches_a_program() {
+    alone(
+        "no_descriptor_above_the_standard_streams_reaches_a_program",
+        || {
+            let _kept = inheritables(0);
+            let before = descriptors();
+            assert_eq!(descriptors_of_a_program(), shell_s_own());
+            assert_eq!(descriptors(), before);
+        },
+    );
+}
+
+#[test]
+fn without_close_range_descriptors_are_hidden_one_by_one() {
+    alone(
+        "without_close_range_descriptors_are_hidden_one_by_one",
+        || {
+            for errno in [libc::ENOSYS, libc::EPERM] {
+                let hidden = std::thread::spawn(move || {
+                    refuse(libc::SYS_close_range, None, errno);
+                    // More than fit into one reading of the list.
+                    let _kept = inheritables(500);
+                    let before = descriptors();
+                    let found = descriptors_of_a_program();
+                    (found, descriptors() == before)
+                });
+                assert_eq!(hidden.join().unwrap(), (shell_s_own().to_owned(), true));
+            }
+        },
+    );
+}
+
+#[test]
+fn without_the_flag_of_close_range_descriptors_are_closed() {
+    alone(
+        "without_the_flag_of_close_range_descriptors_are_closed",
+        || {
+            let flags = (2, libc::CLOSE_RANGE_CLOEXEC);
+            refuse(libc::SYS_close_range, Some(flags), libc::EINVAL);
+            let _kept = inheritables(100);
+            let before = descriptors();
+            assert_eq!(descriptors_of_a_program(), shell_s_own());
+            assert_eq!(descriptors(), before);
+            // Failures are still told: they need no descriptor.
+            let error = exile_os::spawn(&command("/nonexistent", &[])).unwrap_err();
+            assert_eq!((error.step, error.errno.raw()), (Step::Exec, libc::ENOENT));
+        },
+    );
+}
+
+#[test]
+fn a_sandbox_that_refuses_a_step_is_an_error_of_that_step() {
+    alone(
+        "a_sandbox_that_refuses_a_step_is_an_error_of_that_step",
+        || {
+            let before = descriptors();
+            for (call, step) in [
+                (libc::SYS_clone, Step::Clone),
+                (libc::SYS_setpgid, Step::Prepare),
+                (libc::SYS_execve, Step::Exec),
+            ] {
+                // A filter cannot be taken off again: a thread for each.
+                let error = std::thread::spawn(move || {
+                    let command: Command = command("/bin/true", &[]);
+                    refuse(call, None, libc::EPERM);
+                    exile_os::spawn(&command).unwrap_err()
+                });
+                let error = error.join().unwrap();
+                assert_eq!((error.step, error.errno.raw()), (step, libc::EPERM));
+                assert_eq!(descriptors(), before);
+                assert!(!has_children());
+            }
+        },
+    );
+}

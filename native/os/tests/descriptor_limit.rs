@@ -1,0 +1,106 @@
+//! Without a free descriptor a spawn fails with `EMFILE`, wherever it runs out, leaves nothing,
+//! and succeeds as soon as there are enough.
+
+mod common;
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use common::{
+    alone, command, descriptors, has_children, limit, null, quiet_sh, set_limit, spawn, status,
+};
+use exile_os::{Command, Status, Stdio, Step, reaper};
+
+/// Closes the gaps below the highest open descriptor; the number of the next one.
+fn without_gaps() -> (Vec<OwnedFd>, u64) {
+    let mut plugs = Vec::new();
+    loop {
+        let highest = *descriptors().last().unwrap();
+        let plug = null();
+        let number = plug.as_raw_fd();
+        if number > highest {
+            return (plugs, u64::from(number.unsigned_abs()));
+        }
+        plugs.push(plug);
+    }
+}
+
+/// Spawns with no free descriptor, one, two... until it succeeds: where it failed.
+fn failures(command: &Command) -> Vec<Step> {
+    let (_plugs, next) = without_gaps();
+    let before = descriptors();
+    let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;
+    let mut steps = Vec::new();
+    for free in 0.. {
+        set_limit(libc::RLIMIT_NOFILE, next + free);
+        let spawned = exile_os::spawn(command);
+        set_limit(libc::RLIMIT_NOFILE, whole);
+        match spawned {
+            Err(error) => {
+                assert_eq!(error.errno.raw(), libc::EMFILE);
+                steps.push(error.step);
+            }
+            Ok(spawned) => {
+                assert_eq!(status(&spawned.child), Status::Exited(0));
+                break;
+            }
+        }
+        assert_eq!(descriptors(), before, "with {free} free");
+        assert!(!has_children(), "with {free} free");
+        // The limit has lifted: it works at once.
+        assert_eq!(status(&spawn(command).child), Status::Exited(0));
+        assert_eq!(descriptors(), before);
+    }
+    steps
+}
+
+#[test]
+fn a_spawn_with_pipes_needs_two_descriptors_for_each_and_one_for_the_process() {
+    alone(
+        "a_spawn_with_pipes_needs_two_descriptors_for_each_and_one_for_the_process",
+        || {
+            let command = command("/bin/true", &[]).stdio(Stdio::Pipe, Stdio::Pipe, Stdio::Pipe);
+            let mut expected = vec![Step::Stdio; 6];
+            expected.push(Step::Clone);
+            assert_eq!(failures(&command), expected);
+        },
+    );
+}
+
+#[test]
+fn a_spawn_with_null_devices_needs_one_descriptor_for_each_and_one_for_the_process() {
+    alone(
+        "a_spawn_with_null_devices_needs_one_descriptor_for_each_and_one_for_the_process",
+        || {
+            let expected = [Step::Stdio, Step::Stdio, Step::Stdio, Step::Clone];
+            assert_eq!(failures(&quiet_sh("exit 0")), expected);
+        },
+    );
+}
+
+#[test]
+fn a_spawn_with_inherited_streams_needs_one_descriptor() {
+    alone(
+        "a_spawn_with_inherited_streams_needs_one_descriptor",
+        || {
+            let command =
+                command("/bin/true", &[]).stdio(Stdio::Inherit, Stdio::Inherit, Stdio::Stdout);
+            assert_eq!(failures(&command), [Step::Clone]);
+        },
+    );
+}
+
+#[test]
+fn a_reaper_that_could_not_start_starts_when_it_can() {
+    alone("a_reaper_that_could_not_start_starts_when_it_can", || {
+        let (_plugs, next) = without_gaps();
+        let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;
+        set_limit(libc::RLIMIT_NOFILE, next);
+        let started = reaper::start();
+        set_limit(libc::RLIMIT_NOFILE, whole);
+        assert_eq!(started.unwrap_err().raw(), libc::EMFILE);
+        assert_eq!(reaper::start(), Ok(()));
+        let with_bell = descriptors().len();
+        assert_eq!(reaper::start(), Ok(()));
+        assert_eq!(descriptors().len(), with_bell);
+    });
+}

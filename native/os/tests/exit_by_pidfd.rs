@@ -1,0 +1,14 @@
+//! Statuses from the pidfd, with SIGCHLD ignored as the Erlang VM does.
+
+mod common;
+mod exits;
+
+use exile_os::exit::{self, Source};
+
+fn setup() {
+    common::sigchld(libc::SIG_IGN);
+    assert_eq!(exit::choose(Some(Source::Pidfd)), Source::Pidfd);
+}
+
+/// The kernel does.
+fn bury_strangers() {}

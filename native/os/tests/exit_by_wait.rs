@@ -1,0 +1,153 @@
+//! Statuses from `waitid`, with SIGCHLD at its default, and the zombies of strangers.
+
+mod common;
+mod exits;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{
+    adopt_orphans, has_children, is_zombie_of_ours, line, one_at_a_time, quiet_sh, sh, soon,
+    spawn, status,
+};
+use exile_os::exit::{self, Source};
+use exile_os::{Spawned, Status, child};
+
+fn setup() {
+    common::sigchld(libc::SIG_DFL);
+    assert_eq!(exit::choose(Some(Source::Wait)), Source::Wait);
+}
+
+fn bury_strangers() {
+    soon("nobody is left to bury", || {
+        exit::sweep();
+        !has_children()
+    });
+}
+
+/// A zombie that this process inherited.
+fn stranger() -> libc::pid_t {
+    adopt_orphans();
+    let parent = spawn(&sh("(exit 3) & echo $!; exec cat >/dev/null"));
+    let pid = line(parent.stdout.as_ref().unwrap()).parse().unwrap();
+    drop(parent.stdin);
+    assert_eq!(status(&parent.child), Status::Exited(0));
+    soon("the orphan is ours", || is_zombie_of_ours(pid));
+    pid
+}
+
+#[test]
+fn a_sweep_buries_the_zombies_of_strangers() {
+    let _one = one_at_a_time();
+    setup();
+    for _ in 0..20 {
+        let strangers = [stranger(), stranger(), stranger()];
+        exit::sweep();
+        assert!(!strangers.into_iter().any(is_zombie_of_ours));
+        assert!(!has_children());
+    }
+}
+
+#[test]
+fn a_sweep_keeps_the_statuses_of_our_own() {
+    let _one = one_at_a_time();
+    setup();
+    let stranger = stranger();
+    let spawned: Vec<Spawned> = (0..20)
+        .map(|code| spawn(&quiet_sh(&format!("exit {code}"))))
+        .collect();
+    for spawned in &spawned {
+        soon("it is a zombie", || is_zombie_of_ours(spawned.child.pid()));
+    }
+    exit::sweep();
+    assert!(!is_zombie_of_ours(stranger));
+    assert!(!has_children());
+    // The sweep has learned them all.
+    assert_eq!(child::open_count(), 0);
+    for (code, spawned) in spawned.iter().enumerate() {
+        assert_eq!(
+            spawned.child.try_status(),
+            Some(Status::Exited(code as u8))
+        );
+    }
+}
+
+#[test]
+fn a_sweep_leaves_running_programs_alone() {
+    let _one = one_at_a_time();
+    setup();
+    let spawned = spawn(&sh("echo ready; cat; exit 8"));
+    line(spawned.stdout.as_ref().unwrap());
+    exit::sweep();
+    assert_eq!(spawned.child.try_status(), None);
+    drop(spawned.stdin);
+    assert_eq!(status(&spawned.child), Status::Exited(8));
+    assert!(!has_children());
+}
+
+#[test]
+fn a_sweep_with_nothing_to_do_does_nothing() {
+    let _one = one_at_a_time();
+    setup();
+    exit::sweep();
+    assert!(!has_children());
+}
+
+#[test]
+fn a_sweep_buries_a_program_that_nobody_asks_for_any_more() {
+    let _one = one_at_a_time();
+    setup();
+    let spawned = spawn(&quiet_sh("exit 0"));
+    let pid = spawned.child.pid();
+    drop(spawned);
+    soon("it is a zombie", || is_zombie_of_ours(pid));
+    exit::sweep();
+    assert!(!has_children());
+}
+
+#[test]
+fn spawning_while_sweeping_loses_no_status() {
+    const THREADS: usize = 3;
+    const EACH: usize = 100;
+    let _one = one_at_a_time();
+    setup();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sweeper = scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                exit::sweep();
+                std::thread::yield_now();
+            }
+        });
+        let spawners: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        let code = (thread * EACH + n) as u8;
+                        let spawned = spawn(&quiet_sh(&format!("exit {code}")));
+                        assert_eq!(status(&spawned.child), Status::Exited(code));
+                    }
+                })
+            })
+            .collect();
+        let ended = spawners.into_iter().map(|spawner| spawner.join().is_ok());
+        let ended: Vec<bool> = ended.collect();
+        done.store(true, Ordering::Release);
+        assert_eq!(ended, [true; THREADS]);
+        sweeper.join().unwrap();
+    });
+    assert_eq!(child::open_count(), 0);
+    assert!(!has_children());
+}
+
+#[test]
+fn a_status_that_somebody_else_took_is_unknown_and_never_a_success() {
+    let _one = one_at_a_time();
+    setup();
+    let spawned = spawn(&sh("cat"));
+    // From here on the kernel throws statuses away.
+    common::sigchld(libc::SIG_IGN);
+    drop(spawned.stdin);
+    assert_eq!(status(&spawned.child), Status::Unknown);
+    assert_eq!(spawned.child.try_status(), Some(Status::Unknown));
+    assert_eq!(child::open_count(), 0);
+}

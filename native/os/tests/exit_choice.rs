@@ -1,0 +1,86 @@
+//! Where statuses come from is found out on the running kernel.
+
+mod common;
+
+use std::fs;
+
+use common::{alone, descriptors, has_children, quiet_sh, refuse, sigchld, soon, spawn, status};
+use exile_os::exit::{self, Source};
+use exile_os::{Status, child};
+
+/// Since Linux 6.15 a pidfd tells the status of a child that was reaped.
+fn expected() -> Source {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse());
+    let version: (u32, u32) = match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => panic!("what kernel is {release}?"),
+    };
+    if version >= (6, 15) {
+        Source::Pidfd
+    } else {
+        Source::Wait
+    }
+}
+
+fn nothing_left(before: &[i32]) {
+    assert_eq!(descriptors(), before);
+    assert_eq!(child::open_count(), 0);
+    soon("the kernel has forgotten the probe", || !has_children());
+}
+
+#[test]
+fn the_probe_finds_what_this_kernel_can_do() {
+    alone("the_probe_finds_what_this_kernel_can_do", || {
+        sigchld(libc::SIG_IGN);
+        let before = descriptors();
+        assert_eq!(exit::source(), Source::Pidfd);
+        assert_eq!(exit::choose(None), expected());
+        assert_eq!(exit::source(), expected());
+        nothing_left(&before);
+    });
+}
+
+#[test]
+fn the_probe_finds_that_a_pidfd_which_does_not_tell_is_no_source() {
+    alone(
+        "the_probe_finds_that_a_pidfd_which_does_not_tell_is_no_source",
+        || {
+            sigchld(libc::SIG_IGN);
+            let before = descriptors();
+            let ask = (1, libc::PIDFD_GET_INFO as u32);
+            refuse(libc::SYS_ioctl, Some(ask), libc::ENOTTY);
+            assert_eq!(exit::choose(None), Source::Wait);
+            nothing_left(&before);
+            sigchld(libc::SIG_DFL);
+            assert_eq!(status(&spawn(&quiet_sh("exit 6")).child), Status::Exited(6));
+            assert!(!has_children());
+            // SIGCHLD is not ignored any more, which must not be taken for the pidfd's doing.
+            assert_eq!(exit::choose(None), Source::Wait);
+        },
+    );
+}
+
+#[test]
+fn the_probe_settles_for_waiting_when_it_cannot_spawn() {
+    alone("the_probe_settles_for_waiting_when_it_cannot_spawn", || {
+        sigchld(libc::SIG_IGN);
+        let before = descriptors();
+        let refused = std::thread::spawn(|| {
+            refuse(libc::SYS_execve, None, libc::EACCES);
+            exit::choose(None)
+        });
+        assert_eq!(refused.join().unwrap(), Source::Wait);
+        nothing_left(&before);
+    });
+}
+
+#[test]
+fn a_source_that_is_asked_for_is_taken() {
+    alone("a_source_that_is_asked_for_is_taken", || {
+        for source in [Source::Wait, Source::Pidfd, Source::Wait] {
+            assert_eq!(exit::choose(Some(source)), source);
+            assert_eq!(exit::source(), source);
+        }
+    });
+}

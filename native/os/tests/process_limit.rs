@@ -1,0 +1,71 @@
+//! At the limit of processes a spawn fails with `EAGAIN`, leaves nothing, and succeeds as soon
+//! as there is room.
+//!
+//! # Safety
+//! Unsafe code here gives up the privileges of a process that a test has for itself.
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::fs;
+
+use common::{alone, descriptors, has_children, limit, quiet_sh, set_limit, soon, spawn, status};
+use exile_os::{Status, Step};
+
+/// A user that has no other processes: the limit counts all of a user's.
+const NOBODY_S: libc::uid_t = 61_978;
+
+/// What this process has of them: the limit counts threads.
+fn threads() -> u64 {
+    fs::read_dir("/proc/self/task").unwrap().count() as u64
+}
+
+#[test]
+fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
+    // SAFETY: geteuid cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: only root, to whom the limit does not apply, can become another user");
+        return;
+    }
+    alone(
+        "at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts",
+        || {
+            // SAFETY: they take integers; with the identity gone the process may look at itself
+            // in /proc only if it is allowed to again.
+            unsafe {
+                assert_eq!(libc::setgid(NOBODY_S), 0);
+                assert_eq!(libc::setuid(NOBODY_S), 0);
+                assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
+            }
+            let command = quiet_sh("exit 0");
+            let before = descriptors();
+            let whole = limit(libc::RLIMIT_NPROC).rlim_cur;
+            for _ in 0..50 {
+                set_limit(libc::RLIMIT_NPROC, threads());
+                let error = exile_os::spawn(&command).unwrap_err();
+                assert_eq!((error.step, error.errno.raw()), (Step::Clone, libc::EAGAIN));
+                assert_eq!(descriptors(), before);
+                assert!(!has_children());
+
+                // One more is allowed, a second is not while the first is there.
+                set_limit(libc::RLIMIT_NPROC, threads() + 1);
+                let waiting = quiet_sh("kill -STOP $$");
+                let first = spawn(&waiting);
+                let error = exile_os::spawn(&command).unwrap_err();
+                assert_eq!((error.step, error.errno.raw()), (Step::Clone, libc::EAGAIN));
+                first.child.signal(exile_os::Signal::KILL).unwrap();
+                status(&first.child);
+                let mut second = None;
+                soon("the kernel has forgotten the first", || {
+                    second = exile_os::spawn(&command).ok();
+                    second.is_some()
+                });
+                assert_eq!(status(&second.unwrap().child), Status::Exited(0));
+
+                set_limit(libc::RLIMIT_NPROC, whole);
+                assert_eq!(status(&spawn(&command).child), Status::Exited(0));
+                assert_eq!(descriptors(), before);
+            }
+        },
+    );
+}

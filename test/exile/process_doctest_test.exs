@@ -1,0 +1,5 @@
+defmodule Exile.ProcessDocTest do
+  use Exile.Case
+
+  doctest Exile.Process
+end
