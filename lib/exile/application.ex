@@ -10,6 +10,9 @@ defmodule Exile.Application do
       :ok = :os.set_signal(:sigchld, :default)
     end
 
-    Supervisor.start_link([Exile.Watcher], strategy: :one_for_one, name: Exile.WatcherSupervisor)
+    # The watcher stops first: the guard is there until the commands are gone.
+    guard = if Exile.Guard.wanted?(), do: [Exile.Guard], else: []
+    children = guard ++ [Exile.Watcher]
+    Supervisor.start_link(children, strategy: :one_for_one, name: Exile.WatcherSupervisor)
   end
 end

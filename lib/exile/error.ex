@@ -17,7 +17,7 @@ defmodule Exile.Error do
       * `:input` - opening the file of the `:input` option
       * `:clone` - making the process
       * `:prepare` - setting the new process up
-      * `:select` - telling the VM to wait for the command
+      * `:watch` - having the VM watch for the end of the command
       * `:read`, `:write` - using a pipe
       * `:status` - learning how the command ended
     * `:subject` - the program, directory or file that it was done with, or `nil`
@@ -41,7 +41,7 @@ defmodule Exile.Error do
   defp doing(:input), do: "open the input"
   defp doing(:clone), do: "make a process for"
   defp doing(:prepare), do: "set up a process for"
-  defp doing(:select), do: "watch the process of"
+  defp doing(:watch), do: "watch the process of"
   defp doing(:read), do: "read from"
   defp doing(:write), do: "write to"
   defp doing(:status), do: "learn how it ended:"

@@ -52,6 +52,12 @@ defmodule Exile.Native do
   @spec terminate_all(reference) :: non_neg_integer
   def terminate_all(_reference), do: stub()
 
+  @spec guard_start(binary, reference) :: {:ok, command} | {:error, step :: atom, posix}
+  def guard_start(_path, _reference), do: stub()
+
+  @spec guard_stop() :: :ok
+  def guard_stop, do: stub()
+
   @spec pipe_read(pipe, pos_integer, reference | nil, drain :: boolean) ::
           {:ok, binary} | :eof | :again | :wait | :exited | {:error, term}
   def pipe_read(_pipe, _max, _reference, _drain), do: stub()

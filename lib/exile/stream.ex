@@ -84,8 +84,11 @@ defmodule Exile.Stream do
   defp stdin({:file, path}), do: {:file, path}
   defp stdin({:write, _}), do: :pipe
 
+  # More than one read ever returns; the native side takes no larger number.
+  @largest_chunk 0xFFFF_FFFF
+
   defp put!(stream, :max_chunk_size, size) when is_integer(size) and size > 0 do
-    %{stream | max_chunk_size: size}
+    %{stream | max_chunk_size: min(size, @largest_chunk)}
   end
 
   defp put!(stream, key, timeout)

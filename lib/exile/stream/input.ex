@@ -24,7 +24,7 @@ defmodule Exile.Stream.Input do
   def new!(fun) when is_function(fun, 1), do: {:write, fun}
 
   def new!(input) do
-    if Enumerable.impl_for(input) == nil do
+    unless enumerable?(input) do
       raise ArgumentError,
             "invalid value for option :input: expected an enumerable, a binary, a function " <>
               "with one argument or {:file, path}, got: #{inspect(input)}"
@@ -32,6 +32,10 @@ defmodule Exile.Stream.Input do
 
     {:write, fn sink -> Enum.each(input, &Sink.write!(sink, &1)) end}
   end
+
+  # Every function has an implementation, though only those with two arguments are enumerable.
+  defp enumerable?(input) when is_function(input), do: is_function(input, 2)
+  defp enumerable?(input), do: Enumerable.impl_for(input) != nil
 
   @doc "Writes all there is; runs in the process that owns the command's standard input."
   @spec evaluate((Sink.t() -> any), Exile.Process.t()) :: Server.outcome()

@@ -13,9 +13,18 @@ defmodule Exile.Stream.Run do
   alias Exile.Stream.{AbnormalExit, Input}
 
   @enforce_keys [:stream, :command, :drain]
-  defstruct @enforce_keys
+  defstruct [:stream, :command, :drain, unread: 0]
 
-  @type t :: %__MODULE__{stream: Stream.t(), command: Command.t(), drain: Pipe.drain()}
+  @typedoc """
+  `unread` counts once `drain` is a time: how much of what comes may be the command's own, written
+  before it ended, and must not be lost.
+  """
+  @type t :: %__MODULE__{
+          stream: Stream.t(),
+          command: Command.t(),
+          drain: Pipe.drain(),
+          unread: integer
+        }
 
   # A reader who stops early: how long the command may take to end by itself, and how long the
   # signals after that. Together under a second.
@@ -28,6 +37,9 @@ defmodule Exile.Stream.Run do
   # The command has ended; how long its input may take to be done, too. Long enough for an input
   # that has nothing more to say, short enough for one that waits for something else.
   @input_grace 100
+
+  # What a pipe holds at most, unless a program with privileges made it larger.
+  @pipe_capacity 1_048_576
 
   @spec start!(Stream.t()) :: t
   def start!(%Stream{} = stream) do
@@ -52,29 +64,43 @@ defmodule Exile.Stream.Run do
   def resume(%__MODULE__{command: %{owner: owner}} = run) when owner == self(), do: run
 
   def resume(%__MODULE__{command: command} = run) do
-    for pipe <- [command.stdout, command.stderr], pipe do
-      Native.pipe_set_owner(pipe, self())
-    end
-
+    for pipe <- pipes(run), do: Native.pipe_set_owner(pipe, self())
     %{run | command: Server.adopt(command)}
   end
 
   @doc "The next element, the last one (of a stream that tells how it ended), or the end."
   @spec next!(t) :: {:element, term, t} | {:last, {:exit, term}} | :done
-  def next!(%__MODULE__{drain: drain} = run) do
+  def next!(%__MODULE__{drain: :stop} = run) do
+    # Asked each time: pipes that others keep full never look as if the command had ended.
+    case Native.command_status(run.command.command) do
+      :running -> read_on!(run)
+      _status -> run |> drain(length(pipes(run)) * @pipe_capacity) |> read_on!()
+    end
+  end
+
+  def next!(run), do: read_on!(run)
+
+  defp read_on!(%__MODULE__{drain: drain} = run) do
     case read(run) do
+      {:ok, element} when is_integer(drain) -> {:element, element, count(run, element)}
       {:ok, element} -> {:element, element, run}
       :eof -> finish!(run)
-      :exited when drain == :stop -> next!(%{run | drain: now() + run.stream.drain_timeout})
+      :exited when drain == :stop -> run |> drain(0) |> read_on!()
       :exited -> finish!(run)
       {:error, reason} -> interrupted!(run, reason)
     end
   end
 
-  defp read(%__MODULE__{command: command, stream: stream, drain: drain}) do
+  # The command has ended; others may hold its output open.
+  defp drain(run, unread), do: %{run | drain: now() + run.stream.drain_timeout, unread: unread}
+
+  defp count(run, {_from, data}), do: count(run, data)
+  defp count(run, data), do: %{run | unread: run.unread - byte_size(data)}
+
+  defp read(%__MODULE__{command: command, stream: stream, drain: drain} = run) do
     cond do
       # Somebody who always has something to say must not hold up the end.
-      is_integer(drain) and now() >= drain -> :exited
+      is_integer(drain) and run.unread <= 0 and now() >= drain -> :exited
       command.stderr == nil -> Pipe.read(command.stdout, stream.max_chunk_size, drain)
       true -> Command.read_any(command.stdout, command.stderr, stream.max_chunk_size, drain)
     end
@@ -142,7 +168,7 @@ defmodule Exile.Stream.Run do
   defp interrupted!(run, reason) do
     {_status, outcome} = stop!(run)
     raise_failed(outcome)
-    raise %Error{reason: reason, operation: :read}
+    raise error(run, :read, reason)
   end
 
   defp stop!(run) do
@@ -151,18 +177,19 @@ defmodule Exile.Stream.Run do
     {terminate!(run, @halt_grace), outcome}
   end
 
-  defp close_pipes(%__MODULE__{command: command}) do
-    for pipe <- [command.stdout, command.stderr], pipe, do: Native.pipe_close(pipe)
-  end
+  defp close_pipes(run), do: for(pipe <- pipes(run), do: Native.pipe_close(pipe))
 
-  defp terminate!(%__MODULE__{command: command}, grace) do
+  defp pipes(%__MODULE__{command: %{stdout: stdout, stderr: nil}}), do: [stdout]
+  defp pipes(%__MODULE__{command: %{stdout: stdout, stderr: stderr}}), do: [stdout, stderr]
+
+  defp terminate!(%__MODULE__{command: command} = run, grace) do
     steps = Teardown.within(command.teardown, @halt_teardown)
 
     with :ok <- Native.command_terminate(command.command, grace, steps),
          :timeout <- Command.wait(command, grace + @halt_teardown + @kill_patience) do
-      raise %Error{reason: :etimedout, operation: :status}
+      raise error(run, :status, :etimedout)
     else
-      {:error, reason} -> raise %Error{reason: reason, operation: :status}
+      {:error, reason} -> raise error(run, :status, reason)
       status -> status
     end
   end
@@ -177,6 +204,10 @@ defmodule Exile.Stream.Run do
 
   defp raise_failed({:failed, kind, reason, stack}), do: :erlang.raise(kind, reason, stack)
   defp raise_failed(outcome), do: outcome
+
+  defp error(%__MODULE__{stream: %{command: %{argv: [program | _]}}}, operation, reason) do
+    %Error{reason: reason, operation: operation, subject: program}
+  end
 
   defp code!(status) do
     case Command.exit_code(status) do

@@ -35,4 +35,5 @@ rustler::atoms! {
     undefined,
     unknown,
     wait,
+    watch,
 }

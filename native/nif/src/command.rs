@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use exile_os::exit::{self, Source};
-use exile_os::{Child, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, child, reaper};
+use exile_os::{
+    Child, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, child, guard, reaper,
+};
 use rustler::types::atom::Atom;
 use rustler::types::local_pid::LocalPid;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
@@ -60,6 +62,25 @@ impl Drop for Life {
 }
 
 impl Life {
+    fn new(
+        child: Arc<Child>,
+        pipes: Vec<Handle<Pipe>>,
+        abandoned: Teardown,
+        at_stop: Teardown,
+    ) -> Arc<Life> {
+        let told = Mutex::new(Told {
+            ended: false,
+            pipes,
+            waits: Vec::new(),
+        });
+        Arc::new(Life {
+            child,
+            abandoned,
+            at_stop,
+            told,
+        })
+    }
+
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -285,34 +306,84 @@ fn spawn<'a>(
         .flatten()
         .cloned()
         .collect();
-    let told = Mutex::new(Told {
-        ended: false,
-        pipes,
-        waits: Vec::new(),
-    });
-    let life = Arc::new(Life {
-        child: spawned.child,
-        abandoned,
-        at_stop,
-        told,
-    });
+    let life = Life::new(spawned.child, pipes, abandoned, at_stop);
     living().insert(Arc::as_ptr(&life).addr(), Arc::downgrade(&life));
+    Ok(match serve(env, life, reference) {
+        Ok(handle) => (atoms::ok(), handle, stdin, stdout, stderr).encode(env),
+        Err(errno) => encode::spawn_error(
+            env,
+            SpawnError {
+                step: Step::Watch,
+                errno,
+            },
+        ),
+    })
+}
 
-    // From here on the command is ended when this is dropped or its server dies.
+/// Makes the caller the server of a command: from here on it is ended when its handle is dropped
+/// or the server dies.
+fn serve(env: Env<'_>, life: Arc<Life>, reference: Term<'_>) -> Result<Handle<Command>, Errno> {
     let handle = Handle::new(Command {
         life,
         selected: AtomicBool::new(false),
         monitor: Mutex::new(None),
     });
     let server = env.pid();
-    if let Err(errno) = handle.watch(server, reference) {
-        return Ok((atoms::error(), atoms::select(), encode::errno(env, errno)).encode(env));
+    handle.watch(server, reference)?;
+    if !handle.watch_server(env.into(), server) {
+        // It was killed during the spawn: nobody will see what is returned.
+        Command::down(&handle, env.into(), server);
     }
-    if !handle.watch_server(caller, server) {
-        // The server was killed during the spawn: nobody will see what is returned.
-        Command::down(&handle, caller, server);
+    Ok(handle)
+}
+
+/// Starts the guard, the program at `path`, in place of one that is gone, and tells it of all
+/// commands that run. The caller is its server. `{:ok, command}` or `{:error, step, reason}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
+    let path = c_string(path.as_slice())?;
+    let vm = c_string(std::process::id().to_string().as_bytes())?;
+    Ok(match start_guard(env, path, vm, reference) {
+        Ok(handle) => (atoms::ok(), handle).encode(env),
+        Err(error) => {
+            guard::disconnect();
+            encode::spawn_error(env, error)
+        }
+    })
+}
+
+fn start_guard(
+    env: Env<'_>,
+    path: CString,
+    vm: CString,
+    reference: Term<'_>,
+) -> Result<Handle<Command>, SpawnError> {
+    let at = |step| move |errno| SpawnError { step, errno };
+    let socket = guard::connect().map_err(at(Step::Stdio))?;
+    let command = exile_os::Command::new(path, [vm], Vec::new(), None)
+        .directory(Some(c"/".to_owned()))
+        .stdio(Stdio::Fd(socket), Stdio::Null, Stdio::Null)
+        .detached();
+    let child = exile_os::spawn(&command)?.child;
+    // It holds nothing that it would have to put in order.
+    let at_once = Teardown {
+        grace: Duration::ZERO,
+        steps: Vec::new(),
+    };
+    let life = Life::new(child, Vec::new(), at_once.clone(), at_once);
+    let handle = serve(env, life, reference).map_err(at(Step::Watch))?;
+    let running: Vec<Arc<Life>> = living().values().filter_map(Weak::upgrade).collect();
+    for pidfd in running.iter().filter_map(|life| life.child.pidfd()) {
+        guard::report_patiently(&pidfd);
     }
-    Ok((atoms::ok(), handle, stdin, stdout, stderr).encode(env))
+    Ok(handle)
+}
+
+/// Reports to the guard no more.
+#[rustler::nif]
+fn guard_stop() -> Atom {
+    guard::disconnect();
+    atoms::ok()
 }
 
 fn decode_command<'a>(

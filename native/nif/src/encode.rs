@@ -31,6 +31,7 @@ pub(crate) fn spawn_error<'a>(env: Env<'a>, error: SpawnError) -> Term<'a> {
         Step::Prepare => atoms::prepare(),
         Step::Directory => atoms::directory(),
         Step::Exec => atoms::exec(),
+        Step::Watch => atoms::watch(),
     };
     (atoms::error(), step, errno(env, error.errno)).encode(env)
 }

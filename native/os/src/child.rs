@@ -28,7 +28,7 @@ use crate::status::Status;
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Linux 6.9 and later: `pidfd_send_signal` to the whole process group.
-const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+pub(crate) const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -178,8 +178,8 @@ impl Child {
         life.tidy();
     }
 
-    /// The pidfd for one look or one poll, kept open by the `Arc`.
-    pub(crate) fn pidfd(&self) -> Option<Arc<PidFd>> {
+    /// The pidfd for one look or one poll, kept open by the `Arc`; `None` when it is closed.
+    pub fn pidfd(&self) -> Option<Arc<PidFd>> {
         self.life().pidfd.clone()
     }
 
@@ -229,7 +229,7 @@ impl Child {
     }
 }
 
-fn send(pidfd: &PidFd, signal: Signal, flags: libc::c_uint) -> Result<(), Errno> {
+pub(crate) fn send(pidfd: &OwnedFd, signal: Signal, flags: libc::c_uint) -> Result<(), Errno> {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: the descriptor is open; without a siginfo the kernel makes its own.
     let sent = unsafe {

@@ -57,6 +57,7 @@ pub struct Command {
     pub(crate) stdin: Stdio,
     pub(crate) stdout: Stdio,
     pub(crate) stderr: Stdio,
+    pub(crate) detached: bool,
 }
 
 impl Command {
@@ -87,12 +88,19 @@ impl Command {
             stdin: Stdio::Pipe,
             stdout: Stdio::Pipe,
             stderr: Stdio::Inherit,
+            detached: false,
         }
     }
 
     /// Runs in `directory` instead of where this process is.
     pub fn directory(mut self, directory: Option<CString>) -> Command {
         self.directory = directory;
+        self
+    }
+
+    /// Lets the program outlive this process, in a session of its own, and unguarded.
+    pub fn detached(mut self) -> Command {
+        self.detached = true;
         self
     }
 

@@ -172,7 +172,7 @@ fn status_of(info: &libc::siginfo_t) -> Option<Status> {
 
 /// What the pidfd remembers of a child that the kernel reaped. The pidfd may become readable
 /// before the status is there: `None` then, and the mask alone says so, not the number.
-fn pidfd_status(pidfd: &OwnedFd) -> Option<Status> {
+pub(crate) fn pidfd_status(pidfd: &OwnedFd) -> Option<Status> {
     let mut info = MaybeUninit::<libc::pidfd_info>::zeroed();
     // SAFETY: all zeroes is a valid pidfd_info; the mask asks for the exit code alone; the
     // request number holds the size of the structure, so the kernel writes no further.

@@ -11,12 +11,14 @@
 //! | `status` | how a program ended |
 //! | `teardown` | the sequence of signals that ends a command, as data |
 //! | `reaper` | the thread that runs teardowns, so that nobody else has to wait |
+//! | `guard` | reports to the program that outlives the VM |
 //! | `signal`, `errno` | numbers with names |
 
 pub mod child;
 pub mod command;
 pub mod errno;
 pub mod exit;
+pub mod guard;
 pub mod pipe;
 pub mod reaper;
 pub mod signal;

@@ -39,11 +39,18 @@ fn after(now: Instant, wait: Duration) -> Instant {
     now + wait.min(FOR_EVER)
 }
 
+/// How soon to look whether anybody is left in the group of a command that has ended, at first
+/// and at most: nothing announces it. Right after its end even the command itself may still be
+/// counted by the kernel.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
+
 /// A teardown under way.
 #[derive(Debug)]
 pub(crate) struct Progress {
     steps: std::vec::IntoIter<(Signal, Duration)>,
     due: Instant,
+    look: Duration,
     signalled: bool,
     killed: bool,
 }
@@ -64,6 +71,7 @@ impl Progress {
         Progress {
             due: after(now, teardown.grace),
             steps: teardown.steps.into_iter(),
+            look: FIRST_LOOK,
             signalled: false,
             killed: false,
         }
@@ -76,13 +84,17 @@ impl Progress {
     /// rest of the sequence.
     pub(crate) fn advance(&mut self, target: &impl Target, now: Instant) -> Next {
         loop {
-            if target.has_ended()
-                && (!self.signalled || self.killed || !target.signal_group(Signal::NONE))
-            {
+            let ended = target.has_ended();
+            if ended && (!self.signalled || self.killed || !target.signal_group(Signal::NONE)) {
                 return Next::Done;
             }
             if self.killed {
                 return Next::AtEnd;
+            }
+            if now < self.due && ended {
+                let next = self.due.min(now + self.look);
+                self.look = LONGEST_LOOK.min(2 * self.look);
+                return Next::At(next);
             }
             if now < self.due {
                 return Next::At(self.due);
@@ -110,6 +122,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     const SECOND: Duration = Duration::from_secs(1);
+    const MOMENT: Duration = Duration::from_millis(10);
 
     /// A command made of what the test says.
     #[derive(Default)]
@@ -172,16 +185,39 @@ mod tests {
         let mut progress = Progress::new(two_terms(), start);
         progress.advance(&command, start + SECOND);
         command.ended.set(true);
-        assert_eq!(
-            progress.advance(&command, start + SECOND),
-            Next::At(start + 2 * SECOND)
-        );
-        progress.advance(&command, start + 2 * SECOND);
+        let mut now = start + SECOND;
+        let mut looks = 0;
+        while now < start + 2 * SECOND {
+            match progress.advance(&command, now) {
+                Next::At(later) if later > now => now = later,
+                next => panic!("{next:?} after {looks} looks"),
+            }
+            looks += 1;
+        }
+        assert_eq!(now, start + 2 * SECOND);
+        assert!(looks < 20, "{looks} looks");
+        assert_eq!(*command.got.borrow(), [libc::SIGTERM]);
+        progress.advance(&command, now);
         assert_eq!(progress.advance(&command, start + 3 * SECOND), Next::Done);
         assert_eq!(
             *command.got.borrow(),
             [libc::SIGTERM, libc::SIGTERM, libc::SIGKILL]
         );
+    }
+
+    #[test]
+    fn a_group_that_empties_after_its_leader_is_seen_to_soon() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let mut progress = Progress::new(two_terms(), start);
+        progress.advance(&command, start + SECOND);
+        command.ended.set(true);
+        let Next::At(look) = progress.advance(&command, start + SECOND) else {
+            panic!("the group is not empty");
+        };
+        assert!(look < start + SECOND + MOMENT);
+        command.group_empty.set(true);
+        assert_eq!(progress.advance(&command, look), Next::Done);
+        assert_eq!(*command.got.borrow(), [libc::SIGTERM]);
     }
 
     #[test]

@@ -6,8 +6,8 @@ mod exits;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{
-    adopt_orphans, has_children, is_zombie_of_ours, line, one_at_a_time, quiet_sh, sh, soon,
-    spawn, status,
+    adopt_orphans, has_children, is_zombie_of_ours, line, one_at_a_time, quiet_sh, sh, soon, spawn,
+    status,
 };
 use exile_os::exit::{self, Source};
 use exile_os::{Spawned, Status, child};
@@ -27,11 +27,13 @@ fn bury_strangers() {
 /// A zombie that this process inherited.
 fn stranger() -> libc::pid_t {
     adopt_orphans();
-    let parent = spawn(&sh("(exit 3) & echo $!; exec cat >/dev/null"));
+    let parent = spawn(&sh("exec 4<&0; cat <&4 & echo $!"));
     let pid = line(parent.stdout.as_ref().unwrap()).parse().unwrap();
-    drop(parent.stdin);
     assert_eq!(status(&parent.child), Status::Exited(0));
-    soon("the orphan is ours", || is_zombie_of_ours(pid));
+    drop(parent.stdin);
+    soon("the orphan is ours and has ended", || {
+        is_zombie_of_ours(pid)
+    });
     pid
 }
 
@@ -64,10 +66,7 @@ fn a_sweep_keeps_the_statuses_of_our_own() {
     // The sweep has learned them all.
     assert_eq!(child::open_count(), 0);
     for (code, spawned) in spawned.iter().enumerate() {
-        assert_eq!(
-            spawned.child.try_status(),
-            Some(Status::Exited(code as u8))
-        );
+        assert_eq!(spawned.child.try_status(), Some(Status::Exited(code as u8)));
     }
 }
 

@@ -17,7 +17,7 @@ fn spawner() {
     if std::env::args().all(|argument| argument != "--nocapture") {
         return;
     }
-    let spawned = spawn(&sh("trap '' TERM HUP INT; echo ready; cat"));
+    let spawned = spawn(&sh("trap '' TERM HUP INT; echo ready; exec cat"));
     common::line(spawned.stdout.as_ref().unwrap());
     println!("\npid {}", spawned.child.pid());
     status(&spawned.child);
@@ -45,7 +45,7 @@ fn a_program_is_killed_when_the_thread_that_spawned_it_ends() {
     let (end, ended) = mpsc::channel::<()>();
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {
-        sender.send(spawn(&sh("echo ready; cat"))).unwrap();
+        sender.send(spawn(&sh("echo ready; exec cat"))).unwrap();
         // Until the other side is dropped.
         let _ = ended.recv();
     });

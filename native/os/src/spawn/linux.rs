@@ -22,6 +22,7 @@ use std::ptr;
 
 use super::{Pointers, SpawnError, Step, at};
 use crate::errno::{Errno, check, retry};
+use crate::guard;
 
 /// The child's stack in bytes: it uses under 1 KiB, the directory walk of [`hide_descriptors`]
 /// another [`ENTRIES_SIZE`]. Below the size from which allocators map memory anew.
@@ -52,6 +53,10 @@ pub(super) struct Plan<'a> {
     pub(super) stdout: Option<RawFd>,
     pub(super) stderr: Option<RawFd>,
     pub(super) stderr_to_stdout: bool,
+    /// In a session of its own, and free to outlive this process.
+    pub(super) detached: bool,
+    /// Where the guard wants to hear of the new process.
+    pub(super) guard: Option<RawFd>,
     pub(super) directory: Option<&'a CStr>,
     pub(super) candidates: &'a Pointers<'a>,
     /// The candidates come from a search path.
@@ -65,11 +70,20 @@ struct Shared<'a> {
     plan: &'a Plan<'a>,
     parent: libc::pid_t,
     failure: Option<(Step, i32)>,
+    reported: bool,
+}
+
+/// A process that executes the program.
+pub(super) struct Process {
+    pub(super) pid: libc::pid_t,
+    pub(super) pidfd: OwnedFd,
+    /// The guard knows of it, or need not.
+    pub(super) reported: bool,
 }
 
 /// Makes the process and executes the program in it. Returns when it runs, or when it has failed
 /// and is gone.
-pub(super) fn clone_and_exec(plan: &Plan<'_>) -> Result<(libc::pid_t, OwnedFd), SpawnError> {
+pub(super) fn clone_and_exec(plan: &Plan<'_>) -> Result<Process, SpawnError> {
     let mut stack = Vec::<u8>::with_capacity(STACK_SIZE);
     let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
     let top = top.wrapping_sub(top.addr() % STACK_ALIGN).cast::<c_void>();
@@ -78,6 +92,7 @@ pub(super) fn clone_and_exec(plan: &Plan<'_>) -> Result<(libc::pid_t, OwnedFd), 
         // SAFETY: getpid cannot fail.
         parent: unsafe { libc::getpid() },
         failure: None,
+        reported: true,
     };
     let shared_ptr = ptr::from_mut(&mut shared);
     let mut pidfd: RawFd = -1;
@@ -97,7 +112,15 @@ pub(super) fn clone_and_exec(plan: &Plan<'_>) -> Result<(libc::pid_t, OwnedFd), 
     // SAFETY: the child wrote it before it left our memory; the compiler must not assume that
     // nothing changed behind its back.
     match unsafe { ptr::addr_of!((*shared_ptr).failure).read_volatile() } {
-        None => Ok((pid, pidfd)),
+        None => {
+            // SAFETY: as above.
+            let reported = unsafe { ptr::addr_of!((*shared_ptr).reported).read_volatile() };
+            Ok(Process {
+                pid,
+                pidfd,
+                reported,
+            })
+        }
         Some((step, errno)) => {
             bury(&pidfd);
             Err(SpawnError {
@@ -153,11 +176,35 @@ impl Drop for BlockedSignals {
 extern "C" fn run_child(shared: *mut c_void) -> c_int {
     let shared = shared.cast::<Shared<'_>>();
     // SAFETY: the parent passed a pointer to its `Shared` and is suspended.
-    let failure = unsafe { prepare_and_exec((*shared).plan, (*shared).parent) };
+    let failure = unsafe {
+        let plan = (*shared).plan;
+        if let Some(guard) = plan.guard {
+            ptr::addr_of_mut!((*shared).reported).write_volatile(report_self(guard));
+        }
+        prepare_and_exec(plan, (*shared).parent)
+    };
     // SAFETY: as above; _exit runs no handlers and flushes nothing of the parent's.
     unsafe {
         ptr::addr_of_mut!((*shared).failure).write_volatile(Some(failure));
         libc::_exit(EXIT_NOT_EXECUTED)
+    }
+}
+
+/// Tells the guard of this process. The group need not exist yet: the guard asks for it when it
+/// is needed.
+///
+/// # Safety
+/// To be called in the cloned child only.
+unsafe fn report_self(guard: RawFd) -> bool {
+    // SAFETY: getpid cannot fail, and its number is ours as long as we live; the descriptor is
+    // the child's own, whose table is a copy.
+    unsafe {
+        let Ok(pidfd) = guard::open_pidfd(libc::getpid()) else {
+            return false;
+        };
+        let sent = guard::report(guard, pidfd);
+        libc::close(pidfd);
+        sent != Err(Errno::EAGAIN)
     }
 }
 
@@ -174,14 +221,20 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>, parent: libc::pid_t) -> (Step, i32) 
     unsafe {
         default_signal_handlers();
 
-        if libc::setpgid(0, 0) == -1
-            || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_long) == -1
-        {
-            return (Step::Prepare, errno());
-        }
-        // The parent may have died before the bond was tied.
-        if libc::getppid() != parent {
-            return (Step::Prepare, libc::ESRCH);
+        if plan.detached {
+            if libc::setsid() == -1 {
+                return (Step::Prepare, errno());
+            }
+        } else {
+            if libc::setpgid(0, 0) == -1
+                || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_long) == -1
+            {
+                return (Step::Prepare, errno());
+            }
+            // The parent may have died before the bond was tied.
+            if libc::getppid() != parent {
+                return (Step::Prepare, libc::ESRCH);
+            }
         }
 
         for (theirs, standard) in [(plan.stdin, 0), (plan.stdout, 1), (plan.stderr, 2)] {

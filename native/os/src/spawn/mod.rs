@@ -13,6 +13,7 @@ use crate::child::Child;
 use crate::command::{Command, Stdio};
 use crate::errno::Errno;
 use crate::exit;
+use crate::guard;
 use crate::pipe::{self, ReadEnd, WriteEnd};
 
 /// A file that somebody still holds open for writing is mostly one that was written a moment
@@ -48,6 +49,8 @@ pub enum Step {
     Directory,
     /// Executing the program.
     Exec,
+    /// Having an event loop watch for its end; for those who do.
+    Watch,
 }
 
 /// Why a command does not run. Nothing of it is left.
@@ -73,11 +76,18 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     let argv = pointers(&command.argv);
     let env = pointers(&command.env);
     let candidates = pointers(&command.candidates);
+    let guard = if command.detached {
+        None
+    } else {
+        guard::socket()
+    };
     let plan = linux::Plan {
         stdin: raw(&stdio.stdin),
         stdout: raw(&stdio.stdout),
         stderr: raw(&stdio.stderr),
         stderr_to_stdout: matches!(command.stderr, Stdio::Stdout),
+        detached: command.detached,
+        guard: guard.as_ref().map(|socket| socket.as_raw_fd()),
         directory: command.directory.as_deref(),
         candidates: &candidates,
         searched: command.searched,
@@ -88,7 +98,11 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     let mut tries = 0;
     let child = loop {
         let result = exit::while_registering(|| {
-            linux::clone_and_exec(&plan).map(|(pid, pidfd)| Child::new(pid, pidfd))
+            let process = linux::clone_and_exec(&plan)?;
+            if !process.reported {
+                guard::report_patiently(&process.pidfd);
+            }
+            Ok::<_, SpawnError>(Child::new(process.pid, process.pidfd))
         });
         match result {
             Err(error) if error.errno == Errno::ETXTBSY && tries < BUSY_TRIES => {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use exile_os::{Errno, Signal, Spawned, Status, child};
 
 use crate::common::{
-    TempDir, becomes_readable, c, command, descriptors, has_children, limit, line,
-    one_at_a_time, quiet_sh, sh, soon, spawn, status,
+    TempDir, becomes_readable, c, command, descriptors, has_children, limit, line, one_at_a_time,
+    quiet_sh, sh, soon, spawn, status,
 };
 use crate::{bury_strangers, setup};
 
@@ -96,7 +96,9 @@ fn a_dumped_core_is_told() {
 fn a_signal_reaches_a_running_program_and_is_esrch_after_its_end() {
     let _one = one_at_a_time();
     setup();
-    let spawned = spawn(&sh("trap 'echo usr1' USR1; echo ready; while :; do read x; done"));
+    let spawned = spawn(&sh(
+        "trap 'echo usr1' USR1; echo ready; while :; do read x; done",
+    ));
     let stdout = spawned.stdout.unwrap();
     assert_eq!(line(&stdout), "ready");
     let usr1 = Signal::from_name("sigusr1").unwrap();
@@ -115,7 +117,7 @@ fn a_signal_reaches_a_running_program_and_is_esrch_after_its_end() {
 fn a_stopped_program_has_not_ended() {
     let _one = one_at_a_time();
     setup();
-    let spawned = spawn(&sh("echo ready; cat"));
+    let spawned = spawn(&sh("echo ready; exec cat"));
     line(spawned.stdout.as_ref().unwrap());
     let stop = Signal::from_name("sigstop").unwrap();
     assert_eq!(spawned.child.signal(stop), Ok(()));
@@ -135,6 +137,9 @@ fn background_children_do_not_delay_the_status_of_a_program() {
     setup();
     let spawned = spawn(&sh("exec 4<&0; cat <&4 & exit 5"));
     assert_eq!(status(&spawned.child), Status::Exited(5));
+    // Which lets `cat` end; it may have become a child of ours.
+    drop(spawned.stdin);
+    bury_strangers();
     nothing_left();
 }
 
@@ -164,7 +169,9 @@ fn a_watched_pidfd_stays_open_until_its_watcher_lets_go() {
     let pidfd = spawned.child.watch().unwrap();
     let number = std::os::fd::AsRawFd::as_raw_fd(&**pidfd);
     drop(pidfd);
-    soon("its status is known", || spawned.child.try_status().is_some());
+    soon("its status is known", || {
+        spawned.child.try_status().is_some()
+    });
     assert_eq!(child::open_count(), 1);
     assert!(descriptors().contains(&number));
     // As often as one likes, and readable for good.

@@ -1,0 +1,241 @@
+//! What the machine gives to a plain program: the same work that the benchmarks do through
+//! Exile, on blocking pipes, with nothing around it. Exile is measured against this.
+//!
+//! ```text
+//! limits read BYTES CAPACITY      reads what `head -c BYTES /dev/zero` writes
+//! limits both BYTES               reads BYTES from each of standard output and standard error
+//! limits duplex BYTES CAPACITY    writes to `cat` in one thread and reads in another
+//! limits pipeline BYTES           no program of ours: `head | cat | cat > /dev/null`
+//! limits true COUNT               runs `true`, one after the other
+//! limits echo COUNT SIZE          writes SIZE bytes to `cat` and waits for their return
+//! limits read-lines COUNT         reads what `limits lines COUNT` writes
+//! limits lines COUNT              writes lines of 20 bytes, each by a system call of its own
+//! ```
+//!
+//! Prints nanoseconds as plain numbers: one for the whole, or, for `true` and `echo`, one a line
+//! for each; `read-lines` adds the number of reads. Each kind of work is done once, smaller and
+//! unmeasured, before it counts. Capacities are in bytes.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use exile_os::pipe::{DEFAULT_CAPACITY, set_capacity};
+
+/// Exile reads and writes as much at once.
+const CHUNK: usize = 64 * 1024;
+
+/// And the end of the line: 20 bytes.
+const LINE_DIGITS: usize = 19;
+
+/// The unmeasured work is smaller by this factor.
+const WARM_UP: u64 = 16;
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["read", bytes, capacity] => {
+            let (bytes, capacity) = (bytes.parse()?, capacity.parse()?);
+            whole(bytes, |bytes| read(bytes, capacity))
+        }
+        ["both", bytes] => whole(bytes.parse()?, both),
+        ["duplex", bytes, capacity] => {
+            let (bytes, capacity) = (bytes.parse()?, capacity.parse()?);
+            whole(bytes, |bytes| duplex(bytes, capacity))
+        }
+        ["pipeline", bytes] => whole(bytes.parse()?, pipeline),
+        ["true", count] => each(count.parse()?, run_true),
+        ["echo", count, size] => {
+            let size = size.parse()?;
+            each(count.parse()?, |count| echo(count, size))
+        }
+        ["read-lines", count] => {
+            let count = count.parse()?;
+            read_lines(count / WARM_UP)?;
+            let start = Instant::now();
+            let reads = read_lines(count)?;
+            println!("{} {reads}", start.elapsed().as_nanos());
+            Ok(())
+        }
+        ["lines", count] => Ok(write_lines(count.parse()?)?),
+        _ => Err("see the head of limits.rs for how to call it".into()),
+    }
+}
+
+/// Prints how long it all took.
+fn whole(amount: u64, work: impl Fn(u64) -> Outcome<()>) -> Outcome<()> {
+    work(amount / WARM_UP)?;
+    let start = Instant::now();
+    work(amount)?;
+    println!("{}", start.elapsed().as_nanos());
+    Ok(())
+}
+
+/// Prints how long each took.
+fn each(count: u64, work: impl Fn(u64) -> Outcome<Vec<Duration>>) -> Outcome<()> {
+    work(count / WARM_UP)?;
+    let times = work(count)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for time in times {
+        writeln!(out, "{}", time.as_nanos())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn read(bytes: u64, capacity: usize) -> Outcome<()> {
+    let mut child = Command::new("head")
+        .args(["-c", &bytes.to_string(), "/dev/zero"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut output = child.stdout.take().ok_or("no pipe")?;
+    if capacity != DEFAULT_CAPACITY {
+        set_capacity(&output, capacity)?;
+    }
+    expect(bytes, drain(&mut output)?.bytes)?;
+    succeeded(child.wait()?)
+}
+
+fn both(bytes: u64) -> Outcome<()> {
+    let script = format!("head -c {bytes} /dev/zero & head -c {bytes} /dev/zero >&2; wait");
+    let mut child = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut output = child.stdout.take().ok_or("no pipe")?;
+    let mut errors = child.stderr.take().ok_or("no pipe")?;
+    let other = thread::spawn(move || drain(&mut errors));
+    expect(bytes, drain(&mut output)?.bytes)?;
+    expect(bytes, other.join().map_err(|_| "the reader failed")??.bytes)?;
+    succeeded(child.wait()?)
+}
+
+fn duplex(bytes: u64, capacity: usize) -> Outcome<()> {
+    let mut child = piped("cat").spawn()?;
+    let mut input = child.stdin.take().ok_or("no pipe")?;
+    let mut output = child.stdout.take().ok_or("no pipe")?;
+    if capacity != DEFAULT_CAPACITY {
+        set_capacity(&input, capacity)?;
+        set_capacity(&output, capacity)?;
+    }
+    let writer = thread::spawn(move || -> io::Result<()> {
+        let chunk = vec![0; CHUNK];
+        let mut left = bytes;
+        while left > 0 {
+            let size = left.min(CHUNK as u64);
+            input.write_all(&chunk[..size as usize])?;
+            left -= size;
+        }
+        Ok(())
+    });
+    expect(bytes, drain(&mut output)?.bytes)?;
+    writer.join().map_err(|_| "the writer failed")??;
+    succeeded(child.wait()?)
+}
+
+fn pipeline(bytes: u64) -> Outcome<()> {
+    let script = format!("head -c {bytes} /dev/zero | cat | cat > /dev/null");
+    succeeded(Command::new("sh").args(["-c", &script]).status()?)
+}
+
+fn run_true(count: u64) -> Outcome<Vec<Duration>> {
+    (0..count)
+        .map(|_| {
+            let start = Instant::now();
+            succeeded(piped("true").spawn()?.wait()?)?;
+            Ok(start.elapsed())
+        })
+        .collect()
+}
+
+fn echo(count: u64, size: usize) -> Outcome<Vec<Duration>> {
+    let mut child = piped("cat").spawn()?;
+    let mut input = child.stdin.take().ok_or("no pipe")?;
+    let mut output = child.stdout.take().ok_or("no pipe")?;
+    let message = vec![b'x'; size];
+    let mut answer = vec![0; size];
+    let times = (0..count)
+        .map(|_| {
+            let start = Instant::now();
+            input.write_all(&message)?;
+            output.read_exact(&mut answer)?;
+            Ok(start.elapsed())
+        })
+        .collect::<io::Result<_>>()?;
+    drop(input);
+    succeeded(child.wait()?)?;
+    Ok(times)
+}
+
+/// Returns the number of reads.
+fn read_lines(count: u64) -> Outcome<u64> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["lines", &count.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let drained = drain(&mut child.stdout.take().ok_or("no pipe")?)?;
+    expect(count * (LINE_DIGITS as u64 + 1), drained.bytes)?;
+    succeeded(child.wait()?)?;
+    Ok(drained.reads)
+}
+
+fn write_lines(count: u64) -> io::Result<()> {
+    let line = format!("{:0LINE_DIGITS$}\n", 0);
+    // Standard output as Rust has it would look for the end of the line first.
+    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    for _ in 0..count {
+        out.write_all(line.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn piped(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+struct Drained {
+    bytes: u64,
+    reads: u64,
+}
+
+fn drain(from: &mut impl Read) -> io::Result<Drained> {
+    let mut buffer = vec![0; CHUNK];
+    let mut drained = Drained { bytes: 0, reads: 0 };
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(drained),
+            count => {
+                drained.bytes += count as u64;
+                drained.reads += 1;
+            }
+        }
+    }
+}
+
+fn expect(bytes: u64, got: u64) -> Outcome<()> {
+    if bytes == got {
+        Ok(())
+    } else {
+        Err(format!("expected {bytes} bytes, got {got}").into())
+    }
+}
+
+fn succeeded(status: ExitStatus) -> Outcome<()> {
+    if status.success() {
+        Ok(())
+    } else {
+        Err(status.to_string().into())
+    }
+}
