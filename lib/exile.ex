@@ -1,11 +1,120 @@
 defmodule Exile do
-  @moduledoc """
-  Runs operating-system programs and streams data in and out of them, with back-pressure.
-  """
+  readme = Path.join(__DIR__, "../README.md")
+  @external_resource readme
+  @moduledoc readme
+             |> File.read!()
+             |> String.split("<!-- MDOC -->")
+             |> Enum.drop(1)
+             |> Enum.take_every(2)
+             |> Enum.join()
 
-  @spec stream!([binary, ...], keyword) :: Exile.Stream.t()
+  @typedoc "A program and its arguments."
+  @type command :: [binary, ...]
+
+  @typedoc "Where a command's standard input comes from."
+  @type input ::
+          Enumerable.t()
+          | binary
+          | (Exile.Stream.Sink.t() -> any)
+          | {:file, path :: binary}
+
+  @type stream_option ::
+          {:input, input}
+          | {:use_stderr, boolean}
+          | {:max_chunk_size, pos_integer}
+          | {:chunk_size, pos_integer}
+          | {:exit_timeout, timeout}
+          | {:drain_timeout, timeout}
+          | {:ignore_epipe, boolean}
+          | Exile.Process.option()
+
+  @doc """
+  A stream of what `command` writes, which raises when the command fails.
+
+  Returns an `Exile.Stream`, an `Enumerable`. Each enumeration runs the command anew. The elements
+  are binaries, never empty, as large as the output at that moment and `:max_chunk_size` allow.
+
+  ## Options
+
+    * `:input` - what the command reads. Default: nothing, it sees end-of-file at once.
+      * an enumerable whose elements are iodata; an `Exile.Stream` is one
+      * a binary
+      * a function that gets an `Exile.Stream.Sink`, a collectable, and pushes into it; what it
+        returns is ignored
+      * `{:file, path}` - a file, relative to the VM's directory, that the command itself reads
+    * `:stderr` - as for `Exile.Process.start_link/2`. With `:consume` the elements are
+      `{:stdout, binary}` and `{:stderr, binary}`, in the order in which they were met; within
+      each the order is the command's. Default: `:console`.
+    * `:max_chunk_size` (bytes) - the most that one element holds. Default: `65_536`.
+    * `:exit_timeout` (milliseconds or `:infinity`) - how long to wait, once the output has ended,
+      for the command to exit by itself before it is ended by signals and counts as failed.
+      Default: `:infinity`.
+    * `:drain_timeout` (milliseconds or `:infinity`) - how long to read on, once the command has
+      exited and its output has been read, from a pipe that programs it left behind still hold
+      open. Default: `:infinity`, as a shell would.
+    * `:ignore_epipe` (boolean) - no failure: that the command ended before it had read all its
+      input, or that the reader stopped before the command was done. Default: `false`.
+    * `:cd`, `:env`, `:clear_env`, `:teardown` - as for `Exile.Process.start_link/2`.
+    * `:chunk_size`, `:use_stderr` - older names: the former of `:max_chunk_size`; the latter
+      `true` for `stderr: :consume`, `false` for `stderr: :console`.
+
+  A wrong option or value raises `ArgumentError` right away.
+
+  ## Errors
+
+  While it is enumerated the stream raises
+
+    * `Exile.Error` when the command cannot be started, with the reasons of
+      `Exile.Process.start_link/2`
+    * `Exile.Stream.AbnormalExit` when it ended with a status other than 0, or (`:epipe`) before
+      all its input was read
+    * whatever the evaluation of `:input` raised, threw or exited with, unchanged and with its
+      stack trace; the command is ended
+
+  When the reader stops early, as `Enum.take/2` does, the pipes are closed at once. The command
+  has a quarter of a second to end by itself before its process group is ended by `:teardown`, in
+  half a second more. Unless it had ended with status 0, `Exile.Stream.AbnormalExit` is raised,
+  but not with `:ignore_epipe`. When the reader raises, or dies, the same happens to the command,
+  and only the reader's own error counts.
+
+  ## Examples
+
+      iex> Exile.stream!(["tr", "a-z", "A-Z"], input: ["hello ", "world"]) |> Enum.join()
+      "HELLO WORLD"
+
+      iex> Exile.stream!(["yes"]) |> Enum.take(1)
+      ** (Exile.Stream.AbnormalExit) program exited due to :epipe error
+
+      iex> Exile.stream!(["printenv", "LANG"], env: %{"LANG" => "C"}) |> Enum.to_list()
+      ["C\\n"]
+
+      iex> Exile.stream!(["pwd"], cd: "/") |> Enum.to_list()
+      ["/\\n"]
+
+  ## Caveats
+
+  A command that exits without having read its input, `true` for one, may do so before or after
+  a short input fits into the pipe: whether that is an `:epipe` is a matter of time. Use
+  `:ignore_epipe` where it does not matter to you.
+  """
+  @spec stream!(command, [stream_option]) :: Exile.Stream.t()
   def stream!(command, options \\ []), do: Exile.Stream.new!(command, options, :raise)
 
-  @spec stream([binary, ...], keyword) :: Exile.Stream.t()
+  @doc """
+  Like `stream!/2`, but the exit status raises nothing: it is the last element.
+
+  That is `{:exit, {:status, 0..255}}`, or `{:exit, :epipe}` when the command ended with status 0
+  before it had read all its input (without `:ignore_epipe`). A reader who stops early does not
+  see it. All else that `stream!/2` raises this stream raises, too.
+
+  ## Examples
+
+      iex> Exile.stream(["sh", "-c", "echo oops; exit 3"]) |> Enum.to_list()
+      ["oops\\n", {:exit, {:status, 3}}]
+
+      iex> Exile.stream(["sh", "-c", "kill -TERM $$"]) |> Enum.to_list()
+      [{:exit, {:status, 143}}]
+  """
+  @spec stream(command, [stream_option]) :: Exile.Stream.t()
   def stream(command, options \\ []), do: Exile.Stream.new!(command, options, :tell)
 end

@@ -28,17 +28,21 @@ defmodule Exile.Case do
   end
 
   @doc "Waits until `condition` holds, for what only the kernel knows."
-  def eventually(condition, time_left \\ 5_000) do
+  def eventually(condition, time \\ 5_000) do
+    wait_until(condition, System.monotonic_time(:millisecond) + time)
+  end
+
+  defp wait_until(condition, deadline) do
     cond do
       condition.() ->
         :ok
 
-      time_left <= 0 ->
+      System.monotonic_time(:millisecond) > deadline ->
         flunk("it did not become true")
 
       true ->
         Process.sleep(5)
-        eventually(condition, time_left - 5)
+        wait_until(condition, deadline)
     end
   end
 

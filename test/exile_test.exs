@@ -1,0 +1,5 @@
+defmodule ExileTest do
+  use Exile.Case
+
+  doctest Exile
+end

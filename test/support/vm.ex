@@ -1,0 +1,94 @@
+defmodule Exile.VM do
+  @moduledoc """
+  Another VM that runs commands, to be ended in various ways.
+
+  Everything it starts carries a mark in its environment, so that what is left can be found, by
+  whatever process it was started and whoever its parent is now.
+  """
+
+  import ExUnit.Assertions
+
+  # The commands, by kind, and how many processes each consists of. Each says that it is ready.
+  @kinds %{
+    plain: {"echo ready; exec sleep 600", 1},
+    stubborn: {"trap '' TERM INT HUP; echo ready; while :; do sleep 600; done", 2},
+    stopped: {"echo ready; kill -STOP $$; exec sleep 600", 1},
+    parent: {"(trap '' TERM; sleep 600) & sleep 600 & echo ready; wait", 3}
+  }
+
+  @doc """
+  Starts a VM that runs `count` commands of each of `kinds` and then evaluates `finale`. Returns
+  when all are ready: the port and the mark. The VM's `:options` are application environment.
+  """
+  def start(kinds, count, finale, options \\ []) do
+    mark = "exile-test-#{System.unique_integer([:positive])}-#{System.pid()}"
+    scripts = for kind <- kinds, _ <- 1..count, do: elem(Map.fetch!(@kinds, kind), 0)
+
+    program = """
+    for {key, value} <- #{inspect(options)}, do: Application.put_env(:exile, key, value)
+    {:ok, _} = Application.ensure_all_started(:exile)
+    commands = for script <- #{inspect(scripts, limit: :infinity)} do
+      {:ok, p} = Exile.Process.start_link(["sh", "-c", script], stderr: :disable)
+      p
+    end
+    for p <- commands, do: {:ok, "ready\\n"} = Exile.Process.read(p)
+    IO.puts("ready")
+    IO.gets("")
+    #{finale}
+    Process.sleep(:infinity)
+    """
+
+    port = open(program, mark)
+    assert_receive {^port, {:data, {:eol, "ready"}}}, 60_000
+    {port, mark}
+  end
+
+  @doc "A VM that evaluates `program`."
+  def open(program, mark) do
+    path = Enum.flat_map([:exile], &["-pa", Application.app_dir(&1, "ebin")])
+
+    Port.open({:spawn_executable, System.find_executable("elixir")}, [
+      :binary,
+      :exit_status,
+      :stderr_to_stdout,
+      line: 10_000,
+      env: [{'EXILE_TEST_MARK', String.to_charlist(mark)}],
+      args: path ++ ["-e", program]
+    ])
+  end
+
+  @doc "The processes of the operating system that a VM consists of."
+  def os_pid(port), do: port |> Port.info(:os_pid) |> elem(1)
+
+  @doc "Lets the VM go on to its finale."
+  def go_on(port), do: Port.command(port, "\n")
+
+  @doc "How many processes the commands consist of."
+  def size(kinds, count) do
+    kinds |> Enum.map(&(elem(Map.fetch!(@kinds, &1), 1) * count)) |> Enum.sum()
+  end
+
+  @doc "Everything that carries the mark and is no zombie, as `{os_pid, command line}`."
+  def marked(mark) do
+    for {os_pid, line} <- processes(),
+        {:ok, environment} <- [File.read("/proc/#{os_pid}/environ")],
+        String.contains?(environment, mark),
+        do: {os_pid, line}
+  end
+
+  @doc "The process id of the guard of the VM with this process id."
+  def guard(vm) do
+    Enum.find_value(processes(), fn {os_pid, line} ->
+      if line =~ "exile_guard #{vm} ", do: os_pid
+    end)
+  end
+
+  defp processes do
+    for entry <- File.ls!("/proc"),
+        entry =~ ~r/^\d+$/,
+        {:ok, stat} <- [File.read("/proc/#{entry}/stat")],
+        not (stat =~ ~r/\) [ZX] /),
+        {:ok, line} <- [File.read("/proc/#{entry}/cmdline")],
+        do: {String.to_integer(entry), String.replace(line, <<0>>, " ")}
+  end
+end
