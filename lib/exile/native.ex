@@ -22,7 +22,7 @@ defmodule Exile.Native do
 
   @spec spawn(
           {[binary], binary | nil},
-          {[charlist], [{binary, binary | nil}], boolean},
+          {[charlist], :latin1 | :utf8, [{binary, binary | nil}], boolean},
           {atom | {:file, binary}, atom, atom},
           pid,
           reference,

@@ -87,7 +87,7 @@ defmodule Exile.Process.Server do
     result =
       Native.spawn(
         {command.argv, command.cd},
-        {:os.getenv(), command.env, command.clear_env},
+        {:os.getenv(), :file.native_name_encoding(), command.env, command.clear_env},
         {command.stdin, :pipe, stderr(command.stderr)},
         owner,
         exit_ref,

@@ -14,6 +14,7 @@ rustler::atoms! {
     file,
     inherit,
     input,
+    latin1,
     monitors,
     more,
     nil,

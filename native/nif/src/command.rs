@@ -1,18 +1,14 @@
-//! A command, as its server process holds it: spawning, status, signals, and what happens when
-//! the server dies.
+//! A command, as its server process holds it: its status, its signals, and what happens when the
+//! server dies.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr};
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use exile_os::exit::{self, Source};
-use exile_os::{
-    Child, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, child, guard, reaper,
-};
+use exile_os::{Child, Errno, Signal, Status, Teardown, child, reaper};
 use rustler::types::atom::Atom;
 use rustler::types::local_pid::LocalPid;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
@@ -31,8 +27,8 @@ pub(crate) struct Command {
 }
 
 /// What outlives the resource while the reaper is at work.
-struct Life {
-    child: Arc<Child>,
+pub(crate) struct Life {
+    pub(crate) child: Arc<Child>,
     /// How it is ended when nobody waits for it any more, and when the VM ends.
     abandoned: Teardown,
     at_stop: Teardown,
@@ -51,7 +47,7 @@ struct Told {
 static LIVING: Mutex<BTreeMap<usize, Weak<Life>>> = Mutex::new(BTreeMap::new());
 
 /// Entered when a command runs, left when nobody has it any more; the key is its address.
-fn living() -> MutexGuard<'static, BTreeMap<usize, Weak<Life>>> {
+pub(crate) fn living() -> MutexGuard<'static, BTreeMap<usize, Weak<Life>>> {
     LIVING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -62,7 +58,7 @@ impl Drop for Life {
 }
 
 impl Life {
-    fn new(
+    pub(crate) fn new(
         child: Arc<Child>,
         pipes: Vec<Handle<Pipe>>,
         abandoned: Teardown,
@@ -239,90 +235,16 @@ fn counts() -> Vec<(Atom, usize)> {
     ]
 }
 
-/// What to run, as Elixir gives it: `{argv, directory | nil}`.
-type What<'a> = (Vec<Binary<'a>>, Term<'a>);
-
-/// `{environment of the VM as charlists, changes as {name, value | nil}, start empty?}`.
-type Environment<'a> = (Term<'a>, Vec<(Binary<'a>, Term<'a>)>, bool);
-
 /// Signals by name, each with the milliseconds to wait after it.
-type Steps<'a> = Vec<(Binary<'a>, u64)>;
-
-/// Runs a command. The caller is its server and gets a message with `reference` when it ends;
-/// `owner` owns the pipes. Standard input is a plan or `{:file, path}`. `{:ok, command, stdin, stdout, stderr}` (`nil` for what is no pipe)
-/// or `{:error, step, reason}`. `teardowns` are the steps for a command that is
-/// abandoned, and those for the end of the VM.
-///
-/// On a dirty scheduler, since it takes longer than a millisecond when the program is on a slow
-/// disk; and on one of those for I/O, whose threads live as long as the VM, because a command is
-/// bound to the thread that spawned it.
-#[rustler::nif(schedule = "DirtyIo")]
-fn spawn<'a>(
-    env: Env<'a>,
-    what: What<'a>,
-    environment: Environment<'a>,
-    stdio: (Term<'a>, Atom, Atom),
-    owner: LocalPid,
-    reference: Term<'a>,
-    teardowns: (Steps<'a>, Steps<'a>),
-) -> NifResult<Term<'a>> {
-    let abandoned = teardown(0, teardowns.0)?;
-    let at_stop = teardown(0, teardowns.1)?;
-    let stdin = match stdio.0.decode::<(Atom, Binary<'a>)>() {
-        Ok((kind, path)) if kind == atoms::file() => {
-            match Stdio::read_from(OsStr::from_bytes(path.as_slice())) {
-                Ok(file) => file,
-                Err(errno) => {
-                    let error = SpawnError {
-                        step: Step::Input,
-                        errno,
-                    };
-                    return Ok(encode::spawn_error(env, error));
-                }
-            }
-        }
-        _ => decode_stdio(stdio.0.decode()?)?,
-    };
-    let command = decode_command(what, environment)?.stdio(
-        stdin,
-        decode_stdio(stdio.1)?,
-        decode_stdio(stdio.2)?,
-    );
-    let spawned = match exile_os::spawn(&command) {
-        Ok(spawned) => spawned,
-        Err(error) => return Ok(encode::spawn_error(env, error)),
-    };
-
-    let caller = Caller::from(env);
-    let stdin = spawned.stdin.map(|end| Handle::writing(caller, end, owner));
-    let stdout = spawned
-        .stdout
-        .map(|end| Handle::reading(caller, end, owner));
-    let stderr = spawned
-        .stderr
-        .map(|end| Handle::reading(caller, end, owner));
-    let pipes = [&stdin, &stdout, &stderr]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
-    let life = Life::new(spawned.child, pipes, abandoned, at_stop);
-    living().insert(Arc::as_ptr(&life).addr(), Arc::downgrade(&life));
-    Ok(match serve(env, life, reference) {
-        Ok(handle) => (atoms::ok(), handle, stdin, stdout, stderr).encode(env),
-        Err(errno) => encode::spawn_error(
-            env,
-            SpawnError {
-                step: Step::Watch,
-                errno,
-            },
-        ),
-    })
-}
+pub(crate) type Steps<'a> = Vec<(Binary<'a>, u64)>;
 
 /// Makes the caller the server of a command: from here on it is ended when its handle is dropped
 /// or the server dies.
-fn serve(env: Env<'_>, life: Arc<Life>, reference: Term<'_>) -> Result<Handle<Command>, Errno> {
+pub(crate) fn serve(
+    env: Env<'_>,
+    life: Arc<Life>,
+    reference: Term<'_>,
+) -> Result<Handle<Command>, Errno> {
     let handle = Handle::new(Command {
         life,
         selected: AtomicBool::new(false),
@@ -335,150 +257,6 @@ fn serve(env: Env<'_>, life: Arc<Life>, reference: Term<'_>) -> Result<Handle<Co
         Command::down(&handle, env.into(), server);
     }
     Ok(handle)
-}
-
-/// Starts the guard, the program at `path`, in place of one that is gone, and tells it of all
-/// commands that run. The caller is its server. `{:ok, command}` or `{:error, step, reason}`.
-#[rustler::nif(schedule = "DirtyIo")]
-fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
-    let path = c_string(path.as_slice())?;
-    let vm = c_string(std::process::id().to_string().as_bytes())?;
-    Ok(match start_guard(env, path, vm, reference) {
-        Ok(handle) => (atoms::ok(), handle).encode(env),
-        Err(error) => {
-            guard::disconnect();
-            encode::spawn_error(env, error)
-        }
-    })
-}
-
-fn start_guard(
-    env: Env<'_>,
-    path: CString,
-    vm: CString,
-    reference: Term<'_>,
-) -> Result<Handle<Command>, SpawnError> {
-    let at = |step| move |errno| SpawnError { step, errno };
-    let socket = guard::connect().map_err(at(Step::Stdio))?;
-    let command = exile_os::Command::new(path, [vm], Vec::new(), None)
-        .directory(Some(c"/".to_owned()))
-        .stdio(Stdio::Fd(socket), Stdio::Null, Stdio::Null)
-        .detached();
-    let child = exile_os::spawn(&command)?.child;
-    // It holds nothing that it would have to put in order.
-    let at_once = Teardown {
-        grace: Duration::ZERO,
-        steps: Vec::new(),
-    };
-    let life = Life::new(child, Vec::new(), at_once.clone(), at_once);
-    let handle = serve(env, life, reference).map_err(at(Step::Watch))?;
-    let running: Vec<Arc<Life>> = living().values().filter_map(Weak::upgrade).collect();
-    for pidfd in running.iter().filter_map(|life| life.child.pidfd()) {
-        guard::report_patiently(&pidfd);
-    }
-    Ok(handle)
-}
-
-/// Reports to the guard no more.
-#[rustler::nif]
-fn guard_stop() -> Atom {
-    guard::disconnect();
-    atoms::ok()
-}
-
-fn decode_command<'a>(
-    what: What<'a>,
-    environment: Environment<'a>,
-) -> NifResult<exile_os::Command> {
-    let (argv, directory) = what;
-    let mut argv = argv
-        .into_iter()
-        .map(|argument| c_string(argument.as_slice()));
-    let program = argv.next().ok_or(Error::BadArg)??;
-    let arguments = argv.collect::<NifResult<Vec<CString>>>()?;
-    let directory = match directory.decode::<Binary<'a>>() {
-        Ok(directory) => Some(c_string(directory.as_slice())?),
-        Err(_) => None,
-    };
-
-    let (inherited, changes, clear) = environment;
-    let inherited = inherited
-        .into_list_iterator()?
-        .map(charlist)
-        .collect::<NifResult<Vec<_>>>()?;
-    let path = inherited
-        .iter()
-        .find_map(|entry| entry.strip_prefix(b"PATH="));
-    let path = path.map(<[u8]>::to_vec);
-    let changed = |entry: &Vec<u8>| {
-        // The name ends at the first `=` that is not the first byte.
-        let end = entry
-            .iter()
-            .skip(1)
-            .position(|byte| *byte == b'=')
-            .map(|index| index + 1);
-        let name = &entry[..end.unwrap_or(entry.len())];
-        changes
-            .iter()
-            .any(|(changed, _)| changed.as_slice() == name)
-    };
-    let mut block = Vec::new();
-    if !clear {
-        for entry in inherited.iter().filter(|entry| !changed(entry)) {
-            block.push(c_string(entry)?);
-        }
-    }
-    for (name, value) in &changes {
-        if let Ok(value) = value.decode::<Binary<'a>>() {
-            block.push(c_string(
-                &[name.as_slice(), b"=", value.as_slice()].concat(),
-            )?);
-        }
-    }
-    let path = path.as_deref().map(OsStr::from_bytes);
-    Ok(exile_os::Command::new(program, arguments, block, path).directory(directory))
-}
-
-fn c_string(bytes: &[u8]) -> NifResult<CString> {
-    CString::new(bytes).map_err(|_| Error::BadArg)
-}
-
-/// The bytes of a charlist, as the VM writes what it got from the system.
-fn charlist(list: Term<'_>) -> NifResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for code in list.into_list_iterator()? {
-        let char = char::from_u32(code.decode()?).ok_or(Error::BadArg)?;
-        bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-    }
-    Ok(bytes)
-}
-
-fn decode_stdio(stdio: Atom) -> NifResult<Stdio> {
-    [
-        (atoms::pipe(), Stdio::Pipe),
-        (atoms::null(), Stdio::Null),
-        (atoms::inherit(), Stdio::Inherit),
-        (atoms::stdout(), Stdio::Stdout),
-    ]
-    .into_iter()
-    .find_map(|(name, plan)| (name == stdio).then_some(plan))
-    .ok_or(Error::BadArg)
-}
-
-fn teardown(grace: u64, steps: Steps<'_>) -> NifResult<Teardown> {
-    let steps = steps
-        .into_iter()
-        .map(|(name, wait)| Ok((signal(&name)?, Duration::from_millis(wait))))
-        .collect::<NifResult<_>>()?;
-    Ok(Teardown {
-        grace: Duration::from_millis(grace),
-        steps,
-    })
-}
-
-fn signal(name: &Binary<'_>) -> NifResult<Signal> {
-    let name = std::str::from_utf8(name.as_slice()).map_err(|_| Error::BadArg)?;
-    Signal::from_name(name).ok_or(Error::BadArg)
 }
 
 /// `true` if there is a signal of this name.
@@ -572,4 +350,20 @@ fn terminate_all<'a>(env: Env<'a>, reference: Term<'a>) -> u64 {
     let wait = Wait::new(env.pid(), reference);
     let _ = reaper::when_idle(Box::new(move || wait.wake(Caller::THREAD)));
     longest.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+pub(crate) fn teardown(grace: u64, steps: Steps<'_>) -> NifResult<Teardown> {
+    let steps = steps
+        .into_iter()
+        .map(|(name, wait)| Ok((signal(&name)?, Duration::from_millis(wait))))
+        .collect::<NifResult<_>>()?;
+    Ok(Teardown {
+        grace: Duration::from_millis(grace),
+        steps,
+    })
+}
+
+fn signal(name: &Binary<'_>) -> NifResult<Signal> {
+    let name = std::str::from_utf8(name.as_slice()).map_err(|_| Error::BadArg)?;
+    Signal::from_name(name).ok_or(Error::BadArg)
 }

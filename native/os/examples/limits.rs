@@ -19,7 +19,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,9 +96,7 @@ fn read(bytes: u64, capacity: usize) -> Outcome<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let mut output = child.stdout.take().ok_or("no pipe")?;
-    if capacity != DEFAULT_CAPACITY {
-        set_capacity(&output, capacity)?;
-    }
+    resize(&output, capacity)?;
     expect(bytes, drain(&mut output)?.bytes)?;
     succeeded(child.wait()?)
 }
@@ -123,10 +121,8 @@ fn duplex(bytes: u64, capacity: usize) -> Outcome<()> {
     let mut child = piped("cat").spawn()?;
     let mut input = child.stdin.take().ok_or("no pipe")?;
     let mut output = child.stdout.take().ok_or("no pipe")?;
-    if capacity != DEFAULT_CAPACITY {
-        set_capacity(&input, capacity)?;
-        set_capacity(&output, capacity)?;
-    }
+    resize(&input, capacity)?;
+    resize(&output, capacity)?;
     let writer = thread::spawn(move || -> io::Result<()> {
         let chunk = vec![0; CHUNK];
         let mut left = bytes;
@@ -203,6 +199,13 @@ fn piped(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command
+}
+
+fn resize(pipe: &impl AsRawFd, capacity: usize) -> Outcome<()> {
+    if capacity != DEFAULT_CAPACITY {
+        set_capacity(pipe, capacity).map_err(|errno| format!("{errno:?}"))?;
+    }
+    Ok(())
 }
 
 struct Drained {
