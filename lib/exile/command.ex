@@ -73,7 +73,9 @@ defmodule Exile.Command do
     %{command | cd: no_nul!(":cd", directory)}
   end
 
-  defp put!(command, :env, env) when is_list(env) or (is_map(env) and not is_struct(env)) do
+  # Improper lists have no length.
+  defp put!(command, :env, env)
+       when (is_list(env) and length(env) >= 0) or (is_map(env) and not is_struct(env)) do
     # Of several values for one name, the last counts.
     %{command | env: env |> Enum.map(&variable!/1) |> Map.new() |> Map.to_list()}
   end
@@ -89,7 +91,7 @@ defmodule Exile.Command do
 
   defp put!(command, :teardown, :default), do: %{command | teardown: :default}
 
-  defp put!(command, :teardown, steps) when is_list(steps) do
+  defp put!(command, :teardown, steps) when is_list(steps) and length(steps) >= 0 do
     Enum.each(steps, &step!/1)
     %{command | teardown: steps}
   end

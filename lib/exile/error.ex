@@ -47,7 +47,7 @@ defmodule Exile.Error do
   defp doing(:status), do: "learn how it ended:"
   defp doing(other), do: inspect(other)
 
-  defp in_words({:errno, number}), do: "error number #{number}"
+  defp in_words({:errno, number}) when is_integer(number), do: "error number #{number}"
 
   defp in_words(reason) when is_atom(reason) do
     case :file.format_error(reason) do

@@ -81,6 +81,9 @@ defmodule Exile.Process do
   # How long after SIGKILL a command is still waited for: only a broken kernel or disk needs it.
   @kill_patience 1_000
 
+  # The most milliseconds that the VM can wait.
+  @max_timeout 0xFFFF_FFFF
+
   @doc """
   Starts a command and links it to the caller, its owner.
 
@@ -388,7 +391,7 @@ defmodule Exile.Process do
     with :timeout <- wait(process, if(timeout == :infinity, do: :infinity, else: 0)),
          {grace, steps} = Teardown.before(process.teardown, timeout),
          :ok <- Native.command_terminate(process.command, grace, steps),
-         :timeout <- wait(process, timeout + @kill_patience) do
+         :timeout <- wait(process, min(timeout + @kill_patience, @max_timeout)) do
       exit({:timeout, {__MODULE__, :await_exit, [process, timeout]}})
     else
       {:error, reason} -> {:error, %Error{reason: reason, operation: :status}}
@@ -450,7 +453,8 @@ defmodule Exile.Process do
 
   defp not_a_pipe, do: {:error, :pipe_closed_or_invalid_caller}
 
-  defp max!(max) when is_integer(max) and max > 0, do: max
+  # More than any pipe holds, less than what the native side cannot take.
+  defp max!(max) when is_integer(max) and max > 0, do: min(max, 0xFFFF_FFFF)
 
   defp max!(other) do
     raise ArgumentError,
@@ -458,7 +462,7 @@ defmodule Exile.Process do
   end
 
   defp timeout!(:infinity), do: :ok
-  defp timeout!(timeout) when is_integer(timeout) and timeout in 0..0xFFFF_FFFF, do: :ok
+  defp timeout!(timeout) when is_integer(timeout) and timeout in 0..@max_timeout, do: :ok
 
   defp timeout!(other) do
     raise ArgumentError,

@@ -30,7 +30,7 @@ defmodule Exile.EnvironmentTest do
     end
 
     test "when the VM takes names for Latin-1" do
-      assert run("+fnl") == ~S|{true, " 61 ff 62 c3 bc\n e9\n"}| <> "\n"
+      assert run("+fnl") =~ ~r/^\{true, " 61 ff 62 c3 bc\\n /
     end
   end
 end
