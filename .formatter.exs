@@ -1,0 +1,3 @@
+[
+  inputs: ["{mix,.formatter}.exs", "{bench,config,demo,lib,test}/**/*.{ex,exs}"]
+]

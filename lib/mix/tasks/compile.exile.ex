@@ -1,0 +1,191 @@
+defmodule Mix.Tasks.Compile.Exile do
+  @shortdoc "Builds Exile's native library"
+
+  @moduledoc """
+  Builds Exile's native library with cargo and puts it where the VM loads it from.
+
+  This is a compiler of the `:exile` project. It runs as part of `mix compile`, also
+  when Exile is a dependency, and needs Rust; `Cargo.toml` states the oldest version.
+  Cargo is only run when a Rust source, a Cargo file or a setting has changed, when the
+  library is missing, and for `mix compile --force`.
+
+  Cargo works in the build directory of the application (`_build/dev/lib/exile/native`)
+  and the library goes to the `priv/native` directory beside it, from where a release
+  takes it. Nothing is written to the source tree.
+
+  ## Environment variables
+
+    * `CARGO` - the cargo to run. Default: the one in `PATH`
+    * `CARGO_BUILD_TARGET` - the platform to build for, when it is not this one
+    * `RUSTFLAGS` - flags for the Rust compiler
+
+  Cargo heeds its other variables as well, such as `CARGO_NET_OFFLINE`.
+  """
+
+  use Mix.Task.Compiler
+
+  # By file in priv/native: the names that cargo gives to it on the various platforms.
+  # The VM asks for ".so" on macOS too.
+  @artefacts %{
+    "exile_guard" => ["exile_guard"],
+    "libexile_nif.so" => ["libexile_nif.so", "libexile_nif.dylib"]
+  }
+
+  @impl true
+  def run(args) do
+    fingerprint = fingerprint()
+
+    if "--force" not in args and built?(fingerprint) do
+      {:noop, []}
+    else
+      with {:ok, cargo} <- find_cargo(),
+           :ok <- check_version(cargo),
+           :ok <- build(cargo),
+           :ok <- install() do
+        File.mkdir_p!(Path.dirname(manifest()))
+        File.write!(manifest(), fingerprint)
+        {:ok, []}
+      else
+        {:error, message} ->
+          Mix.shell().error(message)
+          {:error, [diagnostic(message)]}
+      end
+    end
+  end
+
+  @impl true
+  def manifests, do: [manifest()]
+
+  @impl true
+  def clean do
+    Enum.each([manifest(), target_dir() | installed()], &File.rm_rf!/1)
+  end
+
+  defp built?(fingerprint) do
+    File.read(manifest()) == {:ok, fingerprint} and Enum.all?(installed(), &File.exists?/1)
+  end
+
+  # The architecture is part of it because build directories are copied, into
+  # containers for instance, and the library of another platform cannot be loaded.
+  defp fingerprint do
+    sources = Path.wildcard("Cargo.{toml,lock}") ++ Path.wildcard("native/**/*.{rs,toml}")
+    settings = Enum.map(~w(CARGO_BUILD_TARGET RUSTFLAGS), &System.get_env/1)
+    content = {architecture(), settings, Enum.map(sources, &{&1, File.read!(&1)})}
+
+    content |> :erlang.term_to_binary() |> :erlang.md5() |> Base.encode16()
+  end
+
+  defp find_cargo do
+    name = System.get_env("CARGO", "cargo")
+
+    case System.find_executable(name) do
+      nil ->
+        {:error, "Exile builds a small Rust library, but #{name} was not found. " <> advice()}
+
+      path ->
+        {:ok, path}
+    end
+  end
+
+  defp check_version(cargo) do
+    {output, exit_status} = System.cmd(cargo, ["--version"], stderr_to_stdout: true)
+
+    case Regex.run(~r/^cargo (\d+\.\d+\.\d+)/m, output) do
+      [_, version] when exit_status == 0 ->
+        if parts(version) >= parts(minimum_version()) do
+          :ok
+        else
+          {:error,
+           "Exile cannot be built with #{cargo}, which is version #{version}. " <> advice()}
+        end
+
+      _ ->
+        {:error, "#{cargo} does not tell its version:\n\n#{output}\n" <> advice()}
+    end
+  end
+
+  # [1, 85] <= [1, 85, 0] <= [1, 100, 0]
+  defp parts(version), do: version |> String.split(".") |> Enum.map(&String.to_integer/1)
+
+  defp minimum_version do
+    [_, version] = Regex.run(~r/^rust-version = "([\d.]+)"/m, File.read!("Cargo.toml"))
+    version
+  end
+
+  defp advice do
+    "Install Rust #{minimum_version()} or later, from https://rustup.rs or as a package of " <>
+      "your system, or let the environment variable CARGO name the cargo to use."
+  end
+
+  defp build(cargo) do
+    Mix.shell().info("Building Exile's native library with cargo")
+    args = ["build", "--release", "--locked", "--target-dir", target_dir()]
+
+    case System.cmd(cargo, args, into: IO.stream(), stderr_to_stdout: true, env: build_env()) do
+      {_, 0} ->
+        :ok
+
+      {_, exit_status} ->
+        {:error,
+         "Exile's native library could not be built: cargo exited with status " <>
+           "#{exit_status}, its output is above."}
+    end
+  end
+
+  # Rust links statically for musl unless told otherwise, and then makes no shared library.
+  defp build_env do
+    if architecture() =~ "musl" do
+      [{"RUSTFLAGS", "#{System.get_env("RUSTFLAGS")} -C target-feature=-crt-static"}]
+    else
+      []
+    end
+  end
+
+  defp install do
+    made_in = Path.join([target_dir(), System.get_env("CARGO_BUILD_TARGET", ""), "release"])
+    make_directory()
+
+    Enum.reduce_while(@artefacts, :ok, fn {name, candidates}, :ok ->
+      case Enum.find(candidates, &File.exists?(Path.join(made_in, &1))) do
+        nil ->
+          {:halt, {:error, "cargo made no #{Enum.join(candidates, " or ")} in #{made_in}."}}
+
+        made ->
+          replace(Path.join(made_in, made), Path.join(directory(), name))
+          {:cont, :ok}
+      end
+    end)
+  end
+
+  # Mix links priv to a priv directory of the sources if there is one. An upgrade that
+  # takes that directory away leaves the link pointing to nothing.
+  defp make_directory do
+    priv = Path.dirname(directory())
+    _ = File.exists?(priv) || File.rm(priv)
+    File.mkdir_p!(directory())
+  end
+
+  # A running VM has the old file mapped and would crash if its contents changed.
+  # A rename leaves that file alone.
+  defp replace(source, destination) do
+    temporary = "#{destination}.#{System.pid()}"
+    File.cp!(source, temporary)
+    File.rename!(temporary, destination)
+  end
+
+  defp diagnostic(message) do
+    %Mix.Task.Compiler.Diagnostic{
+      compiler_name: "Exile",
+      file: Path.absname("Cargo.toml"),
+      message: message,
+      position: 0,
+      severity: :error
+    }
+  end
+
+  defp installed, do: Enum.map(Map.keys(@artefacts), &Path.join(directory(), &1))
+  defp directory, do: Path.join(Mix.Project.app_path(), "priv/native")
+  defp target_dir, do: Path.join(Mix.Project.app_path(), "native")
+  defp manifest, do: Path.join(Mix.Project.manifest_path(), "compile.exile")
+  defp architecture, do: to_string(:erlang.system_info(:system_architecture))
+end

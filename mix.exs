@@ -1,0 +1,57 @@
+defmodule Exile.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+
+  def project do
+    [
+      app: :exile,
+      version: @version,
+      elixir: "~> 1.14",
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      # The task that runs cargo is part of this project, so it comes after the
+      # compiler that makes it. The library is only needed when Exile runs.
+      compilers: Mix.compilers() ++ [:exile],
+      deps: deps(Mix.env()),
+      name: "Exile",
+      description: "Runs programs and streams data in and out of them with back-pressure",
+      package: package(),
+      docs: docs()
+    ]
+  end
+
+  def application do
+    [
+      mod: {Exile.Application, []},
+      extra_applications: [:logger]
+    ]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_env), do: ["lib"]
+
+  # Only the environment that makes the documentation has a dependency, so that
+  # Exile builds, runs and is tested where no packages can be fetched:
+  #
+  #     MIX_ENV=docs mix do deps.get, docs
+  defp deps(:docs), do: [{:ex_doc, "~> 0.34"}]
+  defp deps(_env), do: []
+
+  defp package do
+    [
+      licenses: ["Apache-2.0"],
+      files:
+        ~w(lib native Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE .formatter.exs),
+      links: %{}
+    ]
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      extras: ["README.md", "CHANGELOG.md"],
+      source_ref: "v#{@version}"
+    ]
+  end
+end

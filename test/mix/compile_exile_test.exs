@@ -1,0 +1,227 @@
+defmodule Mix.Tasks.Compile.ExileTest do
+  # The task reads the environment and the working directory, which all tests share.
+  use ExUnit.Case, async: false
+
+  import ExUnit.CaptureIO
+
+  alias Mix.Tasks.Compile
+
+  @moduletag :tmp_dir
+
+  # Stands in for cargo: counts its builds, and copies a source for a result.
+  @cargo ~S"""
+  #!/bin/sh
+  if [ "$1" = --version ]; then echo "cargo ${FAKE_VERSION:-1.100.0} (0123abc 2025-01-01)"; exit; fi
+  echo build >> "$FAKE_LOG"
+  if [ -n "$FAKE_FAILURE" ]; then echo "error: $FAKE_FAILURE" >&2; exit 101; fi
+  while [ "$1" != --target-dir ]; do shift; done
+  directory=$2/$CARGO_BUILD_TARGET/release
+  mkdir -p "$directory" && for result in exile_guard libexile_nif.so; do
+    cat native/nif/src/lib.rs > "$directory/$result"
+  done
+  """
+
+  setup %{tmp_dir: tmp_dir} do
+    project = Path.join(tmp_dir, "a project")
+    cargo = Path.join(tmp_dir, "cargo")
+    log = Path.join(tmp_dir, "builds")
+
+    write(cargo, @cargo)
+    File.chmod!(cargo, 0o755)
+    write(log, "")
+
+    put_env(%{
+      "CARGO" => cargo,
+      "CARGO_BUILD_TARGET" => nil,
+      "FAKE_FAILURE" => nil,
+      "FAKE_LOG" => log,
+      "FAKE_VERSION" => nil,
+      "MIX_BUILD_PATH" => nil
+    })
+
+    write(Path.join(project, "mix.exs"), """
+    defmodule Mix.Tasks.Compile.ExileTest.Project do
+      use Mix.Project
+      def project, do: [app: :exile_stand_in, version: "1.0.0"]
+    end
+    """)
+
+    write(Path.join(project, "Cargo.toml"), ~s([workspace.package]\nrust-version = "1.85"\n))
+    write(Path.join(project, "Cargo.lock"), "version = 4\n")
+    write(Path.join(project, "native/nif/Cargo.toml"), "[package]\n")
+    write(Path.join(project, "native/nif/src/lib.rs"), "first")
+
+    %{project: project}
+  end
+
+  describe "run/1" do
+    test "puts what cargo made where the VM loads it from", %{project: project} do
+      assert {{:ok, []}, output} = compile(project)
+      assert output =~ "with cargo"
+      assert File.read!(library(project)) == "first"
+    end
+
+    test "leaves nothing else in priv", %{project: project} do
+      compile(project)
+      native = Path.dirname(library(project))
+      assert Enum.sort(File.ls!(native)) == ["exile_guard", "libexile_nif.so"]
+    end
+
+    test "writes nothing to the source tree", %{project: project} do
+      before = File.ls!(project)
+      compile(project)
+      assert File.ls!(project) -- before == ["_build"]
+    end
+
+    test "says and does nothing when nothing has changed", %{project: project} do
+      compile(project)
+      assert compile(project) == {{:noop, []}, ""}
+      assert builds() == 1
+    end
+
+    for file <- ~w(Cargo.toml Cargo.lock native/nif/Cargo.toml native/nif/src/lib.rs) do
+      test "runs cargo again when #{file} has changed", %{project: project} do
+        compile(project)
+        File.write!(Path.join(project, unquote(file)), "\n# changed", [:append])
+
+        assert {{:ok, []}, _} = compile(project)
+        assert builds() == 2
+      end
+    end
+
+    test "runs cargo again when a Rust source was added", %{project: project} do
+      compile(project)
+      write(Path.join(project, "native/os/src/lib.rs"), "")
+      assert {{:ok, []}, _} = compile(project)
+    end
+
+    test "runs cargo again when the flags for Rust have changed", %{project: project} do
+      compile(project)
+      put_env(%{"RUSTFLAGS" => "-C debuginfo=1"})
+      assert {{:ok, []}, _} = compile(project)
+    end
+
+    test "finds what cargo made for another platform", %{project: project} do
+      put_env(%{"CARGO_BUILD_TARGET" => "riscv64gc-unknown-linux-gnu"})
+      assert {{:ok, []}, _} = compile(project)
+      assert File.read!(library(project)) == "first"
+    end
+
+    test "runs cargo again when the library is gone", %{project: project} do
+      compile(project)
+      File.rm!(library(project))
+
+      assert {{:ok, []}, _} = compile(project)
+      assert File.exists?(library(project))
+    end
+
+    test "runs cargo again when it is told to", %{project: project} do
+      compile(project)
+      assert {{:ok, []}, _} = compile(project, ["--force"])
+    end
+
+    test "does not write into the library that a running VM has mapped", %{project: project} do
+      compile(project)
+      {:ok, mapped} = File.open(library(project))
+      write(Path.join(project, "native/nif/src/lib.rs"), "second")
+      compile(project)
+
+      assert IO.read(mapped, 100) == "first"
+      assert File.read!(library(project)) == "second"
+    end
+
+    test "replaces a priv link that points to nothing", %{project: project} do
+      priv = Path.dirname(Path.dirname(library(project)))
+      File.mkdir_p!(Path.dirname(priv))
+      File.ln_s!(Path.join(project, "priv"), priv)
+
+      assert {{:ok, []}, _} = compile(project)
+    end
+
+    test "tells what to install when there is no cargo", %{project: project} do
+      put_env(%{"CARGO" => "/nowhere/cargo"})
+      assert_fails(project, ["/nowhere/cargo was not found", "Install Rust 1.85 or later"])
+    end
+
+    test "tells what to install when cargo is too old", %{project: project} do
+      put_env(%{"FAKE_VERSION" => "1.84.1"})
+      assert_fails(project, ["which is version 1.84.1", "Install Rust 1.85 or later"])
+      assert builds() == 0
+    end
+
+    test "is content with the oldest cargo that Cargo.toml allows", %{project: project} do
+      put_env(%{"FAKE_VERSION" => "1.85.0"})
+      assert {{:ok, []}, _} = compile(project)
+    end
+
+    test "shows what cargo said when it failed", %{project: project} do
+      put_env(%{"FAKE_FAILURE" => "mismatched types"})
+      assert assert_fails(project, ["cargo exited with status 101"]) =~ "error: mismatched types"
+    end
+
+    test "tries again after a failure, although nothing has changed", %{project: project} do
+      compile(project)
+      put_env(%{"FAKE_FAILURE" => "mismatched types"})
+      write(Path.join(project, "native/nif/src/lib.rs"), "second")
+      assert {{:error, _}, _} = compile(project)
+
+      put_env(%{"FAKE_FAILURE" => nil})
+      assert {{:ok, []}, _} = compile(project)
+    end
+  end
+
+  describe "clean/0" do
+    test "removes all that run/1 made", %{project: project} do
+      compile(project)
+      in_project(project, &Compile.Exile.clean/0)
+
+      assert Path.wildcard(Path.join(project, "_build/**"), match_dot: true)
+             |> Enum.filter(&File.regular?/1) == []
+    end
+  end
+
+  # Returns what the task returned and all that it printed.
+  defp compile(project, args \\ []) do
+    {{result, stdout}, stderr} =
+      with_io(:stderr, fn ->
+        with_io(fn -> in_project(project, fn -> Compile.Exile.run(args) end) end)
+      end)
+
+    {result, stdout <> stderr}
+  end
+
+  # Returns what was printed.
+  defp assert_fails(project, messages) do
+    assert {{:error, [diagnostic]}, output} = compile(project)
+    assert %Mix.Task.Compiler.Diagnostic{severity: :error} = diagnostic
+    assert output =~ diagnostic.message
+    for message <- messages, do: assert(diagnostic.message =~ message)
+    refute File.exists?(library(project))
+
+    output
+  end
+
+  defp in_project(project, fun) do
+    Mix.Project.in_project(:exile_stand_in, project, fn _module -> fun.() end)
+  end
+
+  defp library(project) do
+    Path.join([project, "_build", to_string(Mix.env())]) <>
+      "/lib/exile_stand_in/priv/native/libexile_nif.so"
+  end
+
+  defp builds do
+    System.fetch_env!("FAKE_LOG") |> File.read!() |> String.split() |> length()
+  end
+
+  defp write(path, content) do
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, content)
+  end
+
+  defp put_env(variables) do
+    before = Map.new(variables, fn {name, _} -> {name, System.get_env(name)} end)
+    on_exit(fn -> System.put_env(before) end)
+    System.put_env(variables)
+  end
+end
