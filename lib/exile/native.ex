@@ -58,21 +58,33 @@ defmodule Exile.Native do
   @spec guard_stop() :: :ok
   def guard_stop, do: stub()
 
-  @spec pipe_read(pipe, pos_integer, reference | nil, drain :: boolean) ::
-          {:ok, binary} | :eof | :again | :wait | :exited | {:error, term}
+  @spec pipe_read(pipe, pos_integer, nil, drain :: boolean) ::
+          {:ok, binary} | :eof | :again | {:error, :pipe_closed_or_invalid_caller | posix}
+  @spec pipe_read(pipe, pos_integer, reference, drain :: boolean) ::
+          {:ok, binary}
+          | :eof
+          | :wait
+          | :exited
+          | {:error, :pipe_closed_or_invalid_caller | posix}
   def pipe_read(_pipe, _max, _reference, _drain), do: stub()
 
-  @spec pipe_write(pipe, [binary], non_neg_integer, reference | nil) ::
-          :ok | {:more | :again | :wait, [binary], non_neg_integer} | {:error, term}
+  @spec pipe_write(pipe, [binary], non_neg_integer, nil) ::
+          :ok
+          | {:more | :again, [binary], non_neg_integer}
+          | {:error, :pipe_closed_or_invalid_caller | posix}
+  @spec pipe_write(pipe, [binary], non_neg_integer, reference) ::
+          :ok
+          | {:more | :again | :wait, [binary], non_neg_integer}
+          | {:error, :pipe_closed_or_invalid_caller | posix}
   def pipe_write(_pipe, _iovec, _offset, _reference), do: stub()
 
   @spec pipe_cancel(pipe, reference) :: :ok | :sent
   def pipe_cancel(_pipe, _reference), do: stub()
 
-  @spec pipe_close(pipe) :: :ok | {:error, term}
+  @spec pipe_close(pipe) :: :ok | {:error, :pipe_closed_or_invalid_caller}
   def pipe_close(_pipe), do: stub()
 
-  @spec pipe_set_owner(pipe, pid) :: :ok | {:error, term}
+  @spec pipe_set_owner(pipe, pid) :: :ok | {:error, :pipe_closed_or_invalid_caller}
   def pipe_set_owner(_pipe, _owner), do: stub()
 
   @spec is_signal(binary) :: boolean

@@ -386,7 +386,8 @@ defmodule Exile.Process do
 
   def await_exit(%__MODULE__{owner: owner} = process, timeout) when owner == self() do
     timeout!(timeout)
-    for pipe <- [process.stdin, process.stdout, process.stderr], pipe, do: Native.pipe_close(pipe)
+    pipes = [process.stdin, process.stdout, process.stderr]
+    pipes |> Enum.filter(& &1) |> Enum.each(&Native.pipe_close/1)
 
     with :timeout <- wait(process, if(timeout == :infinity, do: :infinity, else: 0)),
          {grace, steps} = Teardown.before(process.teardown, timeout),
@@ -412,7 +413,7 @@ defmodule Exile.Process do
     case Native.command_wait(command, ref) do
       :wait ->
         receive do
-          {:select, _, ^ref, _} -> Native.command_status(command)
+          {:select, _, ^ref, _} -> known_status(command)
         after
           timeout ->
             case Native.command_cancel(command, ref) do
@@ -421,13 +422,21 @@ defmodule Exile.Process do
 
               :sent ->
                 receive do
-                  {:select, _, ^ref, _} -> Native.command_status(command)
+                  {:select, _, ^ref, _} -> known_status(command)
                 end
             end
         end
 
       status ->
         status
+    end
+  end
+
+  defp known_status(command) do
+    case Native.command_status(command) do
+      {:exited, _} = status -> status
+      {:signaled, _, _} = status -> status
+      :unknown -> :unknown
     end
   end
 

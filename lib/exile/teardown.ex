@@ -27,8 +27,9 @@ defmodule Exile.Teardown do
   def before(teardown, timeout), do: {div(timeout, 4), within(teardown, div(timeout, 2))}
 
   @doc "The steps, their waits shortened in proportion where together they exceed `time`."
-  @spec within(t, non_neg_integer) :: Exile.Native.steps()
-  def within(:default, time), do: [{"sigterm", div(time, 2)}, {"sigterm", div(time, 2)}]
+  @spec within(t, timeout) :: Exile.Native.steps()
+  def within(:default, time) when is_integer(time),
+    do: [{"sigterm", div(time, 2)}, {"sigterm", div(time, 2)}]
 
   def within(steps, time) do
     total = steps |> Enum.map(&elem(&1, 1)) |> Enum.sum()

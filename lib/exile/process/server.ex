@@ -132,7 +132,7 @@ defmodule Exile.Process.Server do
   defp start_input(process, callers, input) do
     spawn_link(fn ->
       Process.put(:"$callers", callers)
-      Native.pipe_set_owner(process.stdin, self())
+      _ = Native.pipe_set_owner(process.stdin, self())
 
       outcome =
         try do
@@ -141,7 +141,7 @@ defmodule Exile.Process.Server do
           kind, reason -> {:failed, kind, reason, __STACKTRACE__}
         end
 
-      Native.pipe_close(process.stdin)
+      _ = Native.pipe_close(process.stdin)
       exit({:shutdown, {:input, outcome}})
     end)
   end
@@ -170,7 +170,7 @@ defmodule Exile.Process.Server do
         reason -> {:failed, :exit, reason, []}
       end
 
-    if match?({:failed, _, _, _}, outcome), do: input_failed(state.process)
+    _ = if match?({:failed, _, _, _}, outcome), do: input_failed(state.process)
     stop_if_done(answer(%{state | input: nil, outcome: outcome}))
   end
 
@@ -197,7 +197,7 @@ defmodule Exile.Process.Server do
 
   def handle_call({:input_outcome, timeout}, from, state) do
     state = %{state | asked: from}
-    if state.input, do: Process.send_after(self(), {:stop_input, from}, timeout)
+    _ = if state.input, do: Process.send_after(self(), {:stop_input, from}, timeout)
     stop_if_done(answer(state))
   end
 
@@ -210,10 +210,10 @@ defmodule Exile.Process.Server do
   # The command has not got what it should have: it is ended, and the reader, who may wait for
   # its output, looks up because the pipes are no longer his.
   defp input_failed(process) do
-    Native.command_terminate(process.command, 0, Teardown.abandoned(process.teardown))
+    _ = Native.command_terminate(process.command, 0, Teardown.abandoned(process.teardown))
 
     for pipe <- [process.stdout, process.stderr], pipe do
-      Native.pipe_set_owner(pipe, self())
+      _ = Native.pipe_set_owner(pipe, self())
       Native.pipe_close(pipe)
     end
   end

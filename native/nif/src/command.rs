@@ -13,8 +13,9 @@ use rustler::types::atom::Atom;
 use rustler::types::local_pid::LocalPid;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 
+use crate::pipe::Pipe;
 use crate::resource::{self, Caller, Direction, Handle, Kind, Monitor, Resource, Wait};
-use crate::{atoms, encode, pipe, pipe::Pipe};
+use crate::{atoms, encode, end};
 
 /// A command whose server is its Erlang process. Dropped, or with its server dead, it is ended
 /// by the reaper.
@@ -227,10 +228,10 @@ fn exit_source() -> Atom {
 #[rustler::nif]
 fn counts() -> Vec<(Atom, usize)> {
     vec![
-        (atoms::pipes(), pipe::open_count()),
+        (atoms::pipes(), end::open_count()),
         (atoms::children(), child::open_count()),
         (atoms::monitors(), resource::monitor_count()),
-        (atoms::grown_pipes(), pipe::grown_count()),
+        (atoms::grown_pipes(), end::grown_count()),
         (atoms::teardowns(), reaper::under_way()),
     ]
 }

@@ -1,13 +1,21 @@
 //! The native half of Exile: [`exile_os`] for the Erlang VM.
 //!
 //! Functions here decode, call and encode. What runs and how is in `exile_os`; what users see is
-//! in Elixir. `resource` is the one place that knows of raw resources and `enif_select`; `pipe` and
-//! `command` are the two resources with their functions; `spawn` and `guard` make commands;
-//! `entry` is what the VM loads.
+//! in Elixir.
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | `entry` | what the VM finds when it loads the library |
+//! | `resource` | raw resources and `enif_select`, and nothing else knows of them |
+//! | `pipe`, `end` | one end of a pipe and who owns it; how its bytes move |
+//! | `command` | a command and who is told of its end |
+//! | `spawn`, `guard` | making commands |
+//! | `encode`, `atoms` | terms |
 
 mod atoms;
 mod command;
 mod encode;
+mod end;
 mod entry;
 mod guard;
 mod pipe;

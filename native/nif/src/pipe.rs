@@ -16,46 +16,17 @@
 //! * All system calls happen under the lock and in the states idle and waiting. The lock is not
 //!   held when the VM is told to stop, since it may call [`Pipe::stop`] right then.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use exile_os::Errno;
-use exile_os::pipe::{
-    DEFAULT_CAPACITY, GROWN_CAPACITY, MAX_SLICES, ReadEnd, WriteEnd, set_capacity,
-};
+use exile_os::pipe::{ReadEnd, WriteEnd};
 use rustler::types::local_pid::LocalPid;
-use rustler::{Binary, Encoder, Env, NewBinary, NifResult, OwnedBinary, Term};
+use rustler::{Encoder, Env, NifResult, Term};
 
-use crate::resource::{Caller, Direction, Handle, Kind, Monitor, Resource, Wait};
+use crate::end::{Batch, Chunk, End, Fd, Unusable, account};
+use crate::resource::{Caller, Handle, Kind, Monitor, Resource, Wait};
 use crate::{atoms, encode};
-
-/// The most bytes of one read. Larger binaries get memory blocks of their own, which is slower.
-const READ_SIZE: usize = 64 * 1024;
-
-/// A pipe that was full, or emptied in full, this often is a busy one and grows.
-const BUSY: u32 = 8;
-
-/// How many pipes of this VM may be grown at once: pipe memory is limited for each user.
-const MAX_GROWN: usize = 64;
-
-/// Bytes that take about one percent of a time slice of a millisecond to move.
-const BYTES_PER_PERCENT: usize = 64 * 1024;
-
-static OPEN: AtomicUsize = AtomicUsize::new(0);
-static GROWN: AtomicUsize = AtomicUsize::new(0);
-
-/// How many pipe ends are open.
-pub(crate) fn open_count() -> usize {
-    OPEN.load(Ordering::Acquire)
-}
-
-/// How many of them have grown.
-pub(crate) fn grown_count() -> usize {
-    GROWN.load(Ordering::Acquire)
-}
 
 /// One end of a pipe, as Erlang code holds it.
 pub(crate) struct Pipe {
@@ -76,115 +47,6 @@ enum Phase {
     /// The VM still has the descriptor; the stop callback closes it.
     Closing(#[allow(dead_code, reason = "held to be dropped")] End),
     Closed,
-}
-
-/// An open end, counted.
-struct End {
-    fd: Fd,
-    /// The VM has been told of the descriptor and must be told when it goes.
-    selected: bool,
-    busy: u32,
-    grown: bool,
-    /// The last read returned all that was asked for, so more is probably there.
-    last_full: bool,
-}
-
-enum Fd {
-    Read(ReadEnd),
-    Write(WriteEnd),
-}
-
-impl End {
-    fn new(fd: Fd) -> End {
-        OPEN.fetch_add(1, Ordering::AcqRel);
-        End {
-            fd,
-            selected: false,
-            busy: 0,
-            grown: false,
-            last_full: false,
-        }
-    }
-
-    fn raw(&self) -> RawFd {
-        match &self.fd {
-            Fd::Read(end) => end.as_raw_fd(),
-            Fd::Write(end) => end.as_raw_fd(),
-        }
-    }
-
-    fn direction(&self) -> Direction {
-        match &self.fd {
-            Fd::Read(_) => Direction::Read,
-            Fd::Write(_) => Direction::Write,
-        }
-    }
-
-    /// Notes that the pipe was filled or emptied, and lets one that often is grow, once.
-    fn note_busy(&mut self) {
-        self.busy = self.busy.saturating_add(1);
-        if self.busy != BUSY {
-            return;
-        }
-        let room = |grown| (grown < MAX_GROWN).then_some(grown + 1);
-        if GROWN
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
-            .is_err()
-        {
-            return;
-        }
-        let grown = match &self.fd {
-            Fd::Read(end) => set_capacity(end, GROWN_CAPACITY),
-            Fd::Write(end) => set_capacity(end, GROWN_CAPACITY),
-        };
-        // A refusal (the user's pipe memory is used up) leaves the pipe as it was.
-        self.grown = grown.is_ok();
-        if !self.grown {
-            GROWN.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-
-    fn read_size(&self) -> usize {
-        if self.grown {
-            READ_SIZE
-        } else {
-            READ_SIZE.min(DEFAULT_CAPACITY)
-        }
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        OPEN.fetch_sub(1, Ordering::AcqRel);
-        if self.grown {
-            GROWN.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-}
-
-/// Why a pipe cannot be used.
-enum Unusable {
-    /// It is closed, or somebody else's.
-    NotYours,
-    /// The system said so.
-    Os(Errno),
-}
-
-impl Unusable {
-    fn encode<'a>(self, env: Env<'a>) -> Term<'a> {
-        match self {
-            Unusable::NotYours => {
-                (atoms::error(), atoms::pipe_closed_or_invalid_caller()).encode(env)
-            }
-            Unusable::Os(errno) => encode::error(env, errno),
-        }
-    }
-}
-
-impl From<Errno> for Unusable {
-    fn from(errno: Errno) -> Self {
-        Unusable::Os(errno)
-    }
 }
 
 impl State {
@@ -329,68 +191,6 @@ impl Handle<Pipe> {
     }
 }
 
-/// Takes what `bytes` moved cost from the caller's time slice.
-fn account(env: Env<'_>, bytes: usize) {
-    let percent = (bytes / BYTES_PER_PERCENT).clamp(1, 100);
-    rustler::schedule::consume_timeslice(env, percent as i32);
-}
-
-/// What a read found.
-enum Chunk<'a> {
-    Data(Binary<'a>),
-    Eof,
-    WouldBlock,
-}
-
-impl End {
-    /// Reads at most `max` bytes into a binary of exactly the size of what was there.
-    fn read<'a>(&mut self, env: Env<'a>, max: usize) -> Result<Chunk<'a>, Unusable> {
-        let Fd::Read(end) = &self.fd else {
-            return Err(Unusable::NotYours);
-        };
-        let size = max.min(self.read_size());
-        let chunk = if self.last_full {
-            read_in_place(env, end, size)?
-        } else {
-            read_and_copy(env, end, size)?
-        };
-        if let Chunk::Data(data) = &chunk {
-            self.last_full = data.len() == size;
-            if self.last_full && size == self.read_size() {
-                self.note_busy();
-            }
-        }
-        Ok(chunk)
-    }
-}
-
-/// For reads that are probably full: no copy, and the rest of the binary is given back.
-fn read_in_place<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Chunk<'a>, Errno> {
-    let mut binary = OwnedBinary::new(size).ok_or(Errno::ENOMEM)?;
-    match end.read_into(binary.as_mut_slice())? {
-        None => Ok(Chunk::WouldBlock),
-        Some(0) => Ok(Chunk::Eof),
-        Some(count) if count == size || binary.realloc(count) => {
-            Ok(Chunk::Data(binary.release(env)))
-        }
-        Some(_) => Err(Errno::ENOMEM),
-    }
-}
-
-/// For reads that are probably short: a buffer on the stack, and a copy of what came.
-fn read_and_copy<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Chunk<'a>, Errno> {
-    let mut buffer = [MaybeUninit::uninit(); READ_SIZE];
-    match end.read(&mut buffer[..size])? {
-        None => Ok(Chunk::WouldBlock),
-        Some([]) => Ok(Chunk::Eof),
-        Some(data) => {
-            let mut binary = NewBinary::new(env, data.len());
-            binary.as_mut_slice().copy_from_slice(data);
-            Ok(Chunk::Data(binary.into()))
-        }
-    }
-}
-
 /// `{:ok, binary}`, `:eof`, `:again` (would block, and no reference to wait with), `:wait` (the
 /// caller gets a message with the reference), `:exited` (would block, but the command has ended;
 /// with `drain` the others that hold the pipe are waited for) or `{:error, reason}`.
@@ -419,58 +219,6 @@ fn pipe_read<'a>(
             Err(errno) => encode::error(env, errno),
         },
         Err(unusable) => unusable.encode(env),
-    }
-}
-
-/// The next binaries of an iovec list, and where the list goes on.
-struct Batch<'a> {
-    binaries: Vec<(Term<'a>, Binary<'a>)>,
-    rest: Term<'a>,
-}
-
-impl<'a> Batch<'a> {
-    /// As many of `list` as one system call takes. Empty ones, which would count, are left out.
-    fn take(mut list: Term<'a>) -> NifResult<Batch<'a>> {
-        let mut binaries = Vec::new();
-        while binaries.len() < MAX_SLICES && !list.is_empty_list() {
-            let (head, tail) = list.list_get_cell()?;
-            let binary: Binary<'a> = head.decode()?;
-            if !binary.is_empty() {
-                binaries.push((list, binary));
-            }
-            list = tail;
-        }
-        Ok(Batch {
-            binaries,
-            rest: list,
-        })
-    }
-
-    /// What to write: the first binary from `offset` on, the others whole.
-    fn slices(&self, offset: usize) -> NifResult<Vec<IoSlice<'a>>> {
-        let mut slices = Vec::with_capacity(self.binaries.len());
-        let mut offset = offset;
-        for (_, binary) in &self.binaries {
-            let slice = binary
-                .as_slice()
-                .get(offset..)
-                .ok_or(rustler::Error::BadArg)?;
-            slices.push(IoSlice::new(slice));
-            offset = 0;
-        }
-        Ok(slices)
-    }
-
-    /// Where to go on when the first `bytes` bytes, counted from the start of the first binary,
-    /// are written: the list that begins with an unfinished binary, and the offset in it.
-    fn after(&self, mut bytes: usize) -> (Term<'a>, usize) {
-        for (list, binary) in &self.binaries {
-            if bytes < binary.len() {
-                return (*list, bytes);
-            }
-            bytes -= binary.len();
-        }
-        (self.rest, 0)
     }
 }
 
@@ -513,22 +261,6 @@ fn pipe_write<'a>(
         },
         Err(unusable) => unusable.encode(env),
     })
-}
-
-impl End {
-    fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<Option<usize>, Unusable> {
-        let Fd::Write(end) = &self.fd else {
-            return Err(Unusable::NotYours);
-        };
-        if slices.is_empty() {
-            return Ok(Some(0));
-        }
-        let written = end.write(slices)?;
-        if written.is_none() {
-            self.note_busy();
-        }
-        Ok(written)
-    }
 }
 
 /// Gives up a wait. `:ok`: its message will not come. `:sent`: it has been sent.

@@ -1,0 +1,279 @@
+//! An open end of a pipe: how bytes move between it and Erlang terms.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use exile_os::Errno;
+use exile_os::pipe::{
+    DEFAULT_CAPACITY, GROWN_CAPACITY, MAX_SLICES, ReadEnd, WriteEnd, set_capacity,
+};
+use rustler::{Binary, Encoder, Env, NewBinary, NifResult, OwnedBinary, Term};
+
+use crate::resource::Direction;
+use crate::{atoms, encode};
+
+/// The most bytes of one read. Larger binaries get memory blocks of their own, which is slower.
+const READ_SIZE: usize = 64 * 1024;
+
+/// A pipe that was full, or emptied in full, this often is a busy one and grows.
+const BUSY: u32 = 8;
+
+/// How many pipes of this VM may be grown at once: pipe memory is limited for each user.
+const MAX_GROWN: usize = 64;
+
+/// Bytes that take about one percent of a time slice of a millisecond to move.
+const BYTES_PER_PERCENT: usize = 64 * 1024;
+
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+static GROWN: AtomicUsize = AtomicUsize::new(0);
+
+/// How many pipe ends are open.
+pub(crate) fn open_count() -> usize {
+    OPEN.load(Ordering::Acquire)
+}
+
+/// How many of them have grown.
+pub(crate) fn grown_count() -> usize {
+    GROWN.load(Ordering::Acquire)
+}
+
+/// An open end, counted.
+pub(crate) struct End {
+    fd: Fd,
+    /// The VM has been told of the descriptor and must be told when it goes.
+    pub(crate) selected: bool,
+    busy: u32,
+    grown: bool,
+    /// The last read returned all that was asked for, so more is probably there.
+    last_full: bool,
+}
+
+pub(crate) enum Fd {
+    Read(ReadEnd),
+    Write(WriteEnd),
+}
+
+impl End {
+    pub(crate) fn new(fd: Fd) -> End {
+        OPEN.fetch_add(1, Ordering::AcqRel);
+        End {
+            fd,
+            selected: false,
+            busy: 0,
+            grown: false,
+            last_full: false,
+        }
+    }
+
+    pub(crate) fn raw(&self) -> RawFd {
+        match &self.fd {
+            Fd::Read(end) => end.as_raw_fd(),
+            Fd::Write(end) => end.as_raw_fd(),
+        }
+    }
+
+    pub(crate) fn direction(&self) -> Direction {
+        match &self.fd {
+            Fd::Read(_) => Direction::Read,
+            Fd::Write(_) => Direction::Write,
+        }
+    }
+
+    /// Notes that the pipe was filled or emptied, and lets one that often is grow, once.
+    fn note_busy(&mut self) {
+        self.busy = self.busy.saturating_add(1);
+        if self.busy != BUSY {
+            return;
+        }
+        let room = |grown| (grown < MAX_GROWN).then_some(grown + 1);
+        if GROWN
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
+            .is_err()
+        {
+            return;
+        }
+        let grown = match &self.fd {
+            Fd::Read(end) => set_capacity(end, GROWN_CAPACITY),
+            Fd::Write(end) => set_capacity(end, GROWN_CAPACITY),
+        };
+        // A refusal (the user's pipe memory is used up) leaves the pipe as it was.
+        self.grown = grown.is_ok();
+        if !self.grown {
+            GROWN.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn read_size(&self) -> usize {
+        if self.grown {
+            READ_SIZE
+        } else {
+            READ_SIZE.min(DEFAULT_CAPACITY)
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::AcqRel);
+        if self.grown {
+            GROWN.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Why a pipe cannot be used.
+pub(crate) enum Unusable {
+    /// It is closed, or somebody else's.
+    NotYours,
+    /// The system said so.
+    Os(Errno),
+}
+
+impl Unusable {
+    pub(crate) fn encode<'a>(self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Unusable::NotYours => {
+                (atoms::error(), atoms::pipe_closed_or_invalid_caller()).encode(env)
+            }
+            Unusable::Os(errno) => encode::error(env, errno),
+        }
+    }
+}
+
+impl From<Errno> for Unusable {
+    fn from(errno: Errno) -> Self {
+        Unusable::Os(errno)
+    }
+}
+
+/// Takes what `bytes` moved cost from the caller's time slice.
+pub(crate) fn account(env: Env<'_>, bytes: usize) {
+    let percent = (bytes / BYTES_PER_PERCENT).clamp(1, 100);
+    rustler::schedule::consume_timeslice(env, percent as i32);
+}
+
+/// What a read found.
+pub(crate) enum Chunk<'a> {
+    Data(Binary<'a>),
+    Eof,
+    WouldBlock,
+}
+
+impl End {
+    /// Reads at most `max` bytes into a binary of exactly the size of what was there.
+    pub(crate) fn read<'a>(&mut self, env: Env<'a>, max: usize) -> Result<Chunk<'a>, Unusable> {
+        let Fd::Read(end) = &self.fd else {
+            return Err(Unusable::NotYours);
+        };
+        let size = max.min(self.read_size());
+        let chunk = if self.last_full {
+            read_in_place(env, end, size)?
+        } else {
+            read_and_copy(env, end, size)?
+        };
+        if let Chunk::Data(data) = &chunk {
+            self.last_full = data.len() == size;
+            if self.last_full && size == self.read_size() {
+                self.note_busy();
+            }
+        }
+        Ok(chunk)
+    }
+}
+
+/// For reads that are probably full: no copy, and the rest of the binary is given back.
+fn read_in_place<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Chunk<'a>, Errno> {
+    let mut binary = OwnedBinary::new(size).ok_or(Errno::ENOMEM)?;
+    match end.read_into(binary.as_mut_slice())? {
+        None => Ok(Chunk::WouldBlock),
+        Some(0) => Ok(Chunk::Eof),
+        Some(count) if count == size || binary.realloc(count) => {
+            Ok(Chunk::Data(binary.release(env)))
+        }
+        Some(_) => Err(Errno::ENOMEM),
+    }
+}
+
+/// For reads that are probably short: a buffer on the stack, and a copy of what came.
+fn read_and_copy<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Chunk<'a>, Errno> {
+    let mut buffer = [MaybeUninit::uninit(); READ_SIZE];
+    match end.read(&mut buffer[..size])? {
+        None => Ok(Chunk::WouldBlock),
+        Some([]) => Ok(Chunk::Eof),
+        Some(data) => {
+            let mut binary = NewBinary::new(env, data.len());
+            binary.as_mut_slice().copy_from_slice(data);
+            Ok(Chunk::Data(binary.into()))
+        }
+    }
+}
+
+impl End {
+    pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<Option<usize>, Unusable> {
+        let Fd::Write(end) = &self.fd else {
+            return Err(Unusable::NotYours);
+        };
+        if slices.is_empty() {
+            return Ok(Some(0));
+        }
+        let written = end.write(slices)?;
+        if written.is_none() {
+            self.note_busy();
+        }
+        Ok(written)
+    }
+}
+
+/// The next binaries of an iovec list, and where the list goes on.
+pub(crate) struct Batch<'a> {
+    binaries: Vec<(Term<'a>, Binary<'a>)>,
+    rest: Term<'a>,
+}
+
+impl<'a> Batch<'a> {
+    /// As many of `list` as one system call takes. Empty ones, which would count, are left out.
+    pub(crate) fn take(mut list: Term<'a>) -> NifResult<Batch<'a>> {
+        let mut binaries = Vec::new();
+        while binaries.len() < MAX_SLICES && !list.is_empty_list() {
+            let (head, tail) = list.list_get_cell()?;
+            let binary: Binary<'a> = head.decode()?;
+            if !binary.is_empty() {
+                binaries.push((list, binary));
+            }
+            list = tail;
+        }
+        Ok(Batch {
+            binaries,
+            rest: list,
+        })
+    }
+
+    /// What to write: the first binary from `offset` on, the others whole.
+    pub(crate) fn slices(&self, offset: usize) -> NifResult<Vec<IoSlice<'a>>> {
+        let mut slices = Vec::with_capacity(self.binaries.len());
+        let mut offset = offset;
+        for (_, binary) in &self.binaries {
+            let slice = binary
+                .as_slice()
+                .get(offset..)
+                .ok_or(rustler::Error::BadArg)?;
+            slices.push(IoSlice::new(slice));
+            offset = 0;
+        }
+        Ok(slices)
+    }
+
+    /// Where to go on when the first `bytes` bytes, counted from the start of the first binary,
+    /// are written: the list that begins with an unfinished binary, and the offset in it.
+    pub(crate) fn after(&self, mut bytes: usize) -> (Term<'a>, usize) {
+        for (list, binary) in &self.binaries {
+            if bytes < binary.len() {
+                return (*list, bytes);
+            }
+            bytes -= binary.len();
+        }
+        (self.rest, 0)
+    }
+}
