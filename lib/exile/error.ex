@@ -44,7 +44,7 @@ defmodule Exile.Error do
   defp doing(:watch), do: "watch the process of"
   defp doing(:read), do: "read from"
   defp doing(:write), do: "write to"
-  defp doing(:status), do: "learn how it ended:"
+  defp doing(:status), do: "learn how the command ended"
   defp doing(other), do: inspect(other)
 
   defp in_words({:errno, number}) when is_integer(number), do: "error number #{number}"

@@ -70,6 +70,9 @@ defmodule Exile.Process.Server do
           asked: nil
         }
 
+        # To gen_server the parent is whoever started it, and that one's death an error to be
+        # reported. Here the owner may change, and its death is told by the monitor.
+        Process.put(:"$ancestors", [self() | Process.get(:"$ancestors", [])])
         :proc_lib.init_ack({:ok, process})
         :gen_server.enter_loop(__MODULE__, [], state)
 
@@ -174,7 +177,7 @@ defmodule Exile.Process.Server do
     stop_if_done(answer(%{state | input: nil, outcome: outcome}))
   end
 
-  # A link to the owner's death is followed by its monitor; others ask for the end.
+  # Of the owner's death the monitor tells; others ask for the end.
   def handle_info({:EXIT, owner, _reason}, %{owner: owner} = state), do: {:noreply, state}
   def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, reason, state}

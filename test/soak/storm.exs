@@ -1,0 +1,204 @@
+# Short commands by the ten thousand, with everything that can die dying at random moments:
+#
+#     mix run test/soak/storm.exs [commands] [seed]
+#
+# Every status must arrive, exactly once and right. When it is over, everything must be as it was
+# before: descriptors, processes, zombies, handles, Erlang processes, and memory as far as the
+# allocators tell. Run by script/soak.
+
+Code.require_file("../support/left_behind.ex", __DIR__)
+
+defmodule Storm do
+  alias Exile.LeftBehind
+  alias Exile.Process, as: P
+
+  @workers 16
+  @signals [sigterm: 15, sigkill: 9, sigint: 2, sighup: 1, sigusr1: 10]
+
+  def run(count, seed) do
+    IO.puts("#{count} commands, seed #{seed}, #{Exile.Native.exit_source()}")
+    # A first round, so that what is made once is there.
+    workers(500, seed)
+    settle()
+    before = LeftBehind.count()
+    {processes, memory} = {length(Process.list()), memory()}
+
+    {time, results} = :timer.tc(fn -> workers(count, seed + 1) end)
+
+    settle()
+    LeftBehind.assert_nothing(before)
+    {processes_now, memory_now} = {length(Process.list()), memory()}
+    IO.puts("#{round(count / time * 1_000_000)} commands a second")
+    IO.inspect(results, label: "by scenario")
+    IO.inspect(before, label: "before and after")
+    IO.puts("Erlang processes: #{processes} before, #{processes_now} after")
+    IO.puts("memory: #{div(memory, 1024)} KiB before, #{div(memory_now, 1024)} KiB after")
+
+    if processes_now != processes, do: raise("Erlang processes were left behind")
+    # What the VM itself keeps in caches and tables varies by less.
+    if memory_now > memory + 2 * 1_048_576, do: raise("memory was left behind")
+    IO.puts("nothing was left behind, every status arrived")
+  end
+
+  defp workers(count, seed) do
+    1..@workers
+    |> Enum.map(fn worker ->
+      Task.async(fn ->
+        :rand.seed(:exsss, {seed, worker, 0})
+        Process.flag(:trap_exit, true)
+        Enum.frequencies_by(1..div(count, @workers), fn _ -> one() end)
+      end)
+    end)
+    |> Task.await_many(:infinity)
+    |> Enum.reduce(%{}, &Map.merge(&1, &2, fn _, a, b -> a + b end))
+  end
+
+  defp one do
+    scenario =
+      Enum.random([
+        :exits,
+        :exits,
+        :exits,
+        :signalled,
+        :streamed,
+        :halted,
+        :owner_killed,
+        :server_killed,
+        :pipe_owner_killed,
+        :input_fails,
+        :reader_killed,
+        :not_found
+      ])
+
+    scenario(scenario)
+    no_message(scenario)
+    scenario
+  end
+
+  defp scenario(:exits) do
+    code = :rand.uniform(256) - 1
+    {:ok, p} = P.start_link(["sh", "-c", "exit #{code}"])
+    expect({:ok, code}, P.await_exit(p, :infinity))
+    expect({:ok, code}, P.await_exit(p, :infinity))
+  end
+
+  defp scenario(:signalled) do
+    {signal, number} = Enum.random(@signals)
+    {:ok, p} = P.start_link(["sleep", "60"])
+    pause()
+    expect(:ok, P.kill(p, signal))
+    expect({:ok, 128 + number}, P.await_exit(p, :infinity))
+    expect({:error, :esrch}, P.kill(p, signal))
+    expect(:undefined, P.os_pid(p))
+  end
+
+  defp scenario(:streamed) do
+    data = :binary.copy("x", :rand.uniform(200_000))
+    expect(data, Exile.stream!(["cat"], input: data) |> Enum.join())
+  end
+
+  defp scenario(:halted) do
+    expect(["y"], Exile.stream!(["yes"], ignore_epipe: true, max_chunk_size: 1) |> Enum.take(1))
+  end
+
+  defp scenario(:owner_killed) do
+    killed(fn ->
+      {:ok, p} = P.start_link(["sleep", "60"])
+      P.read(p)
+    end)
+  end
+
+  defp scenario(:server_killed) do
+    {:ok, p} = P.start_link(["sleep", "60"])
+    Process.exit(p.pid, :kill)
+    receive do: ({:EXIT, pid, :killed} when pid == p.pid -> :ok)
+    expect(:eof, P.read(p))
+    expect({:ok, 143}, P.await_exit(p, :infinity))
+  end
+
+  defp scenario(:pipe_owner_killed) do
+    {:ok, p} = P.start_link(["cat"])
+
+    killed(fn ->
+      P.change_pipe_owner(p, :stdin, self())
+      P.write(p, :binary.copy("x", 1_000_000))
+    end)
+
+    # Its input closed, or still ours if the other was killed before it took it.
+    P.close_stdin(p)
+    read_all(p)
+    expect({:ok, 0}, P.await_exit(p, :infinity))
+  end
+
+  defp scenario(:input_fails) do
+    input = Stream.map(1..3, fn n -> if n == 3, do: raise("storm"), else: "x" end)
+
+    try do
+      Exile.stream!(["cat"], input: input) |> Stream.run()
+      raise "the input's error was lost"
+    rescue
+      error in RuntimeError -> expect("storm", error.message)
+    end
+  end
+
+  defp scenario(:reader_killed) do
+    killed(fn -> Exile.stream!(["yes"], input: Stream.cycle(["x"])) |> Stream.run() end)
+  end
+
+  defp scenario(:not_found) do
+    {:error, %Exile.Error{reason: :enoent}} = P.start_link(["no-such-program"])
+  end
+
+  # Runs `fun` in a process that is killed after a while, and waits for that.
+  defp killed(fun) do
+    {pid, ref} = spawn_monitor(fun)
+    pause()
+    Process.exit(pid, :kill)
+    receive do: ({:DOWN, ^ref, _, _, _} -> :ok)
+  end
+
+  # Up to four milliseconds: before, in and after a spawn.
+  defp pause do
+    until = System.monotonic_time(:microsecond) + :rand.uniform(4_000)
+    pause_until(until)
+  end
+
+  defp pause_until(until) do
+    if System.monotonic_time(:microsecond) < until do
+      :erlang.yield()
+      pause_until(until)
+    end
+  end
+
+  defp read_all(p), do: if(match?({:ok, _}, P.read(p)), do: read_all(p))
+
+  defp expect(expected, expected), do: :ok
+
+  defp expect(expected, got) do
+    raise "expected #{inspect(expected, limit: 5)}, got #{inspect(got, limit: 5)}"
+  end
+
+  defp no_message(scenario) do
+    receive do
+      message -> raise "a message was left by #{scenario}: #{inspect(message)}"
+    after
+      0 -> :ok
+    end
+  end
+
+  defp settle do
+    Process.sleep(1_500)
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+  end
+
+  defp memory, do: :erlang.memory(:total)
+end
+
+[count, seed] =
+  case System.argv() do
+    [] -> [100_000, :rand.uniform(1_000_000)]
+    [count] -> [String.to_integer(count), :rand.uniform(1_000_000)]
+    [count, seed] -> [String.to_integer(count), String.to_integer(seed)]
+  end
+
+Storm.run(count, seed)
