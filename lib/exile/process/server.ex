@@ -70,16 +70,16 @@ defmodule Exile.Process.Server do
           asked: nil
         }
 
+        :proc_lib.init_ack(owner, {:ok, process})
         # To gen_server the parent is whoever started it, and that one's death an error to be
         # reported. Here the owner may change, and its death is told by the monitor.
         Process.put(:"$ancestors", [self() | Process.get(:"$ancestors", [])])
-        :proc_lib.init_ack({:ok, process})
         :gen_server.enter_loop(__MODULE__, [], state)
 
       {:error, error} ->
         # The owner gets a return value, not an exit signal.
         Process.unlink(owner)
-        :proc_lib.init_ack({:error, error})
+        :proc_lib.init_ack(owner, {:error, error})
     end
   end
 
