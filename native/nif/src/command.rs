@@ -21,6 +21,7 @@ use crate::{atoms, encode, end};
 /// by the reaper.
 pub(crate) struct Command {
     life: Arc<Life>,
+    server: LocalPid,
     /// The VM has the pidfd.
     selected: AtomicBool,
     /// Watches the server, until either ends.
@@ -196,10 +197,13 @@ impl Handle<Command> {
         }
     }
 
-    /// How the command ended, if it has; the pidfd is not needed any more then.
+    /// How the command ended, if it has. When its server sees that, the pidfd is not needed any
+    /// more; when others do, the server has yet to get its message.
     fn status(&self, env: Env<'_>) -> Option<Status> {
         let status = self.life.status(env.into())?;
-        self.let_go(env.into());
+        if env.pid() == self.server {
+            self.let_go(env.into());
+        }
         Some(status)
     }
 }
@@ -246,12 +250,13 @@ pub(crate) fn serve(
     life: Arc<Life>,
     reference: Term<'_>,
 ) -> Result<Handle<Command>, Errno> {
+    let server = env.pid();
     let handle = Handle::new(Command {
         life,
+        server,
         selected: AtomicBool::new(false),
         monitor: Mutex::new(None),
     });
-    let server = env.pid();
     handle.watch(server, reference)?;
     if !handle.watch_server(env.into(), server) {
         // It was killed during the spawn: nobody will see what is returned.

@@ -12,8 +12,11 @@ use std::fs;
 use common::{alone, descriptors, has_children, limit, quiet_sh, set_limit, soon, spawn, status};
 use exile_os::{Status, Step};
 
-/// A user that has no other processes: the limit counts all of a user's.
-const NOBODY_S: libc::uid_t = 61_978;
+/// A user that has no other processes: the limit counts all of a user's. Another one for each
+/// run, of those that every container has.
+fn nobody() -> libc::uid_t {
+    20_000 + std::process::id() % 40_000
+}
 
 /// What this process has of them: the limit counts threads.
 fn threads() -> u64 {
@@ -33,8 +36,8 @@ fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
             // SAFETY: they take integers; with the identity gone the process may look at itself
             // in /proc only if it is allowed to again.
             unsafe {
-                assert_eq!(libc::setgid(NOBODY_S), 0);
-                assert_eq!(libc::setuid(NOBODY_S), 0);
+                assert_eq!(libc::setgid(nobody()), 0);
+                assert_eq!(libc::setuid(nobody()), 0);
                 assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
             }
             let command = quiet_sh("exit 0");

@@ -19,7 +19,7 @@ use exile_os::pipe::ReadEnd;
 use exile_os::{Child, Command, Spawned, Status, Stdio};
 
 /// Nothing here takes this long unless it never comes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often to look at what only the kernel knows and does not announce.
 const PAUSE: Duration = Duration::from_millis(1);

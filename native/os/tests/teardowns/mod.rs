@@ -1,6 +1,7 @@
 //! Commands under teardown, on real processes, wherever statuses come from. `crate::setup`
 //! chooses the source.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -85,7 +86,7 @@ fn before() -> Before {
 
 impl Before {
     /// To be called when all that the test has spawned is dropped.
-    fn is_restored(self) {
+    fn must_be_restored(self) {
         soon("no teardown is under way", || reaper::under_way() == 0);
         assert_eq!(child::open_count(), 0);
         assert_eq!(descriptors(), self.descriptors);
@@ -115,7 +116,7 @@ fn a_command_that_ends_on_the_first_signal_gets_no_other() {
     end.comes();
     assert_eq!(spawned.child.try_status(), Some(Status::Exited(5)));
     drop(spawned);
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn a_command_that_ignores_sigterm_is_killed_when_its_time_is_up() {
     assert!(start.elapsed() >= MOMENT);
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn every_step_of_the_sequence_is_taken_in_order() {
     assert!(start.elapsed() >= 13 * MOMENT);
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn without_grace_and_steps_a_command_is_killed_at_once() {
     End::of(&spawned.child, at_once()).comes();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
-    before.is_restored();
+    before.must_be_restored();
 }
 
 fn stop(spawned: &Spawned) {
@@ -187,7 +188,7 @@ fn a_stopped_command_goes_on_to_receive_its_signal() {
     End::of(&spawned.child, term_then_wait(LONG)).comes();
     assert_eq!(spawned.child.try_status(), Some(Status::Exited(6)));
     drop(spawned);
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn a_stopped_command_that_ignores_sigterm_is_killed() {
     End::of(&spawned.child, term_then_wait(MOMENT)).comes();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -209,7 +210,7 @@ fn the_whole_group_gets_the_signal() {
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::TERM)));
     assert!(grandchild.ends());
     drop((spawned, grandchild));
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -220,7 +221,7 @@ fn the_whole_group_is_killed() {
     End::of(&spawned.child, at_once()).comes();
     assert!(grandchild.ends());
     drop((spawned, grandchild));
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -234,16 +235,15 @@ fn a_member_of_the_group_that_outlives_its_leader_is_killed_in_the_end() {
     assert_eq!(child.try_status(), Some(signaled(Signal::TERM)));
     assert!(grandchild.ends());
     drop((spawned, grandchild));
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
 fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_reached() {
     let before = before();
     // The command dies of SIGTERM. Its child, which reads the pipe as descriptor 4, tidies up
-    // when that has ended, and says so before it dies of SIGTERM too.
-    let script = "exec 4<&0; (trap 'cat <&4; echo tidy; exit' TERM; echo ready; \
-                  while :; do sleep 1000 & wait; done) & wait";
+    // when that has ended.
+    let script = "exec 4<&0; (trap 'cat <&4; echo tidy; exit' TERM; echo ready; read x <&4) & wait";
     let mut spawned = ready(script);
     let end = End::of(&spawned.child, term_then_wait(LONG));
     end.comes();
@@ -258,14 +258,14 @@ fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_r
     assert_eq!(output, expected);
     drop(spawned);
     // Long before the next signal is due: nobody is left to get it.
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
 fn a_command_that_ends_by_itself_in_time_leaves_its_group_alone() {
     let before = before();
-    let script = "sleep 1000 & echo $!; read x; exit 7";
-    let (mut spawned, grandchild) = with_background_child(script);
+    let script = "exec 4<&0; trap 'exit 7' USR1; (read x <&4; echo alive) & echo $!; wait";
+    let (spawned, grandchild) = with_background_child(script);
     let patient = Teardown {
         grace: LONG,
         steps: vec![],
@@ -273,15 +273,18 @@ fn a_command_that_ends_by_itself_in_time_leaves_its_group_alone() {
     let end = End::of(&spawned.child, patient);
     assert_eq!(reaper::under_way(), 1);
     assert!(!end.has_come());
-    drop(spawned.stdin.take());
+    let usr1 = Signal::from_name("sigusr1").unwrap();
+    assert_eq!(spawned.child.signal(usr1), Ok(()));
     end.comes();
     assert_eq!(spawned.child.try_status(), Some(Status::Exited(7)));
     soon("the teardown is over", || reaper::under_way() == 0);
-    assert!(!grandchild.has_ended());
-    grandchild.kill();
+    // No SIGKILL is on its way to it: it goes on.
+    let stdin = spawned.stdin.as_ref().unwrap();
+    assert_eq!(stdin.write(&[IoSlice::new(b"go on\n")]), Ok(Some(6)));
+    assert_eq!(line(spawned.stdout.as_ref().unwrap()), "alive");
     assert!(grandchild.ends());
     drop((spawned, grandchild));
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -308,7 +311,7 @@ fn a_command_that_had_ended_before_leaves_its_group_alone_and_its_end_is_told() 
         grandchild.kill();
         assert!(grandchild.ends());
     }
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -322,7 +325,7 @@ fn every_teardown_of_a_command_tells_its_end() {
     ends.into_iter().for_each(End::comes);
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -336,7 +339,7 @@ fn a_shorter_teardown_overtakes_a_longer_one() {
     long.comes();
     drop(spawned);
     // Nobody is left in the group: the longer one does not go on.
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -364,7 +367,7 @@ fn the_end_is_told_though_others_learn_the_status_first() {
             (ends.load(Ordering::Acquire) == expected).then_some(())
         });
     }
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -379,9 +382,15 @@ fn hundreds_of_commands_end_at_once() {
             _ => ready("echo ready; exit 3"),
         })
         .collect();
+    let patient = Teardown {
+        grace: LONG,
+        steps: vec![],
+    };
+    let teardowns = [term_then_wait(LONG), term_then_wait(MOMENT), patient];
     let ends: Vec<End> = commands
         .iter()
-        .map(|spawned| End::of(&spawned.child, term_then_wait(10 * MOMENT)))
+        .zip(teardowns.into_iter().cycle())
+        .map(|(spawned, teardown)| End::of(&spawned.child, teardown))
         .collect();
     ends.into_iter().for_each(End::comes);
     for (n, spawned) in commands.iter().enumerate() {
@@ -393,7 +402,7 @@ fn hundreds_of_commands_end_at_once() {
         assert_eq!(spawned.child.try_status(), Some(expected), "number {n}");
     }
     drop(commands);
-    before.is_restored();
+    before.must_be_restored();
 }
 
 #[test]
@@ -407,5 +416,5 @@ fn a_command_that_nobody_else_holds_is_ended() {
     end.comes();
     assert!(grandchild.ends());
     drop(grandchild);
-    before.is_restored();
+    before.must_be_restored();
 }
