@@ -64,41 +64,32 @@ defmodule Exile.Pipe do
     end
   end
 
+  # One reference for both, so that the VM can skip the messages that came before it.
   defp wait_and_read_any({_, pipe1} = one, {_, pipe2} = two, max, drain) do
-    ref1 = make_ref()
+    ref = make_ref()
 
-    case Native.pipe_read(pipe1, max, ref1, drain != :stop) do
-      :wait ->
-        ref2 = make_ref()
+    with {:wait, _, _} <- {Native.pipe_read(pipe1, max, ref, drain != :stop), one, two},
+         {:wait, _, _} <- {Native.pipe_read(pipe2, max, ref, drain != :stop), two, one} do
+      receive do
+        {:select, _, ^ref, _} ->
+          # One message has come; the other pipe's may have been sent, too.
+          if {Native.pipe_cancel(pipe1, ref), Native.pipe_cancel(pipe2, ref)} == {:sent, :sent},
+            do: flush(ref)
 
-        case Native.pipe_read(pipe2, max, ref2, drain != :stop) do
-          :wait ->
-            wait_any(one, ref1, two, ref2, max, drain)
-
-          result ->
-            cancel(pipe1, ref1)
-            this_or_other(result, two, one, max, drain)
-        end
-
-      result ->
+          read_any(one, two, max, drain)
+      after
+        time_left(drain) ->
+          cancel(pipe1, ref)
+          cancel(pipe2, ref)
+          :exited
+      end
+    else
+      {result, ^one, ^two} ->
         this_or_other(result, one, two, max, drain)
-    end
-  end
 
-  defp wait_any({_, pipe1} = one, ref1, {_, pipe2} = two, ref2, max, drain) do
-    receive do
-      {:select, _, ^ref1, _} ->
-        cancel(pipe2, ref2)
-        read_any(one, two, max, drain)
-
-      {:select, _, ^ref2, _} ->
-        cancel(pipe1, ref1)
-        read_any(two, one, max, drain)
-    after
-      time_left(drain) ->
-        cancel(pipe1, ref1)
-        cancel(pipe2, ref2)
-        :exited
+      {result, ^two, ^one} ->
+        cancel(pipe1, ref)
+        this_or_other(result, two, one, max, drain)
     end
   end
 
@@ -145,12 +136,14 @@ defmodule Exile.Pipe do
 
   # Ends a wait, and sees to it that its message is not left in the mailbox.
   defp cancel(pipe, ref) do
-    if Native.pipe_cancel(pipe, ref) == :sent do
-      receive do
-        {:select, _, ^ref, _} -> :ok
-      after
-        @message_timeout -> :ok
-      end
+    if Native.pipe_cancel(pipe, ref) == :sent, do: flush(ref), else: :ok
+  end
+
+  defp flush(ref) do
+    receive do
+      {:select, _, ^ref, _} -> :ok
+    after
+      @message_timeout -> :ok
     end
   end
 

@@ -16,5 +16,5 @@ defmodule Exile.ServerEndTest do
     end
   end
 
-  defp ended(p), do: if(Exile.Process.os_pid(p) != :undefined, do: ended(p))
+  defp ended(p), do: if(Exile.Native.command_status(p.command) == :running, do: ended(p))
 end

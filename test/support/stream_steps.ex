@@ -63,7 +63,7 @@ defmodule Exile.StreamSteps do
   @doc "Waits until `process` has ended, which must be without anybody asking for it now."
   def assert_ended(process) do
     ref = Process.monitor(process)
-    assert_receive {:DOWN, ^ref, _, _, _}, 5_000
+    assert_receive {:DOWN, ^ref, _, _, _}
   end
 
   @doc """

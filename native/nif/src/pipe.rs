@@ -263,17 +263,18 @@ fn pipe_write<'a>(
     })
 }
 
-/// Gives up a wait. `:ok`: its message will not come. `:sent`: it has been sent.
+/// Gives up the wait that `reference` stands for. `:ok`: its message will not come. `:sent`: it has
+/// been sent, and if the pipe has another owner by now, who waits, that is none of our business.
 #[rustler::nif]
 fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Pipe>, reference: Term<'a>) -> Term<'a> {
     let mut state = pipe.lock();
-    let cancelled = match (&state.phase, &state.wait) {
-        (Phase::Open(end), Some(wait)) if wait.is(reference) => {
-            pipe.cancel(end.raw(), end.direction(), wait)
-        }
-        _ => false,
+    let cancelled = match state.wait.take_if(|wait| wait.is(reference)) {
+        Some(wait) => match &state.phase {
+            Phase::Open(end) => pipe.cancel(end.raw(), end.direction(), &wait),
+            Phase::Closing(_) | Phase::Closed => false,
+        },
+        None => false,
     };
-    state.wait = None;
     if cancelled {
         atoms::ok()
     } else {

@@ -96,14 +96,17 @@ pub(crate) fn report(socket: RawFd, pidfd: RawFd) -> Result<(), Errno> {
     check(sent).map(drop)
 }
 
-/// Reports again from the parent, which can wait for a busy guard. A guard that is gone is told
-/// of all living commands when it comes back.
+/// Whether a report is done with: it was taken, or there is no guard. One that comes back is told
+/// of all living commands. Anything else is want of room, in the socket or in the kernel.
+pub(crate) fn is_settled(report: Result<(), Errno>) -> bool {
+    matches!(report, Ok(()) | Err(Errno::EPIPE))
+}
+
+/// Reports again from the parent, which can wait for room.
 pub fn report_patiently(pidfd: &OwnedFd) {
     let Some(socket) = socket() else { return };
     let deadline = Instant::now() + REPORT_PATIENCE;
-    while report(socket.as_raw_fd(), pidfd.as_raw_fd()) == Err(Errno::EAGAIN)
-        && Instant::now() < deadline
-    {
+    while !is_settled(report(socket.as_raw_fd(), pidfd.as_raw_fd())) && Instant::now() < deadline {
         std::thread::sleep(REPORT_PAUSE);
     }
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::mpsc;
 
-use common::{Stranger, myself, quiet_sh, sh, spawn, status};
+use common::{Stranger, is_alone, myself, quiet_sh, sh, spawn, status};
 use exile_os::{Signal, Status};
 
 /// Not a test by itself: the process that spawns and is killed.
@@ -14,7 +14,7 @@ const SPAWNER: &str = "spawner";
 
 #[test]
 fn spawner() {
-    if std::env::args().all(|argument| argument != "--nocapture") {
+    if !is_alone(SPAWNER) {
         return;
     }
     let spawned = spawn(&sh("trap '' TERM HUP INT; echo ready; exec cat"));

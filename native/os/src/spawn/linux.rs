@@ -204,7 +204,7 @@ unsafe fn report_self(guard: RawFd) -> bool {
         };
         let sent = guard::report(guard, pidfd);
         libc::close(pidfd);
-        sent != Err(Errno::EAGAIN)
+        guard::is_settled(sent)
     }
 }
 

@@ -96,12 +96,11 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     };
     let mut wait = BUSY_WAIT;
     let mut tries = 0;
+    let mut reported = true;
     let child = loop {
         let result = exit::while_registering(|| {
             let process = linux::clone_and_exec(&plan)?;
-            if !process.reported {
-                guard::report_patiently(&process.pidfd);
-            }
+            reported = process.reported;
             Ok::<_, SpawnError>(Child::new(process.pid, process.pidfd))
         });
         match result {
@@ -113,6 +112,11 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
             result => break result?,
         }
     };
+    if !reported {
+        if let Some(pidfd) = child.pidfd() {
+            guard::report_patiently(&pidfd);
+        }
+    }
     Ok(Spawned {
         child,
         stdin: stdio.write_stdin,

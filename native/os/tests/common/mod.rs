@@ -166,7 +166,7 @@ pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
 
 /// Runs `body` in a process of its own: this test, started again by its name.
 pub(crate) fn alone(name: &str, body: impl FnOnce()) {
-    if std::env::var_os(ALONE).is_some_and(|alone| alone == name) {
+    if is_alone(name) {
         return body();
     }
     sigchld(libc::SIG_DFL);
@@ -177,6 +177,11 @@ pub(crate) fn alone(name: &str, body: impl FnOnce()) {
     );
     assert!(ran.status.success(), "{}\n{out}\n{err}", ran.status);
     assert!(out.contains("1 passed"), "no test is called {name}\n{out}");
+}
+
+/// Whether this process was started for the test of this name by [`myself`].
+pub(crate) fn is_alone(name: &str) -> bool {
+    std::env::var_os(ALONE).is_some_and(|alone| alone == name)
 }
 
 /// This test binary again, for one test in a process of its own.
