@@ -1,0 +1,285 @@
+defmodule Exile.CommandTest do
+  use ExUnit.Case, async: true
+
+  alias Exile.Command
+
+  defp new!(options), do: Command.new!(["true"], options)
+
+  defp assert_refused(options, message) do
+    assert_raise ArgumentError, message, fn -> new!(options) end
+  end
+
+  describe "new!/2, the command" do
+    test "is a list of binaries, kept as it is" do
+      for argv <- [["true"], ["./a b", "", "-x", "żółć", <<0xFF, 1>>]] do
+        assert %Command{argv: ^argv} = Command.new!(argv, [])
+      end
+    end
+
+    test "of another kind is refused" do
+      for bad <- [[], nil, "true", true, 1, %{}, {"true"}, [true], [nil], ['true'], [["true"]]] do
+        message =
+          "expected a command to be a non-empty list of binaries, program first, " <>
+            "got: #{inspect(bad)}"
+
+        assert_raise ArgumentError, message, fn -> Command.new!(bad, []) end
+      end
+    end
+
+    test "without a program name is refused" do
+      assert_raise ArgumentError, "the program of a command must not be empty", fn ->
+        Command.new!([""], [])
+      end
+    end
+
+    test "that is an improper list is refused" do
+      message = "expected a command to be a proper list, got: [\"a\" | \"b\"]"
+      assert_raise ArgumentError, message, fn -> Command.new!(["a" | "b"], []) end
+    end
+
+    test "with an argument that is no binary is refused, naming it" do
+      for bad <- [:a, 1, nil, 'a', ["a"], <<1::3>>] do
+        message = "expected every argument of a command to be a binary, got: #{inspect(bad)}"
+        assert_raise ArgumentError, message, fn -> Command.new!(["a", "b", bad], []) end
+      end
+    end
+
+    test "with a NUL byte is refused, naming the argument" do
+      message = "an argument of the command must not contain a NUL byte, got: <<97, 0>>"
+      assert_raise ArgumentError, message, fn -> Command.new!(["true", <<"a", 0>>], []) end
+      assert_raise ArgumentError, message, fn -> Command.new!([<<"a", 0>>], []) end
+    end
+  end
+
+  describe "new!/2, options" do
+    test "have defaults" do
+      assert new!([]) == %Command{
+               argv: ["true"],
+               cd: nil,
+               env: [],
+               clear_env: false,
+               stdin: :pipe,
+               stderr: :console,
+               teardown: :default
+             }
+    end
+
+    test "that are no keyword list are refused" do
+      for bad <- [nil, :cd, %{cd: "/"}, [:cd], [{"cd", "/"}], [{:cd, "/"} | :x], {:cd, "/"}] do
+        assert_refused(bad, "expected options to be a keyword list, got: #{inspect(bad)}")
+      end
+    end
+
+    test "that are unknown are refused, naming the option and the value" do
+      assert_refused([cdd: "/"], "unknown option :cdd with value \"/\"")
+      assert_refused([cd: "/", timeout: 5], "unknown option :timeout with value 5")
+      assert_refused([stdin: :null], "unknown option :stdin with value :null")
+      assert_refused([argv: ["a"]], "unknown option :argv with value [\"a\"]")
+    end
+
+    test "given twice count by the first" do
+      assert %{cd: "/a"} = new!(cd: "/a", cd: "/b")
+      assert %{stderr: :disable} = new!(stderr: :disable, stderr: :console)
+    end
+
+    test "given twice are both checked" do
+      assert_refused([cd: "/a", cd: 1], ~r/:cd/)
+    end
+  end
+
+  describe "new!/2, :cd" do
+    test "is a binary or nil" do
+      assert %{cd: "/tmp"} = new!(cd: "/tmp")
+      assert %{cd: "żółć"} = new!(cd: "żółć")
+      assert %{cd: nil} = new!(cd: nil)
+    end
+
+    test "of another kind is refused" do
+      for bad <- [:tmp, 'tmp', 1, ["/tmp"], false, <<1::3>>] do
+        assert_refused(
+          [cd: bad],
+          "invalid value for option :cd: expected a directory as a binary, got: #{inspect(bad)}"
+        )
+      end
+    end
+
+    test "with a NUL byte is refused" do
+      assert_refused([cd: <<"/", 0>>], ":cd must not contain a NUL byte, got: <<47, 0>>")
+    end
+  end
+
+  describe "new!/2, :env" do
+    test "is a list or a map of pairs" do
+      assert %{env: []} = new!(env: [])
+      assert %{env: []} = new!(env: %{})
+      assert %{env: [{"A", "1"}]} = new!(env: [{"A", "1"}])
+      assert %{env: [{"A", "1"}]} = new!(env: %{"A" => "1"})
+      assert %{env: [{"A", ""}]} = new!(env: %{"A" => ""})
+    end
+
+    test "has nil and false for what is unset" do
+      for {name, value} <- new!(env: [{"A", nil}, {"B", false}]).env do
+        assert name in ["A", "B"]
+        assert value in [nil, false]
+      end
+    end
+
+    test "counts the last of several values for one name" do
+      assert %{env: [{"A", "2"}]} = new!(env: [{"A", "1"}, {"A", "2"}])
+      assert %{env: [{"A", nil}]} = new!(env: [{"A", "1"}, {"A", nil}])
+    end
+
+    test "of another kind is refused" do
+      for bad <- [nil, :a, "A=1", 1, {"A", "1"}, [{"A", "1"} | :x], 1..2, MapSet.new()] do
+        assert_refused(
+          [env: bad],
+          "invalid value for option :env: expected a list or map of pairs of binaries, " <>
+            "got: #{inspect(bad)}"
+        )
+      end
+    end
+
+    test "with anything but pairs of binaries is refused, naming it" do
+      for bad <- [
+            "A=1",
+            {"A"},
+            {"A", 1},
+            {"A", :b},
+            {"A", true},
+            {"A", 'b'},
+            {'A', "b"},
+            {:A, "b"},
+            {nil, "b"},
+            {"A", "b", "c"},
+            [],
+            ["A", "b"],
+            {"A", <<1::3>>}
+          ] do
+        assert_refused(
+          [env: [{"OK", "1"}, bad]],
+          "invalid value for option :env: expected pairs of a name and a value, both binaries " <>
+            "(or nil to unset), got: #{inspect(bad)}"
+        )
+      end
+
+      assert_refused([env: %{1 => "a"}], ~r/:env.*got: {1, "a"}/)
+      assert_refused([env: [A: "b"]], ~r/:env.*got: {:A, "b"}/)
+    end
+
+    test "with an empty name or an equals sign in a name is refused" do
+      for bad <- ["", "A=", "=A", "A=B", "="], value <- ["1", nil] do
+        assert_refused(
+          [env: [{bad, value}]],
+          "invalid value for option :env: a name must not be empty or contain \"=\", " <>
+            "got: #{inspect(bad)}"
+        )
+      end
+    end
+
+    test "with a NUL byte is refused" do
+      assert_refused(
+        [env: [{<<"A", 0>>, "1"}]],
+        "a name in :env must not contain a NUL byte, got: <<65, 0>>"
+      )
+
+      assert_refused(
+        [env: %{"A" => <<0>>}],
+        "a value in :env must not contain a NUL byte, got: <<0>>"
+      )
+    end
+  end
+
+  describe "new!/2, :clear_env" do
+    test "is a boolean" do
+      assert %{clear_env: true} = new!(clear_env: true)
+      assert %{clear_env: false} = new!(clear_env: false)
+    end
+
+    test "of another kind is refused" do
+      for bad <- [nil, 1, "true", []] do
+        assert_refused(
+          [clear_env: bad],
+          "invalid value for option :clear_env: expected a boolean, got: #{inspect(bad)}"
+        )
+      end
+    end
+  end
+
+  describe "new!/2, :stderr" do
+    test "is one of four" do
+      for where <- [:console, :redirect_to_stdout, :disable, :consume] do
+        assert %{stderr: ^where} = new!(stderr: where)
+      end
+    end
+
+    test "of another kind is refused" do
+      for bad <- [nil, true, :inherit, "console", [:consume]] do
+        assert_refused(
+          [stderr: bad],
+          "invalid value for option :stderr: expected :console, :redirect_to_stdout, :disable " <>
+            "or :consume, got: #{inspect(bad)}"
+        )
+      end
+    end
+  end
+
+  describe "new!/2, :teardown" do
+    test "is a list of signals with milliseconds" do
+      for steps <- [[], [sigint: 0], [sigint: 1_000, sigterm: 5_000, sigint: 0xFFFF_FFFF]] do
+        assert %{teardown: ^steps} = new!(teardown: steps)
+      end
+    end
+
+    test "of another kind is refused" do
+      for bad <- [nil, :sigterm, 500, %{sigterm: 500}, {:sigterm, 500}, [{:sigterm, 5} | :x]] do
+        assert_refused(
+          [teardown: bad],
+          "invalid value for option :teardown: expected a list of signals with milliseconds, " <>
+            "[sigterm: 500], got: #{inspect(bad)}"
+        )
+      end
+    end
+
+    test "with a step of another kind is refused, naming it" do
+      for bad <- [
+            :sigterm,
+            {:sigterm, -1},
+            {:sigterm, 1.5},
+            {:sigterm, :infinity},
+            {"sigterm", 1},
+            {:sigterm},
+            {15, 1},
+            {:sigterm, 0x1_0000_0000},
+            {:sigterm, 1, 2},
+            nil
+          ] do
+        assert_refused(
+          [teardown: [{:sigint, 1}, bad]],
+          "invalid value for option :teardown: expected a signal and the milliseconds to wait " <>
+            "after it, got: #{inspect(bad)}"
+        )
+      end
+    end
+
+    test "with what is no signal is refused, naming it" do
+      for bad <- [:sigfoo, :term, :SIGTERM, nil, true, :"", :"sigterm\0", :sigżółć] do
+        assert_refused(
+          [teardown: [{bad, 1}]],
+          "invalid value for option :teardown: #{inspect(bad)} is no signal of this system"
+        )
+      end
+    end
+  end
+
+  describe "signal?/1" do
+    test "knows the names of signals in small letters, as atoms" do
+      for signal <- [:sighup, :sigint, :sigkill, :sigusr1, :sigterm, :sigstop, :sigcont] do
+        assert Command.signal?(signal)
+      end
+
+      for bad <- [:term, :SIGTERM, :Sigterm, nil, "sigterm", 15, 'sigterm', {}, :sig] do
+        refute Command.signal?(bad)
+      end
+    end
+  end
+end

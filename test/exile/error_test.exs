@@ -1,0 +1,82 @@
+defmodule Exile.ErrorTest do
+  use ExUnit.Case, async: true
+
+  alias Exile.Error
+
+  @operations [:exec, :cd, :stdio, :input, :clone, :prepare, :watch, :read, :write, :status]
+
+  describe "message/1" do
+    test "names what was being done, with what, and the reason in words and as an atom" do
+      for {operation, message} <- [
+            exec: "could not run \"prog\": permission denied (eacces)",
+            cd: "could not change to the directory \"prog\": permission denied (eacces)",
+            stdio: "could not make the pipes for \"prog\": permission denied (eacces)",
+            input: "could not open the input \"prog\": permission denied (eacces)",
+            clone: "could not make a process for \"prog\": permission denied (eacces)",
+            prepare: "could not set up a process for \"prog\": permission denied (eacces)",
+            watch: "could not watch the process of \"prog\": permission denied (eacces)",
+            read: "could not read from \"prog\": permission denied (eacces)",
+            write: "could not write to \"prog\": permission denied (eacces)"
+          ] do
+        error = %Error{reason: :eacces, operation: operation, subject: "prog"}
+        assert Exception.message(error) == message
+      end
+    end
+
+    test "does without a subject" do
+      assert Exception.message(%Error{reason: :echild, operation: :status}) ==
+               "could not learn how the command ended: no children (echild)"
+    end
+
+    test "keeps a reason that has no words, and a number that has no name" do
+      error = %Error{reason: :eodd, operation: :exec, subject: "prog"}
+      assert Exception.message(error) == "could not run \"prog\": eodd"
+      error = %Error{reason: {:errno, 9_999}, operation: :exec, subject: "prog"}
+      assert Exception.message(error) == "could not run \"prog\": error number 9999"
+    end
+
+    test "shows a subject that is no text" do
+      error = %Error{reason: :enoent, operation: :exec, subject: <<0xFF, 1>>}
+
+      assert Exception.message(error) ==
+               "could not run <<255, 1>>: no such file or directory (enoent)"
+    end
+
+    test "is a text for every operation with every reason, and for nonsense" do
+      reasons =
+        ~w(e2big eacces eagain echild eio eloop emfile enfile enoent enoexec enomem enotdir eperm
+           epipe esrch etxtbsy badarg terminated system_limit)a
+
+      nonsense = [
+        nil,
+        true,
+        1,
+        1.5,
+        "text",
+        <<0xFF>>,
+        'list',
+        [1 | 2],
+        {},
+        {:errno, %{}},
+        %{},
+        self()
+      ]
+
+      for operation <- @operations ++ nonsense,
+          reason <- reasons ++ [{:errno, 1}, {:errno, -1}] ++ nonsense,
+          subject <- [nil, "prog", <<0xFF>> | nonsense] do
+        error = %Error{reason: reason, operation: operation, subject: subject}
+        message = Exception.message(error)
+        assert String.valid?(message)
+        refute message =~ "got UndefinedFunctionError"
+        refute message =~ "while retrieving Exception.message"
+      end
+    end
+  end
+
+  test "can be raised and matched" do
+    assert_raise Error, "could not run \"prog\": no such file or directory (enoent)", fn ->
+      raise Error, reason: :enoent, operation: :exec, subject: "prog"
+    end
+  end
+end

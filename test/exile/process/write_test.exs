@@ -1,0 +1,292 @@
+defmodule Exile.Process.WriteTest do
+  use Exile.Case
+
+  import Exile.ProcessHelpers
+
+  alias Exile.Process, as: Command
+
+  @not_ours {:error, :pipe_closed_or_invalid_caller}
+
+  # More than a pipe ever holds.
+  @too_much 8 * 1024 * 1024
+
+  # Holds its standard input open in a background process when it is killed, and reads nothing.
+  # Prints the pid of that process.
+  @holder "exec 3<&0; sleep 60 <&3 >/dev/null & echo $!; exec sleep 60"
+
+  # What `cat` makes of iodata.
+  defp through_cat(iodata) do
+    {:ok, p} = Command.start_link(["cat"])
+
+    writer =
+      Task.async(fn ->
+        :ok = Command.change_pipe_owner(p, :stdin, self())
+        assert Command.write(p, iodata) == :ok
+        assert Command.close_stdin(p) == :ok
+      end)
+
+    output = read_all(p)
+    Task.await(writer)
+    assert Command.await_exit(p) == {:ok, 0}
+    output
+  end
+
+  describe "write/2" do
+    test "writes a binary" do
+      assert through_cat("hello") == "hello"
+    end
+
+    test "writes every byte" do
+      every_byte = :binary.list_to_bin(Enum.to_list(0..255))
+      assert through_cat(every_byte) == every_byte
+    end
+
+    test "writes iodata of all kinds" do
+      assert through_cat(["a", ?b, [["c"], [], ?d | "e"], "" | "f"]) == "abcdef"
+    end
+
+    test "writes sub-binaries" do
+      <<_::3, bits::binary-size(1000), _::5>> = :rand.bytes(1001)
+      <<_::binary-size(10), bytes::binary-size(500), _::binary>> = bits
+      assert through_cat([bits, bytes]) == bits <> bytes
+    end
+
+    test "returns at once for empty iodata, also while the pipe is full" do
+      {:ok, p} = Command.start_link(["cat"])
+      for empty <- ["", [], [""], [[], [""], []]], do: assert(Command.write(p, empty) == :ok)
+      Command.close_stdin(p)
+      assert read_all(p) == ""
+      Command.await_exit(p)
+
+      {:ok, p} = Command.start_link(["sleep", "60"])
+
+      blocked =
+        waiting_task(p, :stdin, fn -> Command.write(p, String.duplicate("x", @too_much)) end)
+
+      :ok = Command.change_pipe_owner(p, :stdin, self())
+      assert Task.await(blocked) == @not_ours
+      assert Command.write(p, []) == :ok
+    end
+
+    test "writes thousands of parts in order, empty ones among them" do
+      parts =
+        for n <- 1..5_000, do: if(rem(n, 3) == 0, do: "", else: String.duplicate("#{n},", 30))
+
+      assert through_cat(parts) == IO.iodata_to_binary(parts)
+    end
+
+    test "writes thousands of large parts, which are not copied together, in order" do
+      parts =
+        for n <- 1..2_100, do: [if(rem(n, 7) == 0, do: "", else: <<n::size(1_000)-unit(8)>>)]
+
+      assert hash(through_cat(parts)) == hash(parts)
+    end
+
+    test "writes parts of random sizes in a random nesting" do
+      for _ <- 1..20 do
+        iodata = random_iodata(5)
+        assert through_cat(iodata) == IO.iodata_to_binary(iodata)
+      end
+    end
+
+    test "writes more than a pipe holds while the command reads" do
+      data = :rand.bytes(3 * 1024 * 1024 + 1)
+      {:ok, p} = Command.start_link(["md5sum"])
+      assert Command.write(p, data) == :ok
+      Command.close_stdin(p)
+      assert {:ok, <<sum::binary-size(32), _::binary>>} = Command.read(p)
+      assert sum == Base.encode16(hash(data), case: :lower)
+      Command.await_exit(p)
+    end
+
+    test "and reading move 64 MiB both ways at once, by two processes" do
+      block = :rand.bytes(1024 * 1024)
+      parts = for n <- 1..64, do: [<<n>>, block]
+      assert hash(through_cat(parts)) == hash(parts)
+    end
+
+    test "is :ok as soon as all is in the pipe, though the command reads nothing" do
+      {:ok, p} = Command.start_link(["sleep", "60"])
+      assert Command.write(p, "nobody reads this") == :ok
+    end
+
+    test "waits while the command does not read, and goes on where it was when it does" do
+      {:ok, p} = Command.start_link(["md5sum"])
+      :ok = Command.kill(p, :sigstop)
+      data = :rand.bytes(@too_much)
+
+      writer =
+        waiting_task(p, :stdin, fn ->
+          :ok = Command.write(p, data)
+          :ok = Command.write(p, "more")
+          Command.close_stdin(p)
+        end)
+
+      assert Task.yield(writer, 0) == nil
+      :ok = Command.kill(p, :sigcont)
+      assert Task.await(writer) == :ok
+      assert {:ok, <<sum::binary-size(32), _::binary>>} = Command.read(p)
+      assert sum == Base.encode16(hash([data, "more"]), case: :lower)
+      Command.await_exit(p)
+    end
+
+    test "is :epipe when the command has closed its input" do
+      {:ok, p} = Command.start_link(sh("exec 0<&-; echo closed; sleep 60"))
+      assert read_lines(p, 1) == ["closed"]
+      assert Command.write(p, "x") == {:error, :epipe}
+      assert Command.write(p, "x") == {:error, :epipe}
+      assert Command.write(p, String.duplicate("x", @too_much)) == {:error, :epipe}
+      assert Command.close_stdin(p) == :ok
+    end
+
+    test "is :epipe when the command has ended" do
+      {:ok, p} = Command.start_link(["true"])
+      eventually(fn -> Command.os_pid(p) == :undefined end)
+      assert Command.write(p, "x") == {:error, :epipe}
+      Command.await_exit(p)
+    end
+
+    test "is :epipe when the command ends while the writer waits" do
+      {:ok, p} = Command.start_link(["sleep", "60"])
+      data = String.duplicate("x", @too_much)
+      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
+      Command.kill(p, :sigkill)
+      assert Task.await(writer) == {:error, :epipe}
+    end
+
+    test "is :epipe when the command closes its input while the writer waits" do
+      script = "trap 'exec 0<&-' USR1; echo ready; while :; do sleep 0.01 </dev/null; done"
+      {:ok, p} = Command.start_link(sh(script))
+      assert read_lines(p, 1) == ["ready"]
+      data = String.duplicate("x", @too_much)
+      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
+      :ok = Command.kill(p, :sigusr1)
+      assert Task.await(writer) == {:error, :epipe}
+    end
+
+    test "that waits returns when the command ends, though a background process holds the pipe" do
+      {:ok, p} = Command.start_link(sh(@holder))
+      [holder] = read_numbers(p, 1)
+      data = String.duplicate("x", @too_much)
+      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
+      Command.kill(p, :sigkill)
+      assert Task.await(writer) == {:error, :epipe}
+      assert os_process_alive?(holder)
+      kill_os_process(holder)
+    end
+
+    test "does not wait at all when the command has ended and a background process holds the pipe" do
+      {:ok, p} = Command.start_link(sh(@holder))
+      [holder] = read_numbers(p, 1)
+      Command.kill(p, :sigkill)
+      eventually(fn -> Command.os_pid(p) == :undefined end)
+      assert Command.write(p, String.duplicate("x", @too_much)) == {:error, :epipe}
+      kill_os_process(holder)
+    end
+
+    test "that waits returns when the pipe is given to another process, which may go on" do
+      {:ok, p} = Command.start_link(sh("read line; cat"))
+      data = String.duplicate("x", @too_much)
+      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
+      :ok = Command.change_pipe_owner(p, :stdin, self())
+      assert Task.await(writer) == @not_ours
+      assert Command.close_stdin(p) == :ok
+    end
+
+    test "that waits returns when the pipe is taken and closed" do
+      {:ok, p} = Command.start_link(["sleep", "60"])
+      data = String.duplicate("x", @too_much)
+      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
+      :ok = Command.change_pipe_owner(p, :stdin, self())
+      :ok = Command.close_stdin(p)
+      assert Task.await(writer) == @not_ours
+    end
+
+    test "that waits returns when the pipe is given to a dead process" do
+      {:ok, p} = Command.start_link(["cat"])
+      data = String.duplicate("x", @too_much)
+      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
+      assert Command.change_pipe_owner(p, :stdin, dead_process()) == :ok
+      assert Task.await(writer) == @not_ours
+    end
+
+    test "that waits returns when the command's Erlang process is killed" do
+      Process.flag(:trap_exit, true)
+      {:ok, p} = Command.start_link(["sleep", "60"])
+      data = String.duplicate("x", @too_much)
+      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
+      Process.exit(p.pid, :kill)
+      assert Task.await(writer) == {:error, :epipe}
+      pid = p.pid
+      assert_receive {:EXIT, ^pid, :killed}
+    end
+
+    test "is refused to a process that does not own the pipe" do
+      {:ok, p} = Command.start_link(["cat"])
+      assert Task.await(Task.async(fn -> Command.write(p, "x") end)) == @not_ours
+      assert Task.await(Task.async(fn -> Command.write(p, "") end)) == @not_ours
+      assert Command.write(p, "mine") == :ok
+      assert Command.read(p) == {:ok, "mine"}
+      Command.await_exit(p)
+    end
+
+    test "is refused after the pipe is closed" do
+      {:ok, p} = Command.start_link(["cat"])
+      :ok = Command.close_stdin(p)
+      assert Command.write(p, "x") == @not_ours
+      Command.await_exit(p)
+    end
+
+    test "of what is no iodata raises ArgumentError and writes nothing" do
+      {:ok, p} = Command.start_link(["cat"])
+
+      for bad <- [:a, nil, 1, ["a", :b], [256], [-1], %{}, ["a" | 1], <<1::3>>] do
+        assert_raise ArgumentError, fn -> Command.write(p, bad) end
+      end
+
+      Command.close_stdin(p)
+      assert Command.read(p) == :eof
+      Command.await_exit(p)
+    end
+
+    test "leaves no message with the caller, however often it waits" do
+      {:ok, p} = Command.start_link(["wc", "-c"])
+      for _ <- 1..20, do: :ok = Command.write(p, :binary.copy("x", 1024 * 1024))
+      assert_no_message()
+      Command.close_stdin(p)
+      assert read_all(p) =~ "#{20 * 1024 * 1024}"
+      Command.await_exit(p)
+      assert_no_message()
+    end
+
+    test "does not need the command's Erlang process" do
+      {:ok, p} = Command.start_link(["cat"])
+      :ok = :sys.suspend(p.pid)
+      data = :rand.bytes(1024 * 1024)
+
+      writer =
+        Task.async(fn ->
+          Command.change_pipe_owner(p, :stdin, self())
+          Command.write(p, data)
+          Command.close_stdin(p)
+        end)
+
+      assert read_all(p) == data
+      assert Task.await(writer) == :ok
+      :ok = :sys.resume(p.pid)
+      assert Command.await_exit(p) == {:ok, 0}
+    end
+  end
+
+  defp hash(data), do: :erlang.md5(data)
+
+  defp random_iodata(depth) do
+    case :rand.uniform(4) do
+      1 when depth > 0 -> for _ <- 1..:rand.uniform(20), do: random_iodata(depth - 1)
+      1 -> []
+      2 -> (:rand.uniform(256) - 1) |> List.wrap()
+      3 -> :rand.bytes(:rand.uniform(200) - 1)
+      4 -> :rand.bytes(:rand.uniform(5_000))
+    end
+  end
+end

@@ -1,0 +1,183 @@
+defmodule Exile.Stream.BackPressureTest do
+  use Exile.Case
+
+  import Exile.StreamSteps
+
+  # What our pipes hold: 64 KiB at first, 256 KiB once they are busy.
+  @pipe 65_536
+  @grown_pipe 262_144
+  @chunk 65_536
+
+  describe "a slow reader" do
+    test "stops the command when the pipe is full, with one chunk more on its way" do
+      stream = Exile.stream!(sh("echo $$; exec yes"), ignore_epipe: true)
+      assert {line, go} = step(stream)
+      os_pid = number(hd(String.split(line, "\n")))
+      received = byte_size(line)
+
+      assert settled(fn -> written(os_pid) end) - received <= @pipe
+      assert {chunk, go} = step(go)
+      received = received + byte_size(chunk)
+      assert settled(fn -> written(os_pid) end) - received <= @pipe
+      halt(go)
+    end
+
+    test "is never further behind than a grown pipe, however long it reads" do
+      assert {line, go} = step(Exile.stream!(sh("echo $$; exec yes"), ignore_epipe: true))
+      os_pid = number(hd(String.split(line, "\n")))
+
+      {go, received} =
+        for _ <- 1..100, reduce: {go, byte_size(line)} do
+          {go, received} ->
+            assert {chunk, go} = step(go)
+            {go, received + byte_size(chunk)}
+        end
+
+      assert settled(fn -> written(os_pid) end) - received <= @grown_pipe
+      halt(go)
+    end
+
+    test "stops the evaluation of the input through the command" do
+      {input, count} = counted(Stream.repeatedly(fn -> :binary.copy("x", 1_000) end))
+      assert {first, go} = step(Exile.stream!(~w(cat), input: input, ignore_epipe: true))
+      # In cat, too, is a buffer; and one element is being written.
+      most = byte_size(first) + 2 * @grown_pipe + 262_144 + 1_000
+      assert settled(count) * 1_000 <= most
+
+      received =
+        for _ <- 1..50, reduce: {go, byte_size(first)} do
+          {go, received} ->
+            assert {chunk, go} = step(go)
+            {go, received + byte_size(chunk)}
+        end
+
+      {go, received} = received
+      pulled = settled(count) * 1_000
+      assert pulled - received <= most
+      halt(go)
+    end
+  end
+
+  describe "a slow command" do
+    @element :binary.copy("x", 1_000)
+
+    test "stops the evaluation of the input when the pipe is full" do
+      {input, count} = counted(Stream.cycle([@element]))
+      stream = Exile.stream!(sh("echo ready; exec sleep 60"), input: input, ignore_epipe: true)
+      assert {"ready\n", go} = step(stream)
+      # The element that does not fit has been asked for.
+      eventually(fn -> count.() >= 60 end)
+      assert settled(count) <= div(@pipe, 1_000) + 1
+      halt(go)
+    end
+
+    test "that reads a little lets the evaluation go on a little" do
+      {input, count} = counted(Stream.cycle([@element]))
+      # It reads 40,000 bytes each time it gets the signal.
+      script = "trap : USR1; echo $$; while :; do sleep 60 & wait; head -c 40000 >/dev/null; done"
+      stream = Exile.stream!(sh(script), input: input, ignore_epipe: true)
+      assert {line, go} = step(stream)
+      eventually(fn -> count.() >= 60 end)
+      assert settled(count) <= 66
+      assert {_, 0} = System.cmd("kill", ["-USR1", String.trim(line)])
+      eventually(fn -> count.() >= 100 end)
+      assert settled(count) <= 106
+      halt(go)
+    end
+
+    test "lets the input process wait without using the processor" do
+      {input, count} = counted(Stream.cycle([@element]))
+      test = self()
+
+      input = fn sink ->
+        send(test, {:input, self()})
+        Enum.into(input, sink)
+      end
+
+      stream = Exile.stream!(sh("echo ready; exec sleep 60"), input: input, ignore_epipe: true)
+      assert {"ready\n", go} = step(stream)
+      assert_receive {:input, pid}
+      eventually(fn -> count.() >= 60 and Process.info(pid, :status) == {:status, :waiting} end)
+      reductions = fn -> Process.info(pid, :reductions) end
+      before = reductions.()
+      assert settled(reductions) == before
+      halt(go)
+    end
+  end
+
+  describe "memory" do
+    @gibibyte 1_073_741_824
+    @most 24 * 1_048_576
+    # To ask how much is used takes longer than to read a chunk.
+    @seldom 64
+
+    test "stays flat while a GiB is read" do
+      peak = new_peak()
+
+      {_, count} =
+        for data <- Exile.stream!(~w(head -c #{@gibibyte} /dev/zero)), reduce: {0, 0} do
+          {elements, count} ->
+            if rem(elements, @seldom) == 0, do: note(peak)
+            {elements + 1, count + byte_size(data)}
+        end
+
+      assert count == @gibibyte
+      assert growth(peak) < @most
+    end
+
+    test "stays flat while much is written" do
+      peak = new_peak()
+      size = div(@gibibyte, 4)
+
+      input =
+        Stream.map(1..div(size, @chunk), fn n ->
+          if rem(n, @seldom) == 0, do: note(peak)
+          :binary.copy(<<n>>, @chunk)
+        end)
+
+      assert [count] = Enum.to_list(Exile.stream!(~w(wc -c), input: input))
+      assert number(count) == size
+      assert growth(peak) < @most
+    end
+
+    test "stays flat while a command floods a slow reader" do
+      peak = new_peak()
+      stream = Exile.stream!(~w(yes), ignore_epipe: true)
+
+      for _ <- Stream.take(stream, 100) do
+        note(peak)
+        Process.sleep(1)
+      end
+
+      assert growth(peak) < @most
+    end
+  end
+
+  # What a program has written in all.
+  defp written(os_pid) do
+    [_, bytes] = Regex.run(~r/^wchar: (\d+)$/m, File.read!("/proc/#{os_pid}/io"))
+    String.to_integer(bytes)
+  end
+
+  defp counted(enumerable) do
+    count = :counters.new(1, [])
+
+    {Stream.map(enumerable, fn element ->
+       :counters.add(count, 1, 1)
+       element
+     end), fn -> :counters.get(count, 1) end}
+  end
+
+  defp memory, do: :erlang.memory(:binary) + :erlang.memory(:processes)
+
+  # The largest use of memory so far, and that at the beginning.
+  defp new_peak do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    peak = :atomics.new(2, [])
+    :atomics.put(peak, 1, memory())
+    peak
+  end
+
+  defp note(peak), do: :atomics.put(peak, 2, max(:atomics.get(peak, 2), memory()))
+  defp growth(peak), do: :atomics.get(peak, 2) - :atomics.get(peak, 1)
+end

@@ -1,0 +1,250 @@
+defmodule Exile.Stream.HaltTest do
+  use Exile.Case
+
+  import Exile.StreamSteps
+
+  alias Exile.Stream.AbnormalExit
+
+  # "About a second", for a machine that has other things to do as well.
+  @soon 3_000
+
+  describe "a reader who stops early" do
+    test "gets an :epipe from stream!/2, and nothing from stream/2" do
+      error = assert_raise AbnormalExit, fn -> Enum.take(Exile.stream!(~w(yes)), 1) end
+
+      assert error == %AbnormalExit{
+               exit_status: :epipe,
+               message: "program exited due to :epipe error"
+             }
+
+      assert [<<"y\n", _::binary>>] = Enum.take(Exile.stream(~w(yes)), 1)
+      assert_quiet()
+    end
+
+    test "gets nothing from either with :ignore_epipe" do
+      for stream <- both(~w(yes), ignore_epipe: true, max_chunk_size: 2) do
+        assert Enum.take(stream, 3) == ["y\n", "y\n", "y\n"]
+        assert Enum.at(stream, 2) == "y\n"
+        assert Enum.find(stream, &(&1 == "y\n")) == "y\n"
+        assert stream |> Stream.take_while(&(&1 == "n\n")) |> Enum.to_list() == []
+        assert Enum.zip([1, 2], stream) == [{1, "y\n"}, {2, "y\n"}]
+      end
+
+      assert_quiet()
+    end
+
+    test "before the first element has run nothing" do
+      assert Enum.take(Exile.stream!(["no-such-program"]), 0) == []
+    end
+
+    test "at any element but the last gets an :epipe from a command that goes on" do
+      for n <- 1..3 do
+        stream = Exile.stream!(sh("printf abc; exec sleep 60"), max_chunk_size: 1)
+        {ms, _} = timed(fn -> assert_raise AbnormalExit, fn -> Enum.take(stream, n) end end)
+        assert ms < @soon
+        assert_no_command()
+        assert_quiet()
+      end
+    end
+
+    test "at exactly the last element of a command that ends well gets no error" do
+      for stream <- both(sh("printf abc"), max_chunk_size: 1) do
+        assert Enum.take(stream, 3) == ["a", "b", "c"]
+        assert Enum.take(stream, 4) |> Enum.take(3) == ["a", "b", "c"]
+      end
+
+      assert_quiet()
+    end
+
+    test "anywhere gets no error from a command that had written all and ended well" do
+      for n <- 1..3 do
+        assert length(Enum.take(Exile.stream!(sh("printf abc"), max_chunk_size: 1), n)) == n
+      end
+    end
+
+    test "at the last element of stream/2, the exit, gets it" do
+      stream = Exile.stream(sh("printf abc; exit 3"), max_chunk_size: 1)
+      assert Enum.take(stream, 4) == ["a", "b", "c", {:exit, {:status, 3}}]
+      assert Enum.take(stream, 3) == ["a", "b", "c"]
+      assert_quiet()
+    end
+
+    test "gets the status of a command that fails when nobody reads on" do
+      # It goes on when its input is closed, which is when it is not read from any more.
+      input = fn _ -> Process.sleep(:infinity) end
+      script = sh("trap '' TERM; echo ready; cat; exit 3")
+
+      error =
+        assert_raise AbnormalExit, fn -> Enum.take(Exile.stream!(script, input: input), 1) end
+
+      assert error.exit_status == 3
+      assert Enum.take(Exile.stream(script, input: input), 1) == ["ready\n"]
+      ignoring = Exile.stream!(script, input: input, ignore_epipe: true)
+      assert Enum.take(ignoring, 1) == ["ready\n"]
+      assert_quiet()
+    end
+  end
+
+  describe "the command of a reader who stops early" do
+    test "sees its pipes closed at once, and has a chance to end by itself" do
+      input = fn _ -> Process.sleep(:infinity) end
+      # Were it ended by a signal, that would be raised.
+      stream = Exile.stream!(sh("echo ready; exec cat >/dev/null"), input: input)
+      assert Enum.take(stream, 1) == ["ready\n"]
+      assert_quiet()
+    end
+
+    test "is terminated with its process group when it does not" do
+      # Three generations, of which the last is deaf to SIGTERM.
+      script = """
+      sh -c 'trap "" TERM; sleep 60 & echo $! $$; wait' &
+      trap '' TERM PIPE
+      wait
+      """
+
+      assert {line, go} = step(Exile.stream!(sh(script), ignore_epipe: true))
+      os_pids = line |> String.split() |> Enum.map(&String.to_integer/1)
+      {ms, _} = timed(fn -> halt(go) end)
+      assert ms < @soon
+      for os_pid <- os_pids, do: assert_gone(os_pid)
+    end
+
+    test "may ignore SIGPIPE, SIGTERM and its closed input" do
+      for {signals, input} <- [{"PIPE", nil}, {"PIPE TERM HUP INT", Stream.cycle(["x"])}] do
+        script = "trap '' #{signals}; echo $$; while :; do sleep 0.1; echo more; done"
+
+        stream = Exile.stream!(sh(script), input: input, stderr: :disable)
+        assert {line, go} = step(stream)
+        {ms, error} = timed(fn -> assert_raise AbnormalExit, fn -> halt(go) end end)
+        assert error.exit_status == :epipe
+        assert ms < @soon
+        assert_gone(number(line))
+        assert_quiet()
+      end
+    end
+
+    test "may be stopped" do
+      assert {line, go} = step(Exile.stream!(sh("echo $$; kill -STOP $$"), ignore_epipe: true))
+      eventually(fn -> File.read!("/proc/#{number(line)}/stat") =~ ") T " end)
+      {ms, _} = timed(fn -> halt(go) end)
+      assert ms < @soon
+      assert_gone(number(line))
+    end
+
+    test "gets the signals of :teardown" do
+      script = "trap 'exit 7' INT; trap '' TERM; echo ready; while :; do sleep 0.01; done"
+      stream = Exile.stream!(sh(script), teardown: [sigint: 400])
+      error = assert_raise AbnormalExit, fn -> Enum.take(stream, 1) end
+      assert error.exit_status == 7
+    end
+
+    test "gets a :teardown that takes longer than there is time in less" do
+      script = "trap '' INT TERM; echo ready; while :; do sleep 0.01; done"
+      stream = Exile.stream!(sh(script), teardown: [sigint: 20_000, sigterm: 20_000])
+      {ms, _} = timed(fn -> assert_raise AbnormalExit, fn -> Enum.take(stream, 1) end end)
+      assert ms < @soon
+    end
+
+    test "that exits by itself leaves its background children alone" do
+      script = "sleep 60 >/dev/null 2>&1 & echo $!"
+      assert {line, go} = step(Exile.stream!(sh(script)))
+      halt(go)
+      assert os_process_alive?(number(line))
+      System.cmd("kill", [String.trim(line)])
+    end
+  end
+
+  describe "the input of a reader who stops early" do
+    test "ends, whatever it is doing" do
+      test = self()
+
+      inputs = [
+        &Enum.into(Stream.cycle(["x"]), &1),
+        &Enum.into([:binary.copy("x", 10_000_000)], &1),
+        fn sink -> Enum.into(["x"], sink) && receive(do: (:never -> :ok)) end,
+        fn sink ->
+          Process.flag(:trap_exit, true)
+          Enum.into(["x"], sink) && receive(do: (:never -> :ok))
+        end,
+        fn sink -> Enum.into(["x"], sink) && spin() end
+      ]
+
+      for input <- inputs, stream <- [&Exile.stream!/2, &Exile.stream/2] do
+        input = fn sink ->
+          send(test, {:input, self()})
+          input.(sink)
+        end
+
+        stream = stream.(~w(cat), input: input, ignore_epipe: true)
+        {ms, [_]} = timed(fn -> Enum.take(stream, 1) end)
+        assert ms < @soon
+        assert_receive {:input, pid}
+        assert_ended(pid)
+        assert_no_command()
+        assert_quiet()
+      end
+    end
+
+    test "may end at that very moment" do
+      Process.flag(:trap_exit, true)
+
+      for _ <- 1..300 do
+        turns = :rand.uniform(100_000)
+
+        input = fn sink ->
+          Enum.into(["x"], sink)
+          spin(turns)
+        end
+
+        assert Enum.take(Exile.stream(~w(cat), input: input), 1) == ["x"]
+      end
+
+      assert_quiet()
+    end
+
+    test "that is another Exile stream ends with its command" do
+      inner = Exile.stream!(sh("trap '' PIPE; echo $$; exec sleep 60"))
+      assert {line, go} = step(Exile.stream!(~w(cat), input: inner, ignore_epipe: true))
+      halt(go)
+      assert_gone(number(line))
+      assert_no_command()
+    end
+
+    test "that fails then is the error that counts" do
+      # The input sees its command end, and takes offence.
+      test = self()
+
+      input = fn sink ->
+        Process.flag(:trap_exit, true)
+        Enum.into(["x"], sink)
+        send(test, {:input, self()})
+        receive do: (:go_on -> raise("offended"))
+      end
+
+      assert {"x", go} = step(Exile.stream!(~w(cat), input: input, ignore_epipe: true))
+      assert_receive {:input, pid}
+      send(pid, :go_on)
+      assert_ended(pid)
+      assert_raise RuntimeError, "offended", fn -> halt(go) end
+      assert_quiet()
+    end
+  end
+
+  describe "Enum.zip" do
+    test "with a shorter enumerable ends the command" do
+      assert_raise AbnormalExit, ~r/:epipe/, fn -> Enum.zip(Exile.stream!(~w(yes)), [1, 2]) end
+      assert [{_, 1}, {_, 2}] = Enum.zip(Exile.stream(~w(yes)), [1, 2])
+      assert_no_command()
+      assert_quiet()
+    end
+  end
+
+  defp both(command, options) do
+    [Exile.stream!(command, options), Exile.stream(command, options)]
+  end
+
+  defp spin, do: spin()
+
+  defp spin(0), do: :ok
+  defp spin(turns), do: spin(turns - 1)
+end
