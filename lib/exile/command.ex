@@ -45,7 +45,7 @@ defmodule Exile.Command do
   defp argv!([program | _] = argv) when is_binary(program) do
     if program == "", do: raise(ArgumentError, "the program of a command must not be empty")
 
-    if is_list(argv) and List.improper?(argv) do
+    if List.improper?(argv) do
       raise ArgumentError, "expected a command to be a proper list, got: #{inspect(argv)}"
     end
 
@@ -121,7 +121,7 @@ defmodule Exile.Command do
               "got: #{inspect(name)}"
     end
 
-    no_nul!("a name in :env", name)
+    _ = no_nul!("a name in :env", name)
     {name, value && no_nul!("a value in :env", value)}
   end
 

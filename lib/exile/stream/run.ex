@@ -64,7 +64,7 @@ defmodule Exile.Stream.Run do
   def resume(%__MODULE__{command: %{owner: owner}} = run) when owner == self(), do: run
 
   def resume(%__MODULE__{command: command} = run) do
-    for pipe <- pipes(run), do: Native.pipe_set_owner(pipe, self())
+    Enum.each(pipes(run), &Native.pipe_set_owner(&1, self()))
     %{run | command: Server.adopt(command)}
   end
 
@@ -141,7 +141,7 @@ defmodule Exile.Stream.Run do
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
     {status, outcome} = stop!(run)
-    raise_failed(outcome)
+    _ = raise_failed(outcome)
 
     failure =
       case status do
@@ -160,14 +160,14 @@ defmodule Exile.Stream.Run do
   @doc "The reader has failed, and that is all that counts."
   @spec abandon(t) :: :ok
   def abandon(run) do
-    stop!(run)
+    _ = stop!(run)
     :ok
   end
 
   # The pipe was taken away: by the server, because the input failed, or by a user's mistake.
   defp interrupted!(run, reason) do
     {_status, outcome} = stop!(run)
-    raise_failed(outcome)
+    _ = raise_failed(outcome)
     raise error(run, :read, reason)
   end
 
@@ -177,7 +177,7 @@ defmodule Exile.Stream.Run do
     {terminate!(run, @halt_grace), outcome}
   end
 
-  defp close_pipes(run), do: for(pipe <- pipes(run), do: Native.pipe_close(pipe))
+  defp close_pipes(run), do: Enum.each(pipes(run), &Native.pipe_close/1)
 
   defp pipes(%__MODULE__{command: %{stdout: stdout, stderr: nil}}), do: [stdout]
   defp pipes(%__MODULE__{command: %{stdout: stdout, stderr: stderr}}), do: [stdout, stderr]
