@@ -33,7 +33,8 @@ defmodule Exile.VM do
     end
     for p <- commands, do: {:ok, "ready\\n"} = Exile.Process.read(p)
     IO.puts("ready")
-    IO.gets("")
+    # End-of-file: whoever started this VM is gone.
+    if IO.gets("") == :eof, do: System.halt(1)
     #{finale}
     Process.sleep(:infinity)
     """

@@ -81,7 +81,8 @@ defmodule Exile.Stream.BackPressureTest do
       assert settled(count) <= 66
       assert {_, 0} = System.cmd("kill", ["-USR1", String.trim(line)])
       eventually(fn -> count.() >= 100 end)
-      assert settled(count) <= 106
+      # By now the pipe may count as a busy one.
+      assert settled(count) <= div(@grown_pipe, 1_000) + 42
       halt(go)
     end
 

@@ -132,8 +132,8 @@ defmodule Exile.Stream.HaltTest do
     end
 
     test "gets the signals of :teardown" do
-      script = "trap 'exit 7' INT; trap '' TERM; echo ready; while :; do sleep 0.01; done"
-      stream = Exile.stream!(sh(script), teardown: [sigint: 400])
+      script = "trap 'exit 7' INT; trap '' TERM; echo ready; sleep 60; exit 8"
+      stream = Exile.stream!(sh(script), teardown: [sigint: 500])
       error = assert_raise AbnormalExit, fn -> Enum.take(stream, 1) end
       assert error.exit_status == 7
     end
