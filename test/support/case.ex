@@ -15,7 +15,7 @@ defmodule Exile.Case do
   end
 
   setup do
-    before = Exile.LeftBehind.count()
+    before = Exile.LeftBehind.count_at_rest()
     on_exit(fn -> Exile.LeftBehind.assert_nothing(before) end)
   end
 

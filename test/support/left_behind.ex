@@ -8,6 +8,21 @@ defmodule Exile.LeftBehind do
   @patience 10_000
   @pause 5
 
+  @doc "What is there when nothing runs, which takes a moment after a test has failed."
+  def count_at_rest do
+    wait_for_rest(System.monotonic_time(:millisecond) + @patience)
+    count()
+  end
+
+  defp wait_for_rest(deadline) do
+    at_rest? = Enum.all?(Exile.Native.counts(), &(elem(&1, 1) == 0)) and os_children() == []
+
+    unless at_rest? or System.monotonic_time(:millisecond) > deadline do
+      Process.sleep(@pause)
+      wait_for_rest(deadline)
+    end
+  end
+
   @doc "What is there now."
   def count do
     Exile.Native.counts()

@@ -137,7 +137,10 @@ impl Resource for Command {
     }
 
     fn down(handle: &Handle<Self>, caller: Caller, _server: LocalPid) {
-        handle.abandon();
+        // Others may have learned the status first; those who wait are told here at the latest.
+        if handle.life.status(caller).is_none() {
+            handle.abandon();
+        }
         handle.let_go(caller);
         drop(handle.server_monitor().take());
     }
@@ -305,7 +308,7 @@ fn command_cancel(command: Handle<Command>, reference: Term<'_>) -> Atom {
 /// The process id, or `:undefined` when the command has ended.
 #[rustler::nif]
 fn command_pid<'a>(env: Env<'a>, command: Handle<Command>) -> Term<'a> {
-    match command.life.child.try_status() {
+    match command.status(env) {
         None => command.life.child.pid().encode(env),
         Some(_) => atoms::undefined().encode(env),
     }

@@ -222,6 +222,8 @@ defmodule Exile.Process.StartLinkTest do
 
         assert Command.start_link(["pwd"], cd: path) ==
                  {:error, %Error{reason: :eacces, operation: :cd, subject: path}}
+
+        File.chmod!(path, 0o700)
       end
     end
 
