@@ -167,12 +167,7 @@ defmodule Exile.Process.Server do
   end
 
   def handle_info({:EXIT, input, reason}, %{input: input} = state) do
-    outcome =
-      case reason do
-        {:shutdown, {:input, outcome}} -> outcome
-        reason -> {:failed, :exit, reason, []}
-      end
-
+    outcome = outcome(reason)
     _ = if match?({:failed, _, _, _}, outcome), do: input_failed(state.process)
     stop_if_done(answer(%{state | input: nil, outcome: outcome}))
   end
@@ -183,9 +178,11 @@ defmodule Exile.Process.Server do
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, reason, state}
 
   def handle_info({:stop_input, asked}, %{asked: asked, input: input} = state) do
-    Process.unlink(input)
+    reason = unlink(input)
     Process.exit(input, :kill)
-    stop_if_done(answer(%{state | input: nil, outcome: :unfinished}))
+    # It may have come to its end a moment ago.
+    outcome = if reason, do: outcome(reason), else: :unfinished
+    stop_if_done(answer(%{state | input: nil, outcome: outcome}))
   end
 
   def handle_info(_other, state), do: {:noreply, state}
@@ -193,7 +190,7 @@ defmodule Exile.Process.Server do
   @impl true
   def handle_call(:adopt, {pid, _}, state) do
     Process.demonitor(state.owner_monitor, [:flush])
-    Process.unlink(state.owner)
+    _ = unlink(state.owner)
     Process.link(pid)
     {:reply, :ok, %{state | owner: pid, owner_monitor: Process.monitor(pid)}}
   end
@@ -209,6 +206,20 @@ defmodule Exile.Process.Server do
     # Killed, since what the user evaluates there may trap exits.
     if input, do: Process.exit(input, :kill)
   end
+
+  # With the exit signal that may have come before.
+  defp unlink(pid) do
+    Process.unlink(pid)
+
+    receive do
+      {:EXIT, ^pid, reason} -> reason
+    after
+      0 -> nil
+    end
+  end
+
+  defp outcome({:shutdown, {:input, outcome}}), do: outcome
+  defp outcome(reason), do: {:failed, :exit, reason, []}
 
   # The command has not got what it should have: it is ended, and the reader, who may wait for
   # its output, looks up because the pipes are no longer his.
