@@ -79,7 +79,7 @@ defmodule Bench.Many do
 
   defp stop(processes) do
     for process <- processes, do: :ok = Exile.Process.kill(process, :sigkill)
-    for process <- processes, do: {:ok, 137} = Exile.Process.await_exit(process)
+    for process <- processes, do: {:ok, 137} = Exile.Process.await_exit(process, :infinity)
   end
 
   defp streams(count, bytes) do

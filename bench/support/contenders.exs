@@ -9,7 +9,7 @@ defmodule Bench.ViaExile do
   def read_all(command, read \\ &Exile.Process.read(&1, @chunk)) do
     {:ok, process} = Exile.Process.start_link(command)
     counts = read_on(process, read, 0, 0)
-    {:ok, 0} = Exile.Process.await_exit(process)
+    {:ok, 0} = Exile.Process.await_exit(process, :infinity)
     counts
   end
 
@@ -22,7 +22,7 @@ defmodule Bench.ViaExile do
 
   def run(command) do
     {:ok, process} = Exile.Process.start_link(command)
-    {:ok, 0} = Exile.Process.await_exit(process)
+    {:ok, 0} = Exile.Process.await_exit(process, :infinity)
   end
 
   @doc "How long each of `count` messages is on its way to `cat` and back."
@@ -32,7 +32,7 @@ defmodule Bench.ViaExile do
     _ = Bench.Measure.latencies(div(count, 16), once)
     latencies = Bench.Measure.latencies(count, once)
     :ok = Exile.Process.close_stdin(process)
-    {:ok, 0} = Exile.Process.await_exit(process)
+    {:ok, 0} = Exile.Process.await_exit(process, :infinity)
     latencies
   end
 

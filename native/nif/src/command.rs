@@ -276,7 +276,7 @@ fn is_signal(name: Binary<'_>) -> bool {
 
 /// `:running`, `{:exited, code}`, `{:signaled, signal, core_dumped}` or `:unknown`.
 #[rustler::nif]
-fn command_status<'a>(env: Env<'a>, command: Handle<Command>) -> Term<'a> {
+fn command_status(env: Env<'_>, command: Handle<Command>) -> Term<'_> {
     let status = command.status(env);
     encode::status(env, status)
 }
@@ -307,7 +307,7 @@ fn command_cancel(command: Handle<Command>, reference: Term<'_>) -> Atom {
 
 /// The process id, or `:undefined` when the command has ended.
 #[rustler::nif]
-fn command_pid<'a>(env: Env<'a>, command: Handle<Command>) -> Term<'a> {
+fn command_pid(env: Env<'_>, command: Handle<Command>) -> Term<'_> {
     match command.status(env) {
         None => command.life.child.pid().encode(env),
         Some(_) => atoms::undefined().encode(env),

@@ -7,7 +7,7 @@ use rustler::{Encoder, Env, Term};
 use crate::atoms;
 
 /// The POSIX name as an atom; `{:errno, number}` where there is none.
-pub(crate) fn errno<'a>(env: Env<'a>, errno: Errno) -> Term<'a> {
+pub(crate) fn errno(env: Env<'_>, errno: Errno) -> Term<'_> {
     match errno
         .name()
         .and_then(|name| Atom::from_str(env, &name).ok())
@@ -18,12 +18,12 @@ pub(crate) fn errno<'a>(env: Env<'a>, errno: Errno) -> Term<'a> {
 }
 
 /// `{:error, reason}`.
-pub(crate) fn error<'a>(env: Env<'a>, reason: Errno) -> Term<'a> {
+pub(crate) fn error(env: Env<'_>, reason: Errno) -> Term<'_> {
     (atoms::error(), errno(env, reason)).encode(env)
 }
 
 /// `{:error, step, reason}`.
-pub(crate) fn spawn_error<'a>(env: Env<'a>, error: SpawnError) -> Term<'a> {
+pub(crate) fn spawn_error(env: Env<'_>, error: SpawnError) -> Term<'_> {
     let step = match error.step {
         Step::Input => atoms::input(),
         Step::Stdio => atoms::stdio(),
@@ -37,7 +37,7 @@ pub(crate) fn spawn_error<'a>(env: Env<'a>, error: SpawnError) -> Term<'a> {
 }
 
 /// `{:exited, code}`, `{:signaled, signal, core_dumped}`, `:unknown` or `:running`.
-pub(crate) fn status<'a>(env: Env<'a>, status: Option<Status>) -> Term<'a> {
+pub(crate) fn status(env: Env<'_>, status: Option<Status>) -> Term<'_> {
     match status {
         None => atoms::running().encode(env),
         Some(Status::Exited(code)) => (atoms::exited(), code).encode(env),

@@ -132,7 +132,7 @@ pub(crate) enum Unusable {
 }
 
 impl Unusable {
-    pub(crate) fn encode<'a>(self, env: Env<'a>) -> Term<'a> {
+    pub(crate) fn encode(self, env: Env<'_>) -> Term<'_> {
         match self {
             Unusable::NotYours => {
                 (atoms::error(), atoms::pipe_closed_or_invalid_caller()).encode(env)

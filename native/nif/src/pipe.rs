@@ -285,7 +285,7 @@ fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Pipe>, reference: Term<'a>) -> Ter
 
 /// `:ok` or `{:error, :pipe_closed_or_invalid_caller}`.
 #[rustler::nif]
-fn pipe_close<'a>(env: Env<'a>, pipe: Handle<Pipe>) -> Term<'a> {
+fn pipe_close(env: Env<'_>, pipe: Handle<Pipe>) -> Term<'_> {
     let caller = env.pid();
     if pipe.close_if(env.into(), |state| state.owner == caller) {
         atoms::ok().encode(env)
@@ -296,7 +296,7 @@ fn pipe_close<'a>(env: Env<'a>, pipe: Handle<Pipe>) -> Term<'a> {
 
 /// `:ok` or `{:error, :pipe_closed_or_invalid_caller}`. Any process may do this.
 #[rustler::nif]
-fn pipe_set_owner<'a>(env: Env<'a>, pipe: Handle<Pipe>, owner: LocalPid) -> Term<'a> {
+fn pipe_set_owner(env: Env<'_>, pipe: Handle<Pipe>, owner: LocalPid) -> Term<'_> {
     if pipe.set_owner(env.into(), owner) {
         atoms::ok().encode(env)
     } else {
