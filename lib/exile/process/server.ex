@@ -23,6 +23,9 @@ defmodule Exile.Process.Server do
   # When the pidfd says that the command has ended, the status may take a little longer.
   @status_delay 1
 
+  # A command that runs this long keeps no garbage of its spawn, the environment above all.
+  @idle 1_000
+
   @spec start_link(Command.t(), (Exile.Process.t() -> outcome) | nil) ::
           {:ok, Exile.Process.t()} | {:error, Error.t()}
   def start_link(%Command{} = command, input) do
@@ -74,7 +77,7 @@ defmodule Exile.Process.Server do
         # To gen_server the parent is whoever started it, and that one's death an error to be
         # reported. Here the owner may change, and its death is told by the monitor.
         Process.put(:"$ancestors", [self() | Process.get(:"$ancestors", [])])
-        :gen_server.enter_loop(__MODULE__, [], state)
+        :gen_server.enter_loop(__MODULE__, [], state, @idle)
 
       {:error, error} ->
         # The owner gets a return value, not an exit signal.
@@ -185,6 +188,7 @@ defmodule Exile.Process.Server do
     stop_if_done(answer(%{state | input: nil, outcome: outcome}))
   end
 
+  def handle_info(:timeout, state), do: {:noreply, state, :hibernate}
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true

@@ -6,9 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use exile_os::Errno;
-use exile_os::pipe::{
-    DEFAULT_CAPACITY, GROWN_CAPACITY, MAX_SLICES, ReadEnd, WriteEnd, set_capacity,
-};
+use exile_os::pipe::{GROWN_CAPACITY, MAX_SLICES, ReadEnd, WriteEnd, set_capacity};
 use rustler::{Binary, Encoder, Env, NewBinary, NifResult, OwnedBinary, Term};
 
 use crate::resource::Direction;
@@ -16,6 +14,9 @@ use crate::{atoms, encode};
 
 /// The most bytes of one read. Larger binaries get memory blocks of their own, which is slower.
 const READ_SIZE: usize = 64 * 1024;
+
+/// A full read of this size, in bytes, says that the pipe is busy; smaller ones say little.
+const BUSY_READ: usize = READ_SIZE / 2;
 
 /// A pipe that was full, or emptied in full, this often is a busy one and grows.
 const BUSY: u32 = 8;
@@ -104,14 +105,6 @@ impl End {
             GROWN.fetch_sub(1, Ordering::AcqRel);
         }
     }
-
-    fn read_size(&self) -> usize {
-        if self.grown {
-            READ_SIZE
-        } else {
-            READ_SIZE.min(DEFAULT_CAPACITY)
-        }
-    }
 }
 
 impl Drop for End {
@@ -167,7 +160,7 @@ impl End {
         let Fd::Read(end) = &self.fd else {
             return Err(Unusable::NotYours);
         };
-        let size = max.min(self.read_size());
+        let size = max.min(READ_SIZE);
         let chunk = if self.last_full {
             read_in_place(env, end, size)?
         } else {
@@ -175,7 +168,7 @@ impl End {
         };
         if let Chunk::Data(data) = &chunk {
             self.last_full = data.len() == size;
-            if self.last_full && size == self.read_size() {
+            if self.last_full && size >= BUSY_READ {
                 self.note_busy();
             }
         }
