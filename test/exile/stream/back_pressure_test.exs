@@ -15,8 +15,11 @@ defmodule Exile.Stream.BackPressureTest do
       os_pid = number(hd(String.split(line, "\n")))
       received = byte_size(line)
 
+      eventually(fn -> written(os_pid) - received >= div(@pipe, 2) end)
       assert settled(fn -> written(os_pid) end) - received <= @pipe
       assert {chunk, go} = step(go)
+      # All that was there comes at once.
+      assert byte_size(chunk) in div(@pipe, 2)..@chunk
       received = received + byte_size(chunk)
       assert settled(fn -> written(os_pid) end) - received <= @pipe
       halt(go)
