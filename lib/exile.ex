@@ -11,6 +11,9 @@ defmodule Exile do
   @typedoc "A program and its arguments."
   @type command :: [binary, ...]
 
+  @typedoc "Commands of which each reads what the one before it writes."
+  @type pipeline :: [command, ...]
+
   @typedoc "Where a command's standard input comes from."
   @type input ::
           Enumerable.t()
@@ -20,6 +23,7 @@ defmodule Exile do
 
   @type stream_option ::
           {:input, input}
+          | {:stdout, {:file, path :: binary} | {:file, path :: binary, :append}}
           | {:use_stderr, boolean}
           | {:max_chunk_size, pos_integer}
           | {:chunk_size, pos_integer}
@@ -34,17 +38,32 @@ defmodule Exile do
   Returns an `Exile.Stream`, an `Enumerable`. Each enumeration runs the command anew. The elements
   are binaries, never empty, as large as the output at that moment and `:max_chunk_size` allow.
 
+  A list of commands is a pipeline: all run at once, each reads what the one before it writes, and
+  the elements are what the last one writes. Pipes of the kernel join them, so that the bytes in
+  between do not pass through the VM. The options hold for each of the commands.
+
   ## Options
 
     * `:input` - what the command reads. Default: nothing, it sees end-of-file at once.
-      * an enumerable whose elements are iodata; an `Exile.Stream` is one
+      * an enumerable whose elements are iodata
+      * another `Exile.Stream`: its commands become the beginning of this one's pipeline. They keep
+        their `:cd`, `:env`, `:clear_env`, `:stderr` and `:teardown`, and their `:input`; the
+        other options are this stream's. (One with `stderr: :consume` or `:stdout` is enumerated.)
       * a binary
       * a function that gets an `Exile.Stream.Sink`, a collectable, and pushes into it; what it
         returns is ignored
       * `{:file, path}` - a file, relative to the VM's directory, that the command itself reads
+      * a `File.Stream` of bytes (`File.stream!(path, [], 65_536)`): its file, which the command
+        itself reads. One of lines, or with an encoding, is enumerated
+    * `:stdout` - `{:file, path}`: the command writes to this file itself, relative to the VM's
+      directory, made if it is missing and emptied if it is not. `{:file, path, :append}`: at its
+      end. The stream then has no elements, except those of standard error and those that
+      `stream/2` adds. Default: the elements of the stream.
     * `:stderr` - as for `Exile.Process.start_link/2`. With `:consume` the elements are
       `{:stdout, binary}` and `{:stderr, binary}`, in the order in which they were met; within
-      each the order is the command's. Default: `:console`.
+      each the order is the command's. In a pipeline it is the standard error of all commands;
+      with `:redirect_to_stdout` each command's goes where its standard output goes, to the next
+      command. Default: `:console`.
     * `:max_chunk_size` (bytes) - the most that one element holds. Default: `65_536`.
     * `:exit_timeout` (milliseconds or `:infinity`) - how long to wait, once the output has ended,
       for the command to exit by itself before it is ended by signals and counts as failed.
@@ -67,7 +86,9 @@ defmodule Exile do
     * `Exile.Error` when the command cannot be started, with the reasons of
       `Exile.Process.start_link/2`
     * `Exile.Stream.AbnormalExit` when it ended with a status other than 0, or (`:epipe`) before
-      all its input was read
+      all its input was read. In a pipeline when any command did: the exception names the first
+      that failed. One that SIGPIPE ended because the next had enough has not failed.
+    * `File.Error` when the file of a `File.Stream` cannot be read
     * whatever the evaluation of `:input` raised, threw or exited with, unchanged and with its
       stack trace; the command is ended
 
@@ -91,13 +112,19 @@ defmodule Exile do
       iex> Exile.stream!(["pwd"], cd: "/") |> Enum.to_list()
       ["/\\n"]
 
+      iex> Exile.stream!([["sort", "-u"], ["head", "-n", "1"]], input: "fig\\napple\\n") |> Enum.to_list()
+      ["apple\\n"]
+
+      iex> Exile.stream!([["echo", "hi"], ["sh", "-c", "exit 3"]]) |> Enum.to_list()
+      ** (Exile.Stream.AbnormalExit) stage 2 of 2, ["sh", "-c", "exit 3"], exited with exit status: 3
+
   ## Caveats
 
   A command that exits without having read its input, `true` for one, may do so before or after
   a short input fits into the pipe: whether that is an `:epipe` is a matter of time. Use
   `:ignore_epipe` where it does not matter to you.
   """
-  @spec stream!(command, [stream_option]) :: Exile.Stream.t()
+  @spec stream!(command | pipeline, [stream_option]) :: Exile.Stream.t()
   def stream!(command, options \\ []), do: Exile.Stream.new!(command, options, :raise)
 
   @doc """
@@ -105,7 +132,8 @@ defmodule Exile do
 
   That is `{:exit, {:status, 0..255}}`, or `{:exit, :epipe}` when the command ended with status 0
   before it had read all its input (without `:ignore_epipe`). A reader who stops early does not
-  see it. All else that `stream!/2` raises this stream raises, too.
+  see it. In a pipeline it is the status of the first command that failed. All else that `stream!/2`
+  raises this stream raises, too.
 
   ## Examples
 
@@ -115,6 +143,6 @@ defmodule Exile do
       iex> Exile.stream(["sh", "-c", "kill -TERM $$"]) |> Enum.to_list()
       [{:exit, {:status, 143}}]
   """
-  @spec stream(command, [stream_option]) :: Exile.Stream.t()
+  @spec stream(command | pipeline, [stream_option]) :: Exile.Stream.t()
   def stream(command, options \\ []), do: Exile.Stream.new!(command, options, :tell)
 end

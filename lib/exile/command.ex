@@ -11,7 +11,6 @@ defmodule Exile.Command do
           cd: binary | nil,
           env: [{binary, binary | nil}],
           clear_env: boolean,
-          stdin: :pipe | :null | {:file, binary},
           stderr: :console | :redirect_to_stdout | :disable | :consume,
           teardown: Teardown.t()
         }
@@ -21,7 +20,6 @@ defmodule Exile.Command do
             cd: nil,
             env: [],
             clear_env: false,
-            stdin: :pipe,
             stderr: :console,
             teardown: :default
 

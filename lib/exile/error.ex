@@ -15,6 +15,7 @@ defmodule Exile.Error do
       * `:cd` - changing to the directory of the `:cd` option
       * `:stdio` - making the pipes, or opening the null device
       * `:input` - opening the file of the `:input` option
+      * `:output` - opening the file of the `:stdout` option
       * `:clone` - making the process
       * `:prepare` - setting the new process up
       * `:watch` - having the VM watch for the end of the command
@@ -39,6 +40,7 @@ defmodule Exile.Error do
   defp doing(:cd), do: "change to the directory"
   defp doing(:stdio), do: "make the pipes for"
   defp doing(:input), do: "open the input"
+  defp doing(:output), do: "open the output"
   defp doing(:clone), do: "make a process for"
   defp doing(:prepare), do: "set up a process for"
   defp doing(:watch), do: "watch the process of"

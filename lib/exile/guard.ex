@@ -33,8 +33,11 @@ defmodule Exile.Guard do
     ref = make_ref()
 
     case Native.guard_start(path, ref) do
-      {:ok, command} -> {:ok, %{command: command, ref: ref, started: now()}}
-      {:error, step, reason} -> {:error, %Error{reason: reason, operation: step, subject: path}}
+      {:ok, command} ->
+        {:ok, %{command: command, ref: ref, started: now()}}
+
+      {:error, 0, step, reason} ->
+        {:error, %Error{reason: reason, operation: step, subject: path}}
     end
   end
 

@@ -20,16 +20,22 @@ defmodule Exile.Native do
     :erlang.load_nif(path, info)
   end
 
+  @type stage ::
+          {[binary], binary | nil, {[{binary, binary | nil}], clear :: boolean}, atom,
+           {abandoned :: steps, at_stop :: steps}}
+
   @spec spawn(
-          {[binary], binary | nil},
-          {[charlist], :latin1 | :utf8, [{binary, binary | nil}], boolean},
-          {atom | {:file, binary}, atom, atom},
+          [stage],
+          {[charlist], :latin1 | :utf8},
+          {stdin :: atom | {:file, binary}, stdout :: atom | {:file, binary, append :: boolean}},
           pid,
           reference,
-          {abandoned :: steps, at_stop :: steps}
+          {reference, again :: boolean}
         ) ::
-          {:ok, command, pipe | nil, pipe | nil, pipe | nil} | {:error, step :: atom, posix}
-  def spawn(_what, _environment, _stdio, _owner, _reference, _teardowns), do: stub()
+          {:ok, [command], pipe | nil, pipe | nil, pipe | nil}
+          | :wait
+          | {:error, index :: non_neg_integer, step :: atom, posix}
+  def spawn(_stages, _environment, _stdio, _owner, _reference, _turn), do: stub()
 
   @spec command_status(command) :: status | :running
   def command_status(_command), do: stub()
@@ -52,7 +58,7 @@ defmodule Exile.Native do
   @spec terminate_all(reference) :: non_neg_integer
   def terminate_all(_reference), do: stub()
 
-  @spec guard_start(binary, reference) :: {:ok, command} | {:error, step :: atom, posix}
+  @spec guard_start(binary, reference) :: {:ok, command} | {:error, 0, step :: atom, posix}
   def guard_start(_path, _reference), do: stub()
 
   @spec guard_stop() :: :ok

@@ -144,7 +144,21 @@ defmodule Exile.Process do
   """
   @spec start_link([binary, ...], [option]) :: {:ok, t} | {:error, Error.t()}
   def start_link(command, options \\ []) do
-    command |> Command.new!(options) |> Server.start_link(nil)
+    command = Command.new!(command, options)
+
+    with {:ok, %{handles: [handle]} = running} <-
+           Server.start_link([command], {:pipe, :pipe}, nil) do
+      {:ok,
+       %__MODULE__{
+         pid: running.server,
+         owner: self(),
+         command: handle,
+         stdin: running.stdin,
+         stdout: running.stdout,
+         stderr: running.stderr,
+         teardown: command.teardown
+       }}
+    end
   end
 
   @doc """
@@ -389,10 +403,10 @@ defmodule Exile.Process do
     pipes = [process.stdin, process.stdout, process.stderr]
     pipes |> Enum.filter(& &1) |> Enum.each(&Native.pipe_close/1)
 
-    with :timeout <- wait(process, if(timeout == :infinity, do: :infinity, else: 0)),
+    with :timeout <- wait(process.command, if(timeout == :infinity, do: :infinity, else: 0)),
          {grace, steps} = Teardown.before(process.teardown, timeout),
          :ok <- Native.command_terminate(process.command, grace, steps),
-         :timeout <- wait(process, min(timeout + @kill_patience, @max_timeout)) do
+         :timeout <- wait(process.command, min(timeout + @kill_patience, @max_timeout)) do
       exit({:timeout, {__MODULE__, :await_exit, [process, timeout]}})
     else
       {:error, reason} -> {:error, %Error{reason: reason, operation: :status}}
@@ -406,8 +420,8 @@ defmodule Exile.Process do
   end
 
   @doc false
-  @spec wait(t, timeout) :: Native.status() | :timeout
-  def wait(%__MODULE__{command: command}, timeout) do
+  @spec wait(Native.command(), timeout) :: Native.status() | :timeout
+  def wait(command, timeout) do
     ref = make_ref()
 
     case Native.command_wait(command, ref) do

@@ -1,34 +1,39 @@
 defmodule Exile.Stream do
   @moduledoc """
-  A command as a lazy enumerable, as `Exile.stream!/2` and `Exile.stream/2` make it.
+  One command, or several that read from each other, as a lazy enumerable; `Exile.stream!/2` and
+  `Exile.stream/2` make it.
 
-  Nothing runs until it is enumerated, and each enumeration runs the command anew. See `Exile`.
+  Nothing runs until it is enumerated, and each enumeration runs the commands anew. See `Exile`.
   """
 
   alias Exile.Command
   alias Exile.Stream.{Input, Run}
 
-  @enforce_keys [:command, :input, :on_failure]
-  defstruct command: nil,
+  @enforce_keys [:commands, :input, :on_failure]
+  defstruct commands: nil,
             input: nil,
+            stdout: :pipe,
             on_failure: :raise,
             max_chunk_size: 65_536,
             exit_timeout: :infinity,
             drain_timeout: :infinity,
-            ignore_epipe: false
+            ignore_epipe: false,
+            ignore_input_epipe: false
 
-  @typedoc "A command to be run when it is enumerated. The fields are private."
+  @typedoc "Commands to be run when it is enumerated. The fields are private."
   @type t :: %__MODULE__{
-          command: Command.t(),
+          commands: [Command.t(), ...],
           input: Input.t(),
+          stdout: :pipe | {:file, binary, append :: boolean},
           on_failure: :raise | :tell,
           max_chunk_size: pos_integer,
           exit_timeout: timeout,
           drain_timeout: timeout,
-          ignore_epipe: boolean
+          ignore_epipe: boolean,
+          ignore_input_epipe: boolean
         }
 
-  @own_options [:max_chunk_size, :exit_timeout, :drain_timeout, :ignore_epipe]
+  @own_options [:stdout, :max_chunk_size, :exit_timeout, :drain_timeout, :ignore_epipe]
 
   @doc false
   @spec new!(term, term, :raise | :tell) :: t
@@ -43,16 +48,47 @@ defmodule Exile.Stream do
       |> renamed!(:use_stderr, :stderr, &use_stderr!/1)
 
     {input, options} = Keyword.pop(options, :input)
-    input = Input.new!(input)
     {own, options} = Keyword.split(options, @own_options)
-    command = %{Command.new!(argv, options) | stdin: stdin(input)}
+
+    stream = %__MODULE__{
+      commands: commands!(argv, options),
+      input: Input.new!(input),
+      on_failure: on_failure
+    }
 
     own
     |> Enum.reverse()
-    |> Enum.reduce(
-      %__MODULE__{command: command, input: input, on_failure: on_failure},
-      fn {key, value}, stream -> put!(stream, key, value) end
-    )
+    |> Enum.reduce(stream, fn {key, value}, stream -> put!(stream, key, value) end)
+    |> join()
+  end
+
+  defp commands!([argv | _] = pipeline, options) when is_list(argv) do
+    if List.improper?(pipeline) do
+      raise ArgumentError, "expected a pipeline to be a proper list, got: #{inspect(pipeline)}"
+    end
+
+    Enum.map(pipeline, &Command.new!(&1, options))
+  end
+
+  defp commands!(argv, options), do: [Command.new!(argv, options)]
+
+  # A stream that is the input of another becomes the beginning of its pipeline.
+  defp join(%__MODULE__{input: {:stream, inner}} = stream) do
+    %{
+      stream
+      | commands: inner.commands ++ stream.commands,
+        input: inner.input,
+        ignore_input_epipe: stream.ignore_epipe or inner.ignore_input_epipe
+    }
+  end
+
+  defp join(stream), do: %{stream | ignore_input_epipe: stream.ignore_epipe}
+
+  @doc false
+  # Whether its output is nothing but what the last of its commands writes.
+  @spec joinable?(t) :: boolean
+  def joinable?(%__MODULE__{commands: commands, stdout: stdout}) do
+    stdout == :pipe and Enum.all?(commands, &(&1.stderr != :consume))
   end
 
   # An older name of an option, which is good alone.
@@ -80,10 +116,6 @@ defmodule Exile.Stream do
           "invalid value for option :use_stderr: expected a boolean, got: #{inspect(other)}"
   end
 
-  defp stdin(nil), do: :null
-  defp stdin({:file, path}), do: {:file, path}
-  defp stdin({:write, _}), do: :pipe
-
   # More than one read ever returns; the native side takes no larger number.
   @largest_chunk 0xFFFF_FFFF
 
@@ -97,6 +129,14 @@ defmodule Exile.Stream do
     Map.put(stream, key, timeout)
   end
 
+  defp put!(stream, :stdout, {:file, path}) when is_binary(path) do
+    %{stream | stdout: {:file, no_nul!(path), false}}
+  end
+
+  defp put!(stream, :stdout, {:file, path, :append}) when is_binary(path) do
+    %{stream | stdout: {:file, no_nul!(path), true}}
+  end
+
   defp put!(stream, :ignore_epipe, ignore) when is_boolean(ignore) do
     %{stream | ignore_epipe: ignore}
   end
@@ -107,9 +147,19 @@ defmodule Exile.Stream do
             "got: #{inspect(value)}"
   end
 
+  defp expected(:stdout), do: "{:file, path} or {:file, path, :append}"
   defp expected(:max_chunk_size), do: "a positive integer"
   defp expected(:ignore_epipe), do: "a boolean"
   defp expected(_timeout), do: "milliseconds or :infinity"
+
+  defp no_nul!(path) do
+    if String.contains?(path, <<0>>) do
+      raise ArgumentError,
+            "the file of :stdout must not contain a NUL byte, got: #{inspect(path)}"
+    end
+
+    path
+  end
 
   defimpl Enumerable do
     def count(_stream), do: {:error, __MODULE__}

@@ -1,10 +1,10 @@
 defmodule Exile.Process.Server do
   @moduledoc false
 
-  # The Erlang process of a command: it lives as long as the command does, is linked to the owner
-  # and watches it. No byte passes through it, and nobody has to ask it for anything: the native
-  # side wakes those who wait. Its own end, however it comes, is the end of the command: the
-  # native side monitors it and hands an abandoned command to the reaper.
+  # The Erlang process of a command, or of several that read from each other: it lives as long as
+  # they do, is linked to the owner and watches it. No byte passes through it, and nobody has to
+  # ask it for anything: the native side wakes those who wait. Its own end, however it comes, is
+  # the end of the commands: the native side monitors it and hands abandoned commands to the reaper.
   #
   # Where a stream has input to be evaluated, the process that does so is the server's, too: it
   # must end with the stream and outlive a change of its owner. The server stays until the stream
@@ -23,57 +23,71 @@ defmodule Exile.Process.Server do
   # When the pidfd says that the command has ended, the status may take a little longer.
   @status_delay 1
 
-  # A command that runs this long keeps no garbage of its spawn, the environment above all.
+  # Commands that run this long keep no garbage of their spawn, the environment above all.
   @idle 1_000
 
-  @spec start_link(Command.t(), (Exile.Process.t() -> outcome) | nil) ::
-          {:ok, Exile.Process.t()} | {:error, Error.t()}
-  def start_link(%Command{} = command, input) do
+  # Not its turn to spawn: after this long it asks again without having been told to, since what
+  # should have told it may be lost with a process that was killed.
+  @turn_patience 1_000
+
+  @typedoc "Running commands, first to last, and the caller's ends of their pipes."
+  @type commands :: %{
+          server: pid,
+          handles: [Native.command(), ...],
+          stdin: Native.pipe() | nil,
+          stdout: Native.pipe() | nil,
+          stderr: Native.pipe() | nil
+        }
+
+  @typedoc "Where the input of the first command comes from, and the output of the last goes."
+  @type stdio :: {:pipe | :null | {:file, binary}, :pipe | {:file, binary, append :: boolean}}
+
+  @spec start_link([Command.t(), ...], stdio, (Native.pipe() -> outcome) | nil) ::
+          {:ok, commands} | {:error, Error.t()}
+  def start_link(commands, stdio, input) do
     callers = [self() | Process.get(:"$callers", [])]
-    :proc_lib.start_link(__MODULE__, :init_it, [self(), callers, command, input])
+    :proc_lib.start_link(__MODULE__, :init_it, [self(), callers, commands, stdio, input])
   end
 
-  @doc "Makes the caller the owner of the command."
-  @spec adopt(Exile.Process.t()) :: Exile.Process.t()
-  def adopt(%Exile.Process{} = process) do
-    _ = call(process, :adopt)
-    %{process | owner: self()}
-  end
+  @doc "Makes the caller the owner of the commands."
+  @spec adopt(pid) :: :ok | :no_server
+  def adopt(server), do: call(server, :adopt)
 
   @doc """
   The outcome of the input; the server ends when it has the status, too. An input that is not
   done after `timeout` milliseconds is stopped.
   """
-  @spec input_outcome(Exile.Process.t(), timeout) :: outcome
-  def input_outcome(%Exile.Process{} = process, timeout) do
-    with :no_server <- call(process, {:input_outcome, timeout}), do: :unfinished
+  @spec input_outcome(pid, timeout) :: outcome
+  def input_outcome(server, timeout) do
+    with :no_server <- call(server, {:input_outcome, timeout}), do: :unfinished
   end
 
-  defp call(%Exile.Process{pid: pid}, request) do
-    GenServer.call(pid, request, :infinity)
+  defp call(server, request) do
+    GenServer.call(server, request, :infinity)
   catch
     :exit, _ -> :no_server
   end
 
   @doc false
-  def init_it(owner, callers, command, input) do
+  def init_it(owner, callers, commands, stdio, input) do
     Process.flag(:trap_exit, true)
     exit_ref = make_ref()
 
-    case spawn_command(command, owner, exit_ref) do
-      {:ok, process} ->
+    case spawn_commands(commands, stdio, owner, exit_ref) do
+      {:ok, running} ->
         state = %{
-          process: process,
+          running: running,
+          teardowns: Enum.map(commands, & &1.teardown),
           exit_ref: exit_ref,
-          exited: false,
+          unseen: length(commands),
           owner: owner,
           owner_monitor: Process.monitor(owner),
-          input: input && start_input(process, callers, input),
+          input: input && start_input(running.stdin, callers, input),
           outcome: nil,
           asked: nil
         }
 
-        :proc_lib.init_ack(owner, {:ok, process})
+        :proc_lib.init_ack(owner, {:ok, running})
         # To gen_server the parent is whoever started it, and that one's death an error to be
         # reported. Here the owner may change, and its death is told by the monitor.
         Process.put(:"$ancestors", [self() | Process.get(:"$ancestors", [])])
@@ -89,32 +103,36 @@ defmodule Exile.Process.Server do
   @impl true
   def init(_), do: {:stop, :use_start_link}
 
-  defp spawn_command(%Command{} = command, owner, exit_ref) do
-    result =
-      Native.spawn(
-        {command.argv, command.cd},
-        {:os.getenv(), :file.native_name_encoding(), command.env, command.clear_env},
-        {command.stdin, :pipe, stderr(command.stderr)},
-        owner,
-        exit_ref,
-        {Teardown.abandoned(command.teardown), Teardown.at_stop(command.teardown)}
-      )
+  defp spawn_commands(commands, stdio, owner, exit_ref) do
+    stages =
+      for %Command{teardown: teardown} = command <- commands do
+        {command.argv, command.cd, {command.env, command.clear_env}, stderr(command.stderr),
+         {Teardown.abandoned(teardown), Teardown.at_stop(teardown)}}
+      end
 
-    case result do
-      {:ok, handle, stdin, stdout, stderr} ->
-        {:ok,
-         %Exile.Process{
-           pid: self(),
-           owner: owner,
-           command: handle,
-           stdin: stdin,
-           stdout: stdout,
-           stderr: stderr,
-           teardown: command.teardown
-         }}
+    case spawn_in_turn([stages, environment(), stdio, owner, exit_ref], false) do
+      {:ok, handles, stdin, stdout, stderr} ->
+        {:ok, %{server: self(), handles: handles, stdin: stdin, stdout: stdout, stderr: stderr}}
 
-      {:error, step, reason} ->
-        {:error, error(step, reason, command)}
+      {:error, index, step, reason} ->
+        {:error, error(step, reason, Enum.at(commands, index), stdio)}
+    end
+  end
+
+  defp environment, do: {:os.getenv(), :file.native_name_encoding()}
+
+  # A few at once; the others wait here, in the order in which they came.
+  defp spawn_in_turn(arguments, again?) do
+    ref = make_ref()
+
+    with :wait <- apply(Native, :spawn, arguments ++ [{ref, again?}]) do
+      receive do
+        {:select, _, ^ref, _} -> :ok
+      after
+        @turn_patience -> :ok
+      end
+
+      spawn_in_turn(arguments, true)
     end
   end
 
@@ -123,44 +141,48 @@ defmodule Exile.Process.Server do
   defp stderr(:disable), do: :null
   defp stderr(:consume), do: :pipe
 
-  defp error(:directory, reason, command) do
+  defp error(:directory, reason, command, _stdio) do
     %Error{reason: reason, operation: :cd, subject: command.cd}
   end
 
-  defp error(:input, reason, %{stdin: {:file, path}}) do
+  defp error(:input, reason, _command, {{:file, path}, _}) do
     %Error{reason: reason, operation: :input, subject: path}
   end
 
-  defp error(step, reason, %{argv: [program | _]}) do
+  defp error(:output, reason, _command, {_, {:file, path, _}}) do
+    %Error{reason: reason, operation: :output, subject: path}
+  end
+
+  defp error(step, reason, %{argv: [program | _]}, _stdio) do
     %Error{reason: reason, operation: step, subject: program}
   end
 
-  defp start_input(process, callers, input) do
+  defp start_input(stdin, callers, input) do
     spawn_link(fn ->
       Process.put(:"$callers", callers)
-      _ = Native.pipe_set_owner(process.stdin, self())
+      _ = Native.pipe_set_owner(stdin, self())
 
       outcome =
         try do
-          input.(process)
+          input.(stdin)
         catch
           kind, reason -> {:failed, kind, reason, __STACKTRACE__}
         end
 
-      _ = Native.pipe_close(process.stdin)
+      _ = Native.pipe_close(stdin)
       exit({:shutdown, {:input, outcome}})
     end)
   end
 
   @impl true
-  def handle_info({:select, _, ref, _}, %{exit_ref: ref} = state) do
-    case Native.command_status(state.process.command) do
-      :running ->
-        Process.send_after(self(), {:select, nil, ref, nil}, @status_delay)
-        {:noreply, state}
-
-      _status ->
-        stop_if_done(%{state | exited: true})
+  def handle_info({:select, handle, ref, _}, %{exit_ref: ref} = state) do
+    if Native.command_status(handle) == :running do
+      Process.send_after(self(), {:select, handle, ref, nil}, @status_delay)
+      {:noreply, state}
+    else
+      # Others may know that it has ended, too, but not that the server does: each tells.
+      unseen = state.unseen - 1
+      stop_if_done(%{state | unseen: unseen})
     end
   end
 
@@ -171,7 +193,7 @@ defmodule Exile.Process.Server do
 
   def handle_info({:EXIT, input, reason}, %{input: input} = state) do
     outcome = outcome(reason)
-    _ = if match?({:failed, _, _, _}, outcome), do: input_failed(state.process)
+    _ = if match?({:failed, _, _, _}, outcome), do: input_failed(state)
     stop_if_done(answer(%{state | input: nil, outcome: outcome}))
   end
 
@@ -225,12 +247,14 @@ defmodule Exile.Process.Server do
   defp outcome({:shutdown, {:input, outcome}}), do: outcome
   defp outcome(reason), do: {:failed, :exit, reason, []}
 
-  # The command has not got what it should have: it is ended, and the reader, who may wait for
-  # its output, looks up because the pipes are no longer his.
-  defp input_failed(process) do
-    _ = Native.command_terminate(process.command, 0, Teardown.abandoned(process.teardown))
+  # The commands have not got what they should have: they are ended, and the reader, who may wait
+  # for their output, looks up because the pipes are no longer his.
+  defp input_failed(%{running: running, teardowns: teardowns}) do
+    for {handle, teardown} <- Enum.zip(running.handles, teardowns) do
+      Native.command_terminate(handle, 0, Teardown.abandoned(teardown))
+    end
 
-    for pipe <- [process.stdout, process.stderr], pipe do
+    for pipe <- [running.stdout, running.stderr], pipe do
       _ = Native.pipe_set_owner(pipe, self())
       Native.pipe_close(pipe)
     end
@@ -244,8 +268,8 @@ defmodule Exile.Process.Server do
     %{state | asked: nil, outcome: nil}
   end
 
-  defp stop_if_done(%{exited: true, input: nil, outcome: nil} = state) do
-    # The owner knows the end from the command, not from an exit signal.
+  defp stop_if_done(%{unseen: 0, input: nil, outcome: nil} = state) do
+    # The owner knows the end from the commands, not from an exit signal.
     Process.unlink(state.owner)
     {:stop, :normal, state}
   end

@@ -1,34 +1,54 @@
 defmodule Exile.Stream.AbnormalExit do
   @moduledoc """
-  Raised by `Exile.stream!/2` when the command failed.
+  Raised by `Exile.stream!/2` when a command failed.
 
   ## Fields
 
     * `:exit_status` - the exit status, 128 plus the signal's number when a signal ended the
       command; or `:epipe` when the command ended before it had read all its input, or the reader
       stopped before the command was done
+    * `:stage` - in a pipeline of several commands, which of them failed: 1 is the first. `nil`
+      where there is one command, and for `:epipe`
+    * `:command` - that command, program and arguments; `nil` where `:stage` is
     * `:message` - the same in words
   """
 
-  @type t :: %__MODULE__{exit_status: 0..255 | :epipe, message: binary}
+  @type t :: %__MODULE__{
+          exit_status: 0..255 | :epipe,
+          stage: pos_integer | nil,
+          command: Exile.command() | nil,
+          message: binary
+        }
 
-  defexception [:exit_status, :message]
+  defexception [:exit_status, :stage, :command, :message]
 
   @impl true
   def exception(:epipe) do
     %__MODULE__{exit_status: :epipe, message: "program exited due to :epipe error"}
   end
 
-  def exception(status) when is_integer(status) do
-    %__MODULE__{exit_status: status, message: "program exited with exit status: #{status}"}
-  end
+  def exception(status) when is_integer(status), do: exception({status, nil, nil})
 
-  def exception({:exit_timeout, timeout, status}) do
+  # `stage` is `{which, of how many, its command}`; `timeout` the one that ran out, if one did.
+  def exception({status, stage, timeout}) do
+    who =
+      case stage do
+        nil -> "program"
+        {index, count, argv} -> "stage #{index} of #{count}, #{inspect(argv)},"
+      end
+
     %__MODULE__{
       exit_status: status,
-      message:
-        "program was terminated, exit status: #{status}, " <>
-          "because it did not exit within #{timeout} ms after its output had ended"
+      stage: stage && elem(stage, 0),
+      command: stage && elem(stage, 2),
+      message: "#{who} #{what(status, timeout)}"
     }
+  end
+
+  defp what(status, nil), do: "exited with exit status: #{status}"
+
+  defp what(status, timeout) do
+    "was terminated, exit status: #{status}, " <>
+      "because it did not exit within #{timeout} ms after its output had ended"
   end
 end

@@ -1,12 +1,21 @@
 defmodule Exile.Stream.Input do
   @moduledoc false
 
-  # What a command reads: checked when the stream is made, evaluated by a process of its own when
-  # the stream runs.
+  # What the first command of a stream reads: checked when the stream is made. What only this VM
+  # has is evaluated, when the stream runs, by a process of its own.
 
-  alias Exile.{Error, Process.Server, Stream.Sink}
+  alias Exile.{Error, Native, Process.Server, Stream.Sink}
 
-  @type t :: nil | {:file, binary} | {:write, (Sink.t() -> any)}
+  @typedoc """
+  Nothing; a file, which the command itself reads; a file that was given as a `File.Stream`; the
+  output of a stream's commands; or what writes the input.
+  """
+  @type t ::
+          nil
+          | {:file, binary}
+          | {:file_stream, binary}
+          | {:stream, Exile.Stream.t()}
+          | {:write, (Sink.t() -> any)}
 
   @doc "Checks the `:input` option."
   @spec new!(term) :: t
@@ -20,6 +29,14 @@ defmodule Exile.Stream.Input do
     {:file, path}
   end
 
+  def new!(%Exile.Stream{} = stream) do
+    if Exile.Stream.joinable?(stream), do: {:stream, stream}, else: enumerate(stream)
+  end
+
+  def new!(%File.Stream{} = stream) do
+    if plain_file?(stream), do: {:file_stream, stream.path}, else: enumerate(stream)
+  end
+
   def new!(data) when is_binary(data), do: {:write, &Sink.write!(&1, data)}
   def new!(fun) when is_function(fun, 1), do: {:write, fun}
 
@@ -30,17 +47,32 @@ defmodule Exile.Stream.Input do
               "with one argument or {:file, path}, got: #{inspect(input)}"
     end
 
-    {:write, fn sink -> Enum.each(input, &Sink.write!(sink, &1)) end}
+    enumerate(input)
   end
+
+  defp enumerate(input), do: {:write, fn sink -> Enum.each(input, &Sink.write!(sink, &1)) end}
 
   # Every function has an implementation, though only those with two arguments are enumerable.
   defp enumerable?(input) when is_function(input), do: is_function(input, 2)
   defp enumerable?(input), do: Enumerable.impl_for(input) != nil
 
+  # Only where the command is sure to read the same bytes from the file itself: lines lose their
+  # carriage returns, encodings and compressed files are converted. Later versions of Elixir know
+  # of files on other nodes and of offsets.
+  defp plain_file?(%File.Stream{path: path, modes: modes, line_or_bytes: size} = stream) do
+    is_integer(size) and is_binary(path) and not String.contains?(path, <<0>>) and
+      Enum.all?(
+        modes,
+        &(&1 in [:raw, :binary, :read, :read_ahead] or match?({:read_ahead, _}, &1))
+      ) and
+      Map.get(stream, :node, node()) == node() and
+      Map.get(stream, :read_offset, 0) == 0
+  end
+
   @doc "Writes all there is; runs in the process that owns the command's standard input."
-  @spec evaluate((Sink.t() -> any), Exile.Process.t()) :: Server.outcome()
-  def evaluate(write, process) do
-    write.(%Sink{process: process})
+  @spec evaluate((Sink.t() -> any), Native.pipe()) :: Server.outcome()
+  def evaluate(write, stdin) do
+    write.(%Sink{pipe: stdin})
     :ok
   rescue
     error in Error ->

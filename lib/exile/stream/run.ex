@@ -12,16 +12,17 @@ defmodule Exile.Stream.Run do
   alias Exile.Process.Server
   alias Exile.Stream.{AbnormalExit, Input}
 
-  @enforce_keys [:stream, :command, :drain]
-  defstruct [:stream, :command, :drain, unread: 0]
+  @enforce_keys [:stream, :running, :owner, :drain]
+  defstruct [:stream, :running, :owner, :drain, unread: 0]
 
   @typedoc """
-  `unread` counts once `drain` is a time: how much of what comes may be the command's own, written
-  before it ended, and must not be lost.
+  `unread` counts once `drain` is a time: how much of what comes may be the commands' own, written
+  before they ended, and must not be lost.
   """
   @type t :: %__MODULE__{
           stream: Stream.t(),
-          command: Command.t(),
+          running: Server.commands(),
+          owner: pid,
           drain: Pipe.drain(),
           unread: integer
         }
@@ -41,44 +42,59 @@ defmodule Exile.Stream.Run do
   # What a pipe holds at most, unless a program with privileges made it larger.
   @pipe_capacity 1_048_576
 
+  # A program that writes to a pipe which nobody reads any more.
+  @sigpipe 13
+
   @spec start!(Stream.t()) :: t
   def start!(%Stream{} = stream) do
-    input =
-      case stream.input do
-        {:write, write} -> &Input.evaluate(write, &1)
-        _ -> nil
-      end
+    {stdin, input} = input(stream.input)
 
-    case Server.start_link(stream.command, input) do
-      {:ok, command} ->
+    case Server.start_link(stream.commands, {stdin, stream.stdout}, input) do
+      {:ok, running} ->
         drain = if stream.drain_timeout == :infinity, do: :infinity, else: :stop
-        %__MODULE__{stream: stream, command: command, drain: drain}
+        %__MODULE__{stream: stream, running: running, owner: self(), drain: drain}
 
       {:error, error} ->
-        raise error
+        raise as_without_exile(stream.input, error)
     end
   end
 
+  defp input(nil), do: {:null, nil}
+  defp input({:file, path}), do: {{:file, path}, nil}
+  defp input({:file_stream, path}), do: {{:file, path}, nil}
+  defp input({:write, write}), do: {:pipe, &Input.evaluate(write, &1)}
+
+  # What enumerating the file would have raised.
+  defp as_without_exile({:file_stream, path}, %Error{operation: :input, reason: reason}) do
+    %File.Error{reason: reason, action: "stream", path: path}
+  end
+
+  defp as_without_exile(_input, error), do: error
+
   @doc "Goes on in the calling process, whichever it was before."
   @spec resume(t) :: t
-  def resume(%__MODULE__{command: %{owner: owner}} = run) when owner == self(), do: run
+  def resume(%__MODULE__{owner: owner} = run) when owner == self(), do: run
 
-  def resume(%__MODULE__{command: command} = run) do
+  def resume(%__MODULE__{} = run) do
     Enum.each(pipes(run), &Native.pipe_set_owner(&1, self()))
-    %{run | command: Server.adopt(command)}
+    _ = Server.adopt(run.running.server)
+    %{run | owner: self()}
   end
 
   @doc "The next element, the last one (of a stream that tells how it ended), or the end."
   @spec next!(t) :: {:element, term, t} | {:last, {:exit, term}} | :done
   def next!(%__MODULE__{drain: :stop} = run) do
-    # Asked each time: pipes that others keep full never look as if the command had ended.
-    case Native.command_status(run.command.command) do
-      :running -> read_on!(run)
-      _status -> run |> drain(length(pipes(run)) * @pipe_capacity) |> read_on!()
-    end
+    # Asked each time: pipes that others keep full never look as if the commands had ended.
+    if Enum.any?(writers(run), &(Native.command_status(&1) == :running)),
+      do: read_on!(run),
+      else: run |> drain(length(pipes(run)) * @pipe_capacity) |> read_on!()
   end
 
   def next!(run), do: read_on!(run)
+
+  # The commands that write to what is read here.
+  defp writers(%__MODULE__{running: %{handles: handles, stderr: nil}}), do: Enum.take(handles, -1)
+  defp writers(%__MODULE__{running: %{handles: handles}}), do: handles
 
   defp read_on!(%__MODULE__{drain: drain} = run) do
     case read(run) do
@@ -91,18 +107,19 @@ defmodule Exile.Stream.Run do
     end
   end
 
-  # The command has ended; others may hold its output open.
+  # The commands have ended; others may hold their output open.
   defp drain(run, unread), do: %{run | drain: now() + run.stream.drain_timeout, unread: unread}
 
   defp count(run, {_from, data}), do: count(run, data)
   defp count(run, data), do: %{run | unread: run.unread - byte_size(data)}
 
-  defp read(%__MODULE__{command: command, stream: stream, drain: drain} = run) do
+  defp read(%__MODULE__{running: running, stream: stream, drain: drain} = run) do
     cond do
       # Somebody who always has something to say must not hold up the end.
       is_integer(drain) and run.unread <= 0 and now() >= drain -> :exited
-      command.stderr == nil -> Pipe.read(command.stdout, stream.max_chunk_size, drain)
-      true -> Command.read_any(command.stdout, command.stderr, stream.max_chunk_size, drain)
+      pipes(run) == [] -> :eof
+      running.stderr == nil -> Pipe.read(running.stdout, stream.max_chunk_size, drain)
+      true -> Command.read_any(running.stdout, running.stderr, stream.max_chunk_size, drain)
     end
   end
 
@@ -111,21 +128,18 @@ defmodule Exile.Stream.Run do
   # The output is at its end.
   defp finish!(%__MODULE__{stream: stream} = run) do
     close_pipes(run)
+    in_time = wait(run, stream.exit_timeout)
+    late = Enum.find_index(in_time, &(&1 == :timeout))
+    statuses = if late, do: terminate!(run, 0), else: in_time
 
-    {status, in_time?} =
-      case Command.wait(run.command, stream.exit_timeout) do
-        :timeout -> {terminate!(run, 0), false}
-        status -> {status, true}
-      end
-
-    outcome = input_outcome!(run, @input_grace)
-    code = code!(status)
+    outcome = run |> input_outcome(@input_grace) |> raise_failed()
+    codes = codes!(run, statuses)
+    failed = late || Enum.find_index(failures(statuses), & &1)
 
     failure =
       cond do
-        not in_time? -> {:exit_timeout, stream.exit_timeout, code}
-        code != 0 -> code
-        outcome in [:epipe, :unfinished] and not stream.ignore_epipe -> :epipe
+        failed -> abnormal(run, failed, codes, late && stream.exit_timeout)
+        outcome in [:epipe, :unfinished] and not stream.ignore_input_epipe -> :epipe
         true -> nil
       end
 
@@ -133,25 +147,47 @@ defmodule Exile.Stream.Run do
       {:raise, nil} -> :done
       {:raise, failure} -> raise AbnormalExit, failure
       {:tell, :epipe} -> {:last, {:exit, :epipe}}
-      {:tell, _} -> {:last, {:exit, {:status, code}}}
+      {:tell, nil} -> {:last, {:exit, {:status, 0}}}
+      {:tell, {code, _, _}} -> {:last, {:exit, {:status, code}}}
     end
+  end
+
+  # Which commands failed. One that a SIGPIPE ended had more to say than the next one wanted to
+  # know; only behind the last one is nobody who could have had enough.
+  defp failures(statuses) do
+    last = length(statuses) - 1
+
+    for {status, index} <- Enum.with_index(statuses) do
+      case status do
+        {:exited, 0} -> false
+        {:signaled, @sigpipe, _} -> index == last
+        _ -> true
+      end
+    end
+  end
+
+  # What `AbnormalExit` wants to know.
+  defp abnormal(%__MODULE__{stream: %{commands: commands}}, index, codes, timeout) do
+    stage =
+      if match?([_, _ | _], commands),
+        do: {index + 1, length(commands), Enum.at(commands, index).argv}
+
+    {Enum.at(codes, index), stage, timeout}
   end
 
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
-    {status, outcome} = stop!(run)
+    {statuses, outcome} = stop!(run)
     _ = raise_failed(outcome)
 
-    failure =
-      case status do
-        # By SIGPIPE or by us: either way because nobody read on.
-        {:signaled, _, _} -> :epipe
-        other -> code!(other)
-      end
+    failed = Enum.find_index(failures(statuses), & &1)
 
-    if stream.on_failure == :raise and not stream.ignore_epipe and failure != 0 do
-      raise AbnormalExit, failure
+    if failed != nil and stream.on_failure == :raise and not stream.ignore_epipe do
+      # Ended by SIGPIPE or by us: either way because nobody read on.
+      if Enum.any?(statuses, &match?({:signaled, _, _}, &1)),
+        do: raise(AbnormalExit, :epipe),
+        else: raise(AbnormalExit, abnormal(run, failed, codes!(run, statuses), nil))
     end
 
     :ok
@@ -168,7 +204,7 @@ defmodule Exile.Stream.Run do
   defp interrupted!(run, reason) do
     {_status, outcome} = stop!(run)
     _ = raise_failed(outcome)
-    raise error(run, :read, reason)
+    raise error(List.last(run.stream.commands), :read, reason)
   end
 
   defp stop!(run) do
@@ -179,25 +215,41 @@ defmodule Exile.Stream.Run do
 
   defp close_pipes(run), do: Enum.each(pipes(run), &Native.pipe_close/1)
 
-  defp pipes(%__MODULE__{command: %{stdout: stdout, stderr: nil}}), do: [stdout]
-  defp pipes(%__MODULE__{command: %{stdout: stdout, stderr: stderr}}), do: [stdout, stderr]
-
-  defp terminate!(%__MODULE__{command: command} = run, grace) do
-    steps = Teardown.within(command.teardown, @halt_teardown)
-
-    with :ok <- Native.command_terminate(command.command, grace, steps),
-         :timeout <- Command.wait(command, grace + @halt_teardown + @kill_patience) do
-      raise error(run, :status, :etimedout)
-    else
-      {:error, reason} -> raise error(run, :status, reason)
-      status -> status
-    end
+  defp pipes(%__MODULE__{running: %{stdout: stdout, stderr: stderr}}) do
+    for pipe <- [stdout, stderr], pipe, do: pipe
   end
 
-  defp input_outcome!(run, timeout), do: run |> input_outcome(timeout) |> raise_failed()
+  # All at once; the statuses.
+  defp terminate!(%__MODULE__{running: running, stream: stream} = run, grace) do
+    for {handle, command} <- Enum.zip(running.handles, stream.commands) do
+      steps = Teardown.within(command.teardown, @halt_teardown)
+
+      with {:error, reason} <- Native.command_terminate(handle, grace, steps) do
+        raise error(command, :status, reason)
+      end
+    end
+
+    statuses = wait(run, grace + @halt_teardown + @kill_patience)
+
+    for {:timeout, command} <- Enum.zip(statuses, stream.commands) do
+      raise error(command, :status, :etimedout)
+    end
+
+    statuses
+  end
+
+  # What became of each command, all within `timeout`: a status or `:timeout`.
+  defp wait(%__MODULE__{running: %{handles: handles}}, :infinity) do
+    Enum.map(handles, &Command.wait(&1, :infinity))
+  end
+
+  defp wait(%__MODULE__{running: %{handles: handles}}, timeout) do
+    deadline = now() + timeout
+    Enum.map(handles, &Command.wait(&1, max(deadline - now(), 0)))
+  end
 
   defp input_outcome(%__MODULE__{stream: %{input: {:write, _}}} = run, timeout) do
-    Server.input_outcome(run.command, timeout)
+    Server.input_outcome(run.running.server, timeout)
   end
 
   defp input_outcome(_run, _timeout), do: :ok
@@ -205,14 +257,16 @@ defmodule Exile.Stream.Run do
   defp raise_failed({:failed, kind, reason, stack}), do: :erlang.raise(kind, reason, stack)
   defp raise_failed(outcome), do: outcome
 
-  defp error(%__MODULE__{stream: %{command: %{argv: [program | _]}}}, operation, reason) do
+  defp error(%{argv: [program | _]}, operation, reason) do
     %Error{reason: reason, operation: operation, subject: program}
   end
 
-  defp code!(status) do
-    case Command.exit_code(status) do
-      {:ok, code} -> code
-      {:error, error} -> raise error
+  defp codes!(%__MODULE__{stream: %{commands: commands}}, statuses) do
+    for {command, status} <- Enum.zip(commands, statuses) do
+      case Command.exit_code(status) do
+        {:ok, code} -> code
+        {:error, error} -> raise %{error | subject: hd(command.argv)}
+      end
     end
   end
 end

@@ -8,15 +8,16 @@ defmodule Exile.Stream.Sink do
   `:ignore_epipe` option says.
   """
 
-  @enforce_keys [:process]
-  defstruct [:process]
+  @enforce_keys [:pipe]
+  defstruct [:pipe]
 
-  @type t :: %__MODULE__{process: Exile.Process.t()}
+  @typedoc "The field is private."
+  @type t :: %__MODULE__{pipe: Exile.Native.pipe()}
 
   @doc false
   @spec write!(t, term) :: :ok
-  def write!(%__MODULE__{process: process}, data) do
-    case Exile.Process.write(process, iovec!(data)) do
+  def write!(%__MODULE__{pipe: pipe}, data) do
+    case Exile.Pipe.write(pipe, iovec!(data)) do
       :ok -> :ok
       # Closed in the meantime: by the stream, which is at its end.
       {:error, :pipe_closed_or_invalid_caller} -> raise error(:epipe)

@@ -20,6 +20,7 @@ rustler::atoms! {
     nil,
     null,
     ok,
+    output,
     eof,
     pidfd,
     pipe,
@@ -36,5 +37,6 @@ rustler::atoms! {
     undefined,
     unknown,
     wait,
+    waiting,
     watch,
 }

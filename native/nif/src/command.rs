@@ -15,7 +15,7 @@ use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 
 use crate::pipe::Pipe;
 use crate::resource::{self, Caller, Direction, Handle, Kind, Monitor, Resource, Wait};
-use crate::{atoms, encode, end};
+use crate::{atoms, encode, end, turn};
 
 /// A command whose server is its Erlang process. Dropped, or with its server dead, it is ended
 /// by the reaper.
@@ -240,6 +240,7 @@ fn counts() -> Vec<(Atom, usize)> {
         (atoms::monitors(), resource::monitor_count()),
         (atoms::grown_pipes(), end::grown_count()),
         (atoms::teardowns(), reaper::under_way()),
+        (atoms::waiting(), turn::waiting_count()),
     ]
 }
 
@@ -357,7 +358,9 @@ fn terminate_all<'a>(env: Env<'a>, reference: Term<'a>) -> u64 {
         let _ = life.terminate(life.at_stop.clone());
     }
     let wait = Wait::new(env.pid(), reference);
-    let _ = reaper::when_idle(Box::new(move || wait.wake(Caller::THREAD)));
+    let _ = reaper::when_idle(Box::new(move || {
+        wait.wake(Caller::THREAD);
+    }));
     longest.as_millis().try_into().unwrap_or(u64::MAX)
 }
 

@@ -22,10 +22,11 @@ pub(crate) fn error(env: Env<'_>, reason: Errno) -> Term<'_> {
     (atoms::error(), errno(env, reason)).encode(env)
 }
 
-/// `{:error, step, reason}`.
-pub(crate) fn spawn_error(env: Env<'_>, error: SpawnError) -> Term<'_> {
+/// `{:error, index, step, reason}`, the index that of the command.
+pub(crate) fn spawn_error(env: Env<'_>, index: usize, error: SpawnError) -> Term<'_> {
     let step = match error.step {
         Step::Input => atoms::input(),
+        Step::Output => atoms::output(),
         Step::Stdio => atoms::stdio(),
         Step::Clone => atoms::clone_(),
         Step::Prepare => atoms::prepare(),
@@ -33,7 +34,7 @@ pub(crate) fn spawn_error(env: Env<'_>, error: SpawnError) -> Term<'_> {
         Step::Exec => atoms::exec(),
         Step::Watch => atoms::watch(),
     };
-    (atoms::error(), step, errno(env, error.errno)).encode(env)
+    (atoms::error(), index, step, errno(env, error.errno)).encode(env)
 }
 
 /// `{:exited, code}`, `{:signaled, signal, core_dumped}`, `:unknown` or `:running`.

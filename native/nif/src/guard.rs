@@ -14,7 +14,7 @@ use crate::spawn::c_string;
 use crate::{atoms, encode};
 
 /// Starts the guard, the program at `path`, in place of one that is gone, and tells it of all
-/// commands that run. The caller is its server. `{:ok, command}` or `{:error, step, reason}`.
+/// commands that run. The caller is its server. `{:ok, command}` or `{:error, 0, step, reason}`.
 #[rustler::nif(schedule = "DirtyIo")]
 fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
     let path = c_string(path.as_slice())?;
@@ -23,7 +23,7 @@ fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifRe
         Ok(handle) => (atoms::ok(), handle).encode(env),
         Err(error) => {
             guard::disconnect();
-            encode::spawn_error(env, error)
+            encode::spawn_error(env, 0, error)
         }
     })
 }

@@ -9,7 +9,8 @@
 //! | `resource` | raw resources and `enif_select`, and nothing else knows of them |
 //! | `pipe`, `end` | one end of a pipe and who owns it; how its bytes move |
 //! | `command` | a command and who is told of its end |
-//! | `spawn`, `guard` | making commands |
+//! | `spawn`, `environment`, `turn` | making commands, a few at once |
+//! | `guard` | making the guard |
 //! | `encode`, `atoms` | terms |
 
 mod atoms;
@@ -17,7 +18,9 @@ mod command;
 mod encode;
 mod end;
 mod entry;
+mod environment;
 mod guard;
 mod pipe;
 mod resource;
 mod spawn;
+mod turn;

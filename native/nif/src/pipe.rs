@@ -16,7 +16,7 @@
 //! * All system calls happen under the lock and in the states idle and waiting. The lock is not
 //!   held when the VM is told to stop, since it may call [`Pipe::stop`] right then.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use exile_os::Errno;
@@ -30,8 +30,9 @@ use crate::{atoms, encode};
 
 /// One end of a pipe, as Erlang code holds it.
 pub(crate) struct Pipe {
-    /// The command on the other side has ended, though others may hold the pipe open.
-    command_ended: AtomicBool,
+    /// How many commands on the other side have not ended yet. When none is left, others may
+    /// still hold the pipe open.
+    commands: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -88,15 +89,22 @@ impl Pipe {
 }
 
 impl Handle<Pipe> {
-    pub(crate) fn reading(caller: Caller, end: ReadEnd, owner: LocalPid) -> Handle<Pipe> {
-        Handle::open(caller, End::new(Fd::Read(end)), owner)
+    /// Our end of a pipe that `commands` commands write to.
+    pub(crate) fn reading(
+        caller: Caller,
+        end: ReadEnd,
+        owner: LocalPid,
+        commands: usize,
+    ) -> Handle<Pipe> {
+        Handle::open(caller, End::new(Fd::Read(end)), owner, commands)
     }
 
+    /// Our end of a pipe that one command reads from.
     pub(crate) fn writing(caller: Caller, end: WriteEnd, owner: LocalPid) -> Handle<Pipe> {
-        Handle::open(caller, End::new(Fd::Write(end)), owner)
+        Handle::open(caller, End::new(Fd::Write(end)), owner, 1)
     }
 
-    fn open(caller: Caller, end: End, owner: LocalPid) -> Handle<Pipe> {
+    fn open(caller: Caller, end: End, owner: LocalPid, commands: usize) -> Handle<Pipe> {
         let state = State {
             phase: Phase::Open(end),
             owner,
@@ -104,7 +112,7 @@ impl Handle<Pipe> {
             wait: None,
         };
         let pipe = Handle::new(Pipe {
-            command_ended: AtomicBool::new(false),
+            commands: AtomicUsize::new(commands),
             state: Mutex::new(state),
         });
         pipe.set_owner(caller, owner);
@@ -134,10 +142,16 @@ impl Handle<Pipe> {
         true
     }
 
-    /// The command has ended: whoever waits looks again, and nobody will wait any more.
+    /// A command has ended. After the last, whoever waits looks again, and nobody will wait any
+    /// more.
     pub(crate) fn command_ended(&self, caller: Caller) {
-        self.command_ended.store(true, Ordering::Release);
-        self.wake(caller, &mut self.lock());
+        if self.commands.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.wake(caller, &mut self.lock());
+        }
+    }
+
+    fn commands_ended(&self) -> bool {
+        self.commands.load(Ordering::Acquire) == 0
     }
 
     /// Ends a wait with a message, unless the VM has sent it.
@@ -204,7 +218,7 @@ fn pipe_read<'a>(
 ) -> Term<'a> {
     let mut state = pipe.lock();
     // Looked at before the read: what the command wrote before its end is then read.
-    let ended = pipe.command_ended.load(Ordering::Acquire);
+    let ended = pipe.commands_ended();
     let chunk = state.used_by(env.pid()).and_then(|end| end.read(env, max));
     match chunk {
         Ok(Chunk::Data(data)) => {
@@ -237,7 +251,7 @@ fn pipe_write<'a>(
     let batch = Batch::take(list)?;
     let slices = batch.slices(offset)?;
     let mut state = pipe.lock();
-    let ended = pipe.command_ended.load(Ordering::Acquire);
+    let ended = pipe.commands_ended();
     let written = state.used_by(env.pid()).and_then(|end| end.write(&slices));
     Ok(match written {
         Ok(Some(written)) => {

@@ -384,9 +384,14 @@ impl Wait {
         unsafe { sys::enif_is_identical(self.reference, reference.as_c_arg()) != 0 }
     }
 
+    /// Whether it is `pid` that waits.
+    pub(crate) fn is_for(&self, pid: LocalPid) -> bool {
+        self.pid == pid
+    }
+
     /// Sends the message that the VM will not send, `{:select, :undefined, ref, :undefined}`. The
-    /// waiting process looks again, so it says nothing else; a process that is dead needs none.
-    pub(crate) fn wake(self, caller: Caller) {
+    /// waiting process looks again, so it says nothing else. `false`: it is dead and needs none.
+    pub(crate) fn wake(self, caller: Caller) -> bool {
         let none = atom(atoms::undefined());
         let parts = [atom(atoms::select()), none, self.reference, none];
         // SAFETY: the terms of the message are atoms or belong to `env`, which is ours; the
@@ -394,7 +399,7 @@ impl Wait {
         unsafe {
             let message =
                 sys::enif_make_tuple_from_array(self.env, parts.as_ptr(), parts.len() as u32);
-            sys::enif_send(caller.0, self.pid.as_c_arg(), self.env, message);
+            sys::enif_send(caller.0, self.pid.as_c_arg(), self.env, message) != 0
         }
     }
 }

@@ -1,102 +1,149 @@
-//! Running a command: what Elixir says about it, as `exile_os` wants it.
+//! Running commands: what Elixir says about them, as `exile_os` wants it.
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use exile_os::{SpawnError, Stdio, Step};
+use exile_os::{Errno, Pipeline, SpawnError, Stdio, Step, Teardown, spawn_pipeline};
 use rustler::types::atom::Atom;
 use rustler::types::local_pid::LocalPid;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 
-use crate::command::{Life, Steps, living, serve, teardown};
+use crate::command::{Command, Life, Steps, living, serve, teardown};
+use crate::environment::{Change, Inherited};
+use crate::pipe::Pipe;
 use crate::resource::{Caller, Handle};
+use crate::turn::Turn;
 use crate::{atoms, encode};
 
-/// What to run, as Elixir gives it: `{argv, directory | nil}`.
-type What<'a> = (Vec<Binary<'a>>, Term<'a>);
+/// A command, as Elixir gives it: `{argv, directory | nil, {changes of the environment, start
+/// with none?}, standard error, {steps for an abandoned command, steps for the end of the VM}}`.
+type Stage<'a> = (
+    Vec<Binary<'a>>,
+    Term<'a>,
+    (Vec<Change<'a>>, bool),
+    Atom,
+    (Steps<'a>, Steps<'a>),
+);
 
-/// `{environment of the VM as charlists, their encoding, changes as {name, value | nil}, start
-/// empty?}`.
-type Environment<'a> = (Term<'a>, Atom, Vec<(Binary<'a>, Term<'a>)>, bool);
-
-/// Runs a command. The caller is its server and gets a message with `reference` when it ends;
-/// `owner` owns the pipes. Standard input is a plan or `{:file, path}`. `{:ok, command, stdin, stdout, stderr}` (`nil` for what is no pipe)
-/// or `{:error, step, reason}`. `teardowns` are the steps for a command that is
-/// abandoned, and those for the end of the VM.
+/// Runs commands, each reading what the one before it writes. `environment` is that of the VM
+/// and its encoding, `stdio` the plans for the input of the first and the output of the last.
+/// The caller is their server and gets a message with `reference` when one of them ends; `owner`
+/// owns the pipes. `turn` is `{reference, asked before?}`.
 ///
-/// On a dirty scheduler, since it takes longer than a millisecond when the program is on a slow
+/// `{:ok, commands, stdin, stdout, stderr}` (`nil` for what is no pipe), `:wait` (the caller gets
+/// a message with the reference of its turn when it is worth asking again) or `{:error, index of
+/// the command, step, reason}`.
+///
+/// On a dirty scheduler, since it takes longer than a millisecond when a program is on a slow
 /// disk; and on one of those for I/O, whose threads live as long as the VM, because a command is
 /// bound to the thread that spawned it.
 #[rustler::nif(schedule = "DirtyIo")]
 fn spawn<'a>(
     env: Env<'a>,
-    what: What<'a>,
-    environment: Environment<'a>,
-    stdio: (Term<'a>, Atom, Atom),
+    stages: Vec<Stage<'a>>,
+    environment: (Term<'a>, Atom),
+    stdio: (Term<'a>, Term<'a>),
     owner: LocalPid,
     reference: Term<'a>,
-    teardowns: (Steps<'a>, Steps<'a>),
+    turn: (Term<'a>, bool),
 ) -> NifResult<Term<'a>> {
-    let abandoned = teardown(0, teardowns.0)?;
-    let at_stop = teardown(0, teardowns.1)?;
-    let stdin = match stdio.0.decode::<(Atom, Binary<'a>)>() {
-        Ok((kind, path)) if kind == atoms::file() => {
-            match Stdio::read_from(OsStr::from_bytes(path.as_slice())) {
-                Ok(file) => file,
-                Err(errno) => {
-                    let error = SpawnError {
-                        step: Step::Input,
-                        errno,
-                    };
-                    return Ok(encode::spawn_error(env, error));
-                }
-            }
-        }
-        _ => decode_stdio(stdio.0.decode()?)?,
+    let Some(_turn) = Turn::take(env, turn.0, turn.1) else {
+        return Ok(atoms::wait().encode(env));
     };
-    let command = decode_command(what, environment)?.stdio(
-        stdin,
-        decode_stdio(stdio.1)?,
-        decode_stdio(stdio.2)?,
-    );
-    let spawned = match exile_os::spawn(&command) {
-        Ok(spawned) => spawned,
-        Err(error) => return Ok(encode::spawn_error(env, error)),
+    let inherited = Inherited::decode(environment.0, environment.1)?;
+    let mut commands = Vec::with_capacity(stages.len());
+    let mut teardowns = Vec::with_capacity(stages.len());
+    let mut errors = Vec::with_capacity(stages.len());
+    for (argv, directory, (changes, clear), stderr, (abandoned, at_stop)) in stages {
+        teardowns.push((teardown(0, abandoned)?, teardown(0, at_stop)?));
+        errors.push(stderr == atoms::pipe());
+        let block = inherited.changed(&changes, clear)?;
+        let command = decode_command(argv, directory, block, inherited.path())?;
+        commands.push(command.stdio(Stdio::Pipe, Stdio::Pipe, decode_stdio(stderr)?));
+    }
+    let stdin = match input(stdio.0)? {
+        Ok(stdin) => stdin,
+        Err(errno) => return Ok(failed(env, 0, Step::Input, errno)),
     };
-
-    let caller = Caller::from(env);
-    let stdin = spawned.stdin.map(|end| Handle::writing(caller, end, owner));
-    let stdout = spawned
-        .stdout
-        .map(|end| Handle::reading(caller, end, owner));
-    let stderr = spawned
-        .stderr
-        .map(|end| Handle::reading(caller, end, owner));
-    let pipes = [&stdin, &stdout, &stderr]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
-    let life = Life::new(spawned.child, pipes, abandoned, at_stop);
-    living().insert(Arc::as_ptr(&life).addr(), Arc::downgrade(&life));
-    Ok(match serve(env, life, reference) {
-        Ok(handle) => (atoms::ok(), handle, stdin, stdout, stderr).encode(env),
-        Err(errno) => encode::spawn_error(
-            env,
-            SpawnError {
-                step: Step::Watch,
-                errno,
-            },
-        ),
+    let stdout = match output(stdio.1)? {
+        Ok(stdout) => stdout,
+        Err(errno) => return Ok(failed(env, 0, Step::Output, errno)),
+    };
+    Ok(match spawn_pipeline(commands, stdin, stdout) {
+        Ok(pipeline) => serve_all(env, pipeline, owner, &errors, teardowns, reference),
+        Err((index, error)) => encode::spawn_error(env, index, error),
     })
 }
 
+/// Makes the caller the server of the commands.
+fn serve_all<'a>(
+    env: Env<'a>,
+    pipeline: Pipeline,
+    owner: LocalPid,
+    errors: &[bool],
+    teardowns: Vec<(Teardown, Teardown)>,
+    reference: Term<'a>,
+) -> Term<'a> {
+    let caller = Caller::from(env);
+    let writers = errors.iter().filter(|pipe| **pipe).count();
+    let stdin = pipeline
+        .stdin
+        .map(|end| Handle::writing(caller, end, owner));
+    let stdout = pipeline
+        .stdout
+        .map(|end| Handle::reading(caller, end, owner, 1));
+    let stderr = pipeline
+        .stderr
+        .map(|end| Handle::reading(caller, end, owner, writers));
+
+    let last = errors.len() - 1;
+    let lives: Vec<Arc<Life>> = pipeline
+        .children
+        .into_iter()
+        .zip(teardowns)
+        .enumerate()
+        .map(|(index, (child, (abandoned, at_stop)))| {
+            let pipes: [(bool, &Option<Handle<Pipe>>); 3] = [
+                (index == 0, &stdin),
+                (index == last, &stdout),
+                (errors[index], &stderr),
+            ];
+            let pipes = pipes
+                .into_iter()
+                .filter_map(|(held, pipe)| pipe.clone().filter(|_| held))
+                .collect();
+            Life::new(child, pipes, abandoned, at_stop)
+        })
+        .collect();
+    for life in &lives {
+        living().insert(Arc::as_ptr(life).addr(), Arc::downgrade(life));
+    }
+    // Every one gets its handle before a failure is told: without one nobody would end it.
+    let served: Vec<_> = lives
+        .into_iter()
+        .map(|life| serve(env, life, reference))
+        .collect();
+    let mut commands: Vec<Handle<Command>> = Vec::with_capacity(served.len());
+    for (index, command) in served.into_iter().enumerate() {
+        match command {
+            Ok(command) => commands.push(command),
+            Err(errno) => return failed(env, index, Step::Watch, errno),
+        }
+    }
+    (atoms::ok(), commands, stdin, stdout, stderr).encode(env)
+}
+
+fn failed(env: Env<'_>, index: usize, step: Step, errno: Errno) -> Term<'_> {
+    encode::spawn_error(env, index, SpawnError { step, errno })
+}
+
 fn decode_command<'a>(
-    what: What<'a>,
-    environment: Environment<'a>,
+    argv: Vec<Binary<'a>>,
+    directory: Term<'a>,
+    block: Vec<CString>,
+    path: Option<&OsStr>,
 ) -> NifResult<exile_os::Command> {
-    let (argv, directory) = what;
     let mut argv = argv
         .into_iter()
         .map(|argument| c_string(argument.as_slice()));
@@ -106,43 +153,6 @@ fn decode_command<'a>(
         Ok(directory) => Some(c_string(directory.as_slice())?),
         Err(_) => None,
     };
-
-    let (inherited, encoding, changes, clear) = environment;
-    let latin1 = encoding == atoms::latin1();
-    let inherited = inherited
-        .into_list_iterator()?
-        .map(|variable| variable_bytes(variable, latin1))
-        .collect::<NifResult<Vec<_>>>()?;
-    let path = inherited
-        .iter()
-        .find_map(|entry| entry.strip_prefix(b"PATH="));
-    let path = path.map(<[u8]>::to_vec);
-    let changed = |entry: &Vec<u8>| {
-        // The name ends at the first `=` that is not the first byte.
-        let end = entry
-            .iter()
-            .skip(1)
-            .position(|byte| *byte == b'=')
-            .map(|index| index + 1);
-        let name = &entry[..end.unwrap_or(entry.len())];
-        changes
-            .iter()
-            .any(|(changed, _)| changed.as_slice() == name)
-    };
-    let mut block = Vec::new();
-    if !clear {
-        for entry in inherited.iter().filter(|entry| !changed(entry)) {
-            block.push(c_string(entry)?);
-        }
-    }
-    for (name, value) in &changes {
-        if let Ok(value) = value.decode::<Binary<'a>>() {
-            block.push(c_string(
-                &[name.as_slice(), b"=", value.as_slice()].concat(),
-            )?);
-        }
-    }
-    let path = path.as_deref().map(OsStr::from_bytes);
     Ok(exile_os::Command::new(program, arguments, block, path).directory(directory))
 }
 
@@ -150,34 +160,24 @@ pub(crate) fn c_string(bytes: &[u8]) -> NifResult<CString> {
     CString::new(bytes).map_err(|_| Error::BadArg)
 }
 
-/// The bytes of a variable of the VM's environment, `NAME=value` as a charlist.
-///
-/// A VM that takes names for UTF-8 shows the bytes of what is none as characters below 256. Such
-/// a list has two readings; the bytes are the right one if the VM has inherited them.
-fn variable_bytes(list: Term<'_>, latin1: bool) -> NifResult<Vec<u8>> {
-    let mut utf8 = Vec::new();
-    let mut bytes = Some(Vec::new());
-    for code in list.into_list_iterator()? {
-        let code: u32 = code.decode()?;
-        let char = char::from_u32(code).ok_or(Error::BadArg)?;
-        utf8.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-        bytes = bytes.zip(u8::try_from(code).ok()).map(|(mut bytes, byte)| {
-            bytes.push(byte);
-            bytes
-        });
+/// `{:file, path}` or a plan.
+fn input(plan: Term<'_>) -> NifResult<Result<Stdio, Errno>> {
+    match plan.decode::<(Atom, Binary<'_>)>() {
+        Ok((kind, path)) if kind == atoms::file() => {
+            Ok(Stdio::read_from(OsStr::from_bytes(path.as_slice())))
+        }
+        _ => decode_stdio(plan.decode()?).map(Ok),
     }
-    Ok(match bytes {
-        Some(bytes) if latin1 => bytes,
-        Some(bytes) if std::str::from_utf8(&bytes).is_err() && is_inherited(&bytes) => bytes,
-        _ => utf8,
-    })
 }
 
-fn is_inherited(variable: &[u8]) -> bool {
-    std::env::vars_os().any(|(name, value)| {
-        let rest = variable.strip_prefix(name.as_bytes());
-        rest.and_then(|rest| rest.strip_prefix(b"=")) == Some(value.as_bytes())
-    })
+/// `{:file, path, append?}` or a plan.
+fn output(plan: Term<'_>) -> NifResult<Result<Stdio, Errno>> {
+    match plan.decode::<(Atom, Binary<'_>, bool)>() {
+        Ok((kind, path, append)) if kind == atoms::file() => {
+            Ok(Stdio::write_to(OsStr::from_bytes(path.as_slice()), append))
+        }
+        _ => decode_stdio(plan.decode()?).map(Ok),
+    }
 }
 
 fn decode_stdio(stdio: Atom) -> NifResult<Stdio> {

@@ -1,7 +1,7 @@
 //! What to run: everything a spawn needs, validated and owned before the first system call.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -34,14 +34,36 @@ impl Stdio {
     /// The file `path`, opened for reading. A FIFO that nobody writes to is not waited for: the
     /// program sees an empty one.
     pub fn read_from(path: &OsStr) -> Result<Stdio, Errno> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(path)
-            .map_err(Errno::from_io)?;
+        let file = open(OpenOptions::new().read(true), path)?;
+        if file.metadata().map_err(Errno::from_io)?.is_dir() {
+            return Err(Errno::EISDIR);
+        }
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
         Ok(Stdio::Fd(above_standard(file.into())?))
     }
+
+    /// The file `path`, opened for writing: made if it is missing, and emptied, or written to at
+    /// its end with `append`. A FIFO that nobody reads is not waited for: `ENXIO`.
+    pub fn write_to(path: &OsStr, append: bool) -> Result<Stdio, Errno> {
+        let mut options = OpenOptions::new();
+        options.create(true).write(true);
+        let (options, flags) = if append {
+            (options.append(true), OFlag::O_APPEND)
+        } else {
+            (options.truncate(true), OFlag::empty())
+        };
+        let file = open(options, path)?;
+        fcntl(&file, FcntlArg::F_SETFL(flags))?;
+        Ok(Stdio::Fd(above_standard(file.into())?))
+    }
+}
+
+/// Opens a file without waiting for whoever is at the other end of a FIFO.
+fn open(options: &mut OpenOptions, path: &OsStr) -> Result<File, Errno> {
+    options
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(Errno::from_io)
 }
 
 /// A program with its arguments and surroundings. Strings are bytes without NUL, as `CString`

@@ -15,6 +15,8 @@ impl Errno {
     pub const EINTR: Errno = Errno(libc::EINTR);
     /// Invalid argument; from newer system calls: this kernel does not know that flag.
     pub const EINVAL: Errno = Errno(libc::EINVAL);
+    /// A directory, where a file is wanted.
+    pub const EISDIR: Errno = Errno(libc::EISDIR);
     /// Out of memory.
     pub const ENOMEM: Errno = Errno(libc::ENOMEM);
     /// No such process: it has ended.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `command` | what to run: argv, environment, directory, standard streams |
 //! | `spawn` | how to run it: `clone` with a pidfd |
+//! | `pipeline` | several commands, each reading what the one before it writes |
 //! | `pipe` | the VM's ends of the pipes, non-blocking |
 //! | `child` | a running program: signals, and its status exactly once |
 //! | `exit` | where a status comes from, on new kernels and on old ones |
@@ -20,6 +21,7 @@ pub mod errno;
 pub mod exit;
 pub mod guard;
 pub mod pipe;
+pub mod pipeline;
 pub mod reaper;
 pub mod signal;
 pub mod spawn;
@@ -29,6 +31,7 @@ pub mod teardown;
 pub use child::Child;
 pub use command::{Command, Stdio};
 pub use errno::Errno;
+pub use pipeline::{Pipeline, spawn_pipeline};
 pub use signal::Signal;
 pub use spawn::{SpawnError, Spawned, Step, spawn};
 pub use status::Status;

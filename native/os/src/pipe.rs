@@ -112,7 +112,8 @@ pub(crate) fn input() -> Result<(WriteEnd, OwnedFd), Errno> {
     Ok((WriteEnd(write), read))
 }
 
-fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+/// A pipe with neither end ours: what is written to the second is read from the first.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let mut ends: [RawFd; 2] = [-1; 2];
     // SAFETY: pipe2 writes two descriptors into the array.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;

@@ -242,10 +242,55 @@ defmodule Exile.Stream.InputTest do
       end
     end
 
-    test "a directory is the command's problem", %{tmp_dir: dir} do
-      stream = Exile.stream(~w(cat), input: {:file, dir}, stderr: :disable)
-      assert [{:exit, {:status, status}}] = Enum.to_list(stream)
-      assert status > 0
+    test "a directory is no file", %{tmp_dir: dir} do
+      for stream <- both(~w(cat), input: {:file, dir}) do
+        error = assert_raise Exile.Error, fn -> Enum.to_list(stream) end
+        assert {error.reason, error.subject} == {:eisdir, dir}
+        assert_quiet()
+      end
+    end
+  end
+
+  describe "input: %File.Stream{}" do
+    @describetag :tmp_dir
+
+    test "of byte chunks is the file itself", %{tmp_dir: dir} do
+      path = file(dir, @all_bytes)
+      link = Exile.stream!(~w(readlink /proc/self/fd/0), input: File.stream!(path, [], 10))
+      assert Enum.join(link) == Path.expand(path) <> "\n"
+
+      for modes <- [[], [:read_ahead], [{:read_ahead, false}], [{:read_ahead, 4096}]],
+          do: assert(cat(File.stream!(path, modes, 10)) == @all_bytes)
+    end
+
+    test "whose elements are not the bytes of the file is enumerated", %{tmp_dir: dir} do
+      text = "\uFEFFgr\u00FC\u00DFe\r\nzwei\r\n"
+      path = file(dir, text)
+      zipped = file(dir, :zlib.gzip(text), "zipped")
+
+      for {path, modes, size} <- [
+            {path, [], :line},
+            {path, [:trim_bom], 3},
+            {path, [{:encoding, :latin1}], 5},
+            {zipped, [:compressed], 5}
+          ] do
+        stream = File.stream!(path, modes, size)
+        assert cat(stream) == Enum.join(stream)
+        pipe = Exile.stream!(~w(readlink /proc/self/fd/0), input: stream, ignore_epipe: true)
+        assert Enum.join(pipe) =~ "pipe:"
+      end
+    end
+
+    test "of a missing file raises what enumerating it raises", %{tmp_dir: dir} do
+      for path <- [Path.join(dir, "missing"), dir],
+          stream <- both(~w(cat), input: File.stream!(path, [], 10)) do
+        error = assert_raise File.Error, fn -> Enum.to_list(stream) end
+
+        assert error ==
+                 assert_raise(File.Error, fn -> Enum.to_list(File.stream!(path, [], 10)) end)
+
+        assert_quiet()
+      end
     end
   end
 
@@ -461,8 +506,8 @@ defmodule Exile.Stream.InputTest do
 
   defp large, do: :binary.copy("x", 5_000_000)
 
-  defp file(dir, content) do
-    path = Path.join(dir, "file")
+  defp file(dir, content, name \\ "file") do
+    path = Path.join(dir, name)
     File.write!(path, content)
     path
   end

@@ -41,6 +41,8 @@ pub enum Step {
     Stdio,
     /// Opening the file that standard input comes from.
     Input,
+    /// Opening the file that standard output goes to.
+    Output,
     /// Making the process.
     Clone,
     /// Preparing the new process: its group, its bond to this one, its descriptors.

@@ -1,0 +1,79 @@
+//! Whose turn it is to spawn. Spawns run on the VM's threads for input and output, which its files
+//! need, too, and more of them at once than there are cores make nothing faster. So only a few
+//! run at once; who comes when it is not his turn holds no thread but gets a message when it may
+//! be, and asks again.
+//!
+//! A process that is killed between its message and its asking takes that message along. The
+//! others do not depend on it: they ask again by themselves after a while.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustler::{Env, Term};
+
+use crate::resource::{Caller, Wait};
+
+static QUEUE: Mutex<Queue> = Mutex::new(Queue {
+    running: 0,
+    waiting: VecDeque::new(),
+});
+
+struct Queue {
+    running: usize,
+    waiting: VecDeque<Wait>,
+}
+
+fn queue() -> MutexGuard<'static, Queue> {
+    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many may spawn at once: one more than there are cores, so that one that is held up by a
+/// slow disk does not hold up all the others on a small machine.
+fn limit() -> usize {
+    static LIMIT: OnceLock<usize> = OnceLock::new();
+    *LIMIT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from) + 1)
+}
+
+/// How many processes wait for their turn.
+pub(crate) fn waiting_count() -> usize {
+    queue().waiting.len()
+}
+
+/// The right to spawn, while it lives.
+pub(crate) struct Turn(Caller);
+
+impl Turn {
+    /// `None`: the caller gets a message with `reference` when it is worth asking again. One who
+    /// has waited before stands first.
+    pub(crate) fn take(env: Env<'_>, reference: Term<'_>, again: bool) -> Option<Turn> {
+        let mut queue = queue();
+        if again {
+            // It may have become tired of waiting for its message.
+            queue.waiting.retain(|wait| !wait.is_for(env.pid()));
+        }
+        if queue.running < limit() {
+            queue.running += 1;
+            return Some(Turn(env.into()));
+        }
+        let wait = Wait::new(env.pid(), reference);
+        if again {
+            queue.waiting.push_front(wait);
+        } else {
+            queue.waiting.push_back(wait);
+        }
+        None
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        queue().running -= 1;
+        loop {
+            let next = queue().waiting.pop_front();
+            // The dead are passed over.
+            if next.is_none_or(|wait| wait.wake(self.0)) {
+                return;
+            }
+        }
+    }
+}
