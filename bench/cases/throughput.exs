@@ -12,7 +12,15 @@ defmodule Bench.Throughput do
     bytes = if quick?, do: 64 * @mebibyte, else: 1024 * @mebibyte
     lines = if quick?, do: 100_000, else: 1_000_000
 
-    [read(bytes), overhead(bytes), duplex(bytes), both(div(bytes, 4)), lines(lines)]
+    [
+      read(bytes),
+      overhead(bytes),
+      duplex(bytes),
+      pipeline(bytes),
+      file(div(bytes, 4)),
+      both(div(bytes, 4)),
+      lines(lines)
+    ]
   end
 
   defp zeros(bytes), do: ["head", "-c", "#{bytes}", "/dev/zero"]
@@ -85,6 +93,110 @@ defmodule Bench.Throughput do
           end)
         ] ++ Others.duplex(input, bytes),
       goals: [{"Exile.stream!", :speed, "shell pipeline", :at_least, 0.9}]
+    }
+  end
+
+  # What does not pass through the VM. The last stage counts, which shows that all was there.
+  defp pipeline(bytes) do
+    stages = [zeros(bytes), ["cat"], ["wc", "-c"]]
+
+    %Case{
+      name: "pipeline",
+      title: "#{size(bytes)} through `head | cat | wc -c`",
+      metrics: [Case.throughput()],
+      baselines: ["shell"],
+      contenders: [
+        {"Exile.stream!, a list of commands",
+         joined(fn ->
+           throughput(bytes, fn -> stages |> Exile.stream!() |> number() end)
+         end)},
+        {"Exile.stream!, streams as input",
+         fn ->
+           throughput(bytes, fn ->
+             stages
+             |> Enum.reduce(nil, &Exile.stream!(&1, input: &2))
+             |> number()
+           end)
+         end},
+        shell(bytes, "head -c #{bytes} /dev/zero | cat | wc -c", "#{bytes}")
+      ],
+      goals: [{"Exile.stream!, a list of commands", :speed, "shell", :at_least, 0.95}]
+    }
+  end
+
+  defp number(stream), do: stream |> Enum.join() |> String.trim() |> String.to_integer()
+
+  # Another build may not know lists of commands.
+  defp joined(run) do
+    Exile.stream!([["true"]])
+    run
+  rescue
+    _ -> {:skip, "takes no list of commands"}
+  end
+
+  defp shell(bytes, script, output) do
+    ViaRust.contender("shell", fn ->
+      [time] = ViaRust.limits(["shell", script, output])
+      Measure.speed(bytes, time)
+    end)
+  end
+
+  # In memory, where there is such a place: disks are not what is asked for here.
+  defp file(bytes) do
+    directory = Enum.find(["/dev/shm", System.tmp_dir!()], &File.dir?/1)
+    from = Path.join(directory, "exile-bench-#{System.pid()}-from")
+    to = Path.join(directory, "exile-bench-#{System.pid()}-to")
+
+    prepared = fn ->
+      unless match?({:ok, %{size: ^bytes}}, File.stat(from)) do
+        File.write!(from, List.duplicate(:binary.copy("a", @mebibyte), div(bytes, @mebibyte)))
+        System.at_exit(fn _ -> Enum.each([from, to], &File.rm/1) end)
+      end
+
+      _ = File.rm(to)
+    end
+
+    %Case{
+      name: "file",
+      title: "#{size(bytes)} from a file through `tr a b` to a file",
+      metrics: [Case.throughput()],
+      baselines: ["shell"],
+      contenders: [
+        {"Exile.stream!, the command's own files",
+         joined(fn ->
+           prepared.()
+
+           throughput(bytes, fn ->
+             options = [input: {:file, from}, stdout: {:file, to}]
+             Stream.run(Exile.stream!(["tr", "a", "b"], options))
+             File.stat!(to).size
+           end)
+         end)},
+        {"Exile.stream!, through the VM",
+         fn ->
+           prepared.()
+
+           throughput(bytes, fn ->
+             ["tr", "a", "b"]
+             |> Exile.stream!(input: Stream.map(File.stream!(from, [], @chunk), & &1))
+             |> Stream.into(File.stream!(to))
+             |> Stream.run()
+
+             File.stat!(to).size
+           end)
+         end},
+        {"shell",
+         with {_, run} when is_function(run) <-
+                shell(bytes, "tr a b < #{from} > #{to} && wc -c < #{to}", "#{bytes}") do
+           fn ->
+             prepared.()
+             run.()
+           end
+         else
+           {_, skip} -> skip
+         end}
+      ],
+      goals: [{"Exile.stream!, the command's own files", :speed, "shell", :at_least, 0.95}]
     }
   end
 

@@ -6,6 +6,7 @@
 //! limits both BYTES               reads BYTES from each of standard output and standard error
 //! limits duplex BYTES CAPACITY    writes to `cat` in one thread and reads in another
 //! limits pipeline BYTES           no program of ours: `head | cat | cat > /dev/null`
+//! limits shell SCRIPT OUTPUT      runs a shell script, which must write OUTPUT
 //! limits true COUNT               runs `true`, one after the other
 //! limits echo COUNT SIZE          writes SIZE bytes to `cat` and waits for their return
 //! limits read-lines COUNT         reads what `limits lines COUNT` writes
@@ -14,7 +15,7 @@
 //!
 //! Prints nanoseconds as plain numbers: one for the whole, or, for `true` and `echo`, one a line
 //! for each; `read-lines` adds the number of reads. Each kind of work is done once, smaller and
-//! unmeasured, before it counts. Capacities are in bytes.
+//! unmeasured, before it counts, but for a script. Capacities are in bytes.
 
 use std::error::Error;
 use std::fs::File;
@@ -51,6 +52,17 @@ fn main() -> Outcome<()> {
             whole(bytes, |bytes| duplex(bytes, capacity))
         }
         ["pipeline", bytes] => whole(bytes.parse()?, pipeline),
+        ["shell", script, output] => {
+            let start = Instant::now();
+            let done = Command::new("sh").args(["-c", script]).output()?;
+            let time = start.elapsed();
+            succeeded(done.status)?;
+            if String::from_utf8_lossy(&done.stdout).trim() != output {
+                return Err(format!("it wrote {:?}", done.stdout).into());
+            }
+            println!("{}", time.as_nanos());
+            Ok(())
+        }
         ["true", count] => each(count.parse()?, run_true),
         ["echo", count, size] => {
             let size = size.parse()?;
