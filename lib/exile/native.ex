@@ -55,7 +55,11 @@ defmodule Exile.Native do
   @spec command_terminate(command, non_neg_integer, steps) :: :ok | {:error, posix}
   def command_terminate(_command, _grace, _steps), do: stub()
 
-  @spec terminate_all(reference) :: non_neg_integer
+  @spec allow_spawns() :: :ok
+  def allow_spawns, do: stub()
+
+  @spec terminate_all(reference) ::
+          {milliseconds :: non_neg_integer, spawning :: non_neg_integer}
   def terminate_all(_reference), do: stub()
 
   @spec guard_start(binary, reference) :: {:ok, command} | {:error, 0, step :: atom, posix}

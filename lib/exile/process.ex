@@ -127,6 +127,7 @@ defmodule Exile.Process do
     * `:etxtbsy` - somebody has the program open for writing, and keeps it so
     * `:emfile`, `:enfile` - the VM or the system has too many files open
     * `:eagain`, `:enomem` - too many processes, or no memory left
+    * `:ecanceled` - the application `:exile` has stopped, perhaps with the VM
 
   ## Examples
 

@@ -2,8 +2,8 @@ defmodule Exile.Watcher do
   @moduledoc false
 
   # Sees to it that the VM does not end before its commands. It is idle until the application
-  # stops, on `System.stop/1` or SIGTERM to the VM: then every command gets its teardown, all at
-  # once, and the application has stopped when they are gone.
+  # stops, on `System.stop/1` or SIGTERM to the VM: then no more commands are started, every one
+  # that runs gets its teardown, all at once, and the application has stopped when they are gone.
 
   use GenServer
 
@@ -11,6 +11,10 @@ defmodule Exile.Watcher do
 
   # A busy machine takes a while to end hundreds of processes.
   @kill_patience 5_000
+
+  # A command that is just being started is ended when it runs; only a broken disk takes longer.
+  @spawn_patience 5_000
+  @spawn_pause 5
 
   def child_spec(_) do
     # It is bounded by the longest teardown, which only the native side knows.
@@ -22,18 +26,28 @@ defmodule Exile.Watcher do
   @impl true
   def init(_) do
     Process.flag(:trap_exit, true)
+    :ok = Native.allow_spawns()
     {:ok, nil}
   end
 
   @impl true
-  def terminate(_reason, _state) do
+  def terminate(_reason, _state), do: end_all(now() + @spawn_patience)
+
+  defp end_all(deadline) do
     ref = make_ref()
-    longest = Native.terminate_all(ref)
+    {longest, spawning} = Native.terminate_all(ref)
 
     receive do
       {:select, _, ^ref, _} -> :ok
     after
       longest + @kill_patience -> :ok
     end
+
+    if spawning > 0 and now() < deadline do
+      Process.sleep(@spawn_pause)
+      end_all(deadline)
+    end
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 end

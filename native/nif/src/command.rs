@@ -343,11 +343,20 @@ fn command_terminate<'a>(
     })
 }
 
-/// Has the reaper end every command that runs, each in its own way, all at once. The caller gets
-/// a message with `reference` when nothing is left to do. Returns for how many milliseconds the
-/// slowest may go on until SIGKILL.
+/// Lets commands be spawned, again after [`terminate_all`].
 #[rustler::nif]
-fn terminate_all<'a>(env: Env<'a>, reference: Term<'a>) -> u64 {
+fn allow_spawns() -> Atom {
+    turn::open();
+    atoms::ok()
+}
+
+/// Lets no command be spawned any more, and has the reaper end every command that runs, each in
+/// its own way, all at once. The caller gets a message with `reference` when nothing is left to
+/// do. Returns for how many milliseconds the slowest may go on until SIGKILL, and how many
+/// spawns were still under way: while there are any, more commands may come.
+#[rustler::nif]
+fn terminate_all<'a>(env: Env<'a>, reference: Term<'a>) -> (u64, usize) {
+    let spawning = turn::close(env.into());
     let living: Vec<Arc<Life>> = living().values().filter_map(Weak::upgrade).collect();
     let mut longest = Duration::ZERO;
     for life in living
@@ -361,7 +370,8 @@ fn terminate_all<'a>(env: Env<'a>, reference: Term<'a>) -> u64 {
     let _ = reaper::when_idle(Box::new(move || {
         wait.wake(Caller::THREAD);
     }));
-    longest.as_millis().try_into().unwrap_or(u64::MAX)
+    let longest = longest.as_millis().try_into().unwrap_or(u64::MAX);
+    (longest, spawning)
 }
 
 pub(crate) fn teardown(grace: u64, steps: Steps<'_>) -> NifResult<Teardown> {

@@ -13,7 +13,7 @@ use crate::command::{Command, Life, Steps, living, serve, teardown};
 use crate::environment::{Change, Inherited};
 use crate::pipe::Pipe;
 use crate::resource::{Caller, Handle};
-use crate::turn::Turn;
+use crate::turn::{Refused, Turn};
 use crate::{atoms, encode};
 
 /// A command, as Elixir gives it: `{argv, directory | nil, {changes of the environment, start
@@ -48,8 +48,10 @@ fn spawn<'a>(
     reference: Term<'a>,
     turn: (Term<'a>, bool),
 ) -> NifResult<Term<'a>> {
-    let Some(_turn) = Turn::take(env, turn.0, turn.1) else {
-        return Ok(atoms::wait().encode(env));
+    let _turn = match Turn::take(env, turn.0, turn.1) {
+        Ok(turn) => turn,
+        Err(Refused::NotYet) => return Ok(atoms::wait().encode(env)),
+        Err(Refused::Closed) => return Ok(failed(env, 0, Step::Clone, Errno::ECANCELED)),
     };
     let inherited = Inherited::decode(environment.0, environment.1)?;
     let mut commands = Vec::with_capacity(stages.len());

@@ -5,6 +5,9 @@
 //!
 //! A process that is killed between its message and its asking takes that message along. The
 //! others do not depend on it: they ask again by themselves after a while.
+//!
+//! When the application stops it closes the door: nobody gets a turn any more, and once those who
+//! have one are done, no command can come to be unseen.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,11 +17,13 @@ use rustler::{Env, Term};
 use crate::resource::{Caller, Wait};
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue {
+    closed: false,
     running: 0,
     waiting: VecDeque::new(),
 });
 
 struct Queue {
+    closed: bool,
     running: usize,
     waiting: VecDeque<Wait>,
 }
@@ -39,21 +44,50 @@ pub(crate) fn waiting_count() -> usize {
     queue().waiting.len()
 }
 
+/// Lets commands be spawned.
+pub(crate) fn open() {
+    queue().closed = false;
+}
+
+/// Lets no command be spawned any more; those who wait are told to ask. Returns how many spawns
+/// are still under way.
+pub(crate) fn close(caller: Caller) -> usize {
+    let (running, waiting) = {
+        let mut queue = queue();
+        queue.closed = true;
+        (queue.running, std::mem::take(&mut queue.waiting))
+    };
+    for wait in waiting {
+        wait.wake(caller);
+    }
+    running
+}
+
 /// The right to spawn, while it lives.
 pub(crate) struct Turn(Caller);
 
+/// Why there is none.
+pub(crate) enum Refused {
+    /// The caller gets a message with its reference when it is worth asking again.
+    NotYet,
+    /// The application is stopping, or has stopped.
+    Closed,
+}
+
 impl Turn {
-    /// `None`: the caller gets a message with `reference` when it is worth asking again. One who
-    /// has waited before stands first.
-    pub(crate) fn take(env: Env<'_>, reference: Term<'_>, again: bool) -> Option<Turn> {
+    /// One who has waited before stands first.
+    pub(crate) fn take(env: Env<'_>, reference: Term<'_>, again: bool) -> Result<Turn, Refused> {
         let mut queue = queue();
+        if queue.closed {
+            return Err(Refused::Closed);
+        }
         if again {
             // It may have become tired of waiting for its message.
             queue.waiting.retain(|wait| !wait.is_for(env.pid()));
         }
         if queue.running < limit() {
             queue.running += 1;
-            return Some(Turn(env.into()));
+            return Ok(Turn(env.into()));
         }
         let wait = Wait::new(env.pid(), reference);
         if again {
@@ -61,7 +95,7 @@ impl Turn {
         } else {
             queue.waiting.push_back(wait);
         }
-        None
+        Err(Refused::NotYet)
     }
 }
 

@@ -9,6 +9,8 @@ impl Errno {
     pub const EAGAIN: Errno = Errno(libc::EAGAIN);
     /// Broken pipe: nobody reads what is written.
     pub const EPIPE: Errno = Errno(libc::EPIPE);
+    /// Operation canceled.
+    pub const ECANCELED: Errno = Errno(libc::ECANCELED);
     /// No such child: it was waited for by someone else, or the kernel reaped it.
     pub const ECHILD: Errno = Errno(libc::ECHILD);
     /// Interrupted by a signal before anything happened.

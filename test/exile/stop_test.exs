@@ -1,0 +1,50 @@
+defmodule Exile.StopTest do
+  use Exile.Case
+
+  import ExUnit.CaptureLog
+
+  alias Exile.Process, as: Command
+
+  defp restart do
+    capture_log(fn -> Application.stop(:exile) end)
+    {:ok, _} = Application.ensure_all_started(:exile)
+  end
+
+  describe "when the application has stopped" do
+    test "no command can be started, until it is started again" do
+      capture_log(fn -> Application.stop(:exile) end)
+      assert {:error, error} = Command.start_link(~w(true))
+      assert error.reason == :ecanceled
+      assert_raise Exile.Error, fn -> Stream.run(Exile.stream!(~w(true))) end
+      {:ok, _} = Application.ensure_all_started(:exile)
+      assert {:ok, p} = Command.start_link(~w(true))
+      assert Command.await_exit(p) == {:ok, 0}
+    end
+
+    test "no command is there, however many were being started" do
+      for _ <- 1..10 do
+        starters = for _ <- 1..8, do: Task.async(fn -> start_many([]) end)
+        eventually(fn -> Exile.Native.counts()[:children] > 20 end)
+        capture_log(fn -> Application.stop(:exile) end)
+        assert Exile.LeftBehind.os_children() == []
+
+        # Each server has the end of its command to hear of.
+        servers = starters |> Task.await_many(30_000) |> List.flatten()
+        eventually(fn -> not Enum.any?(servers, &Process.alive?/1) end)
+        {:ok, _} = Application.ensure_all_started(:exile)
+      end
+    end
+
+    defp start_many(started) do
+      case Command.start_link(~w(sleep 600)) do
+        {:ok, p} -> start_many([p.pid | started])
+        {:error, %{reason: :ecanceled}} -> started
+      end
+    end
+
+    test "and is started again, all is as before" do
+      for _ <- 1..3, do: restart()
+      assert Enum.join(Exile.stream!(~w(echo hi))) == "hi\n"
+    end
+  end
+end
