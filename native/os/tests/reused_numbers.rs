@@ -1,0 +1,293 @@
+//! A process id that has become somebody else's is never signalled, nor taken for the old one.
+//!
+//! Each test is PID 1 of a namespace of its own, where nobody else takes numbers and the next one
+//! can be chosen, and runs in each of the ways in which the kernel may tell statuses and signal
+//! groups.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process;
+use std::time::Duration;
+use std::{env, fs};
+
+use common::{PATIENCE, becomes_readable, eventually, is_alone, line, sh, sigchld, spawn, status};
+use exile_os::exit::{self, Source};
+use exile_os::{Child, Errno, Signal, Spawned, Status, Teardown, child, reaper};
+
+/// Holds the number after which the kernel looks for the next one.
+const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+
+const NAMESPACE: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+
+/// Tells a test in its namespace which way to go.
+const WAY: &str = "EXILE_TEST_WAY";
+
+/// `PIDFD_SIGNAL_PROCESS_GROUP`, which is the fourth argument of `pidfd_send_signal`.
+const TO_GROUP: (u32, u32) = (3, 1 << 2);
+
+/// When the reaper's looks at the rest of a group are farthest apart.
+const LONGEST_LOOKS: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The kernel reaps, the pidfd tells the status.
+    Pidfd,
+    /// `waitid` reaps and tells.
+    Wait,
+    /// The same, and a group can be signalled by its number alone.
+    Number,
+}
+
+impl Way {
+    const ALL: [Way; 3] = [Way::Pidfd, Way::Wait, Way::Number];
+
+    fn set_up(self) {
+        let (disposition, source) = match self {
+            Way::Pidfd => (libc::SIG_IGN, Source::Pidfd),
+            Way::Wait | Way::Number => (libc::SIG_DFL, Source::Wait),
+        };
+        sigchld(disposition);
+        assert_eq!(exit::choose(Some(source)), source);
+        if self == Way::Number {
+            common::refuse(libc::SYS_pidfd_send_signal, Some(TO_GROUP), libc::EINVAL);
+        }
+        assert_eq!(reaper::start(), Ok(()));
+    }
+}
+
+fn unshare(arguments: &[&str]) -> process::Command {
+    let mut command = process::Command::new(NAMESPACE[0]);
+    command.args(&NAMESPACE[1..]).args(arguments);
+    command
+}
+
+/// Runs `body` in each way, each time in a namespace of its own: this test, started again.
+fn in_namespaces(name: &str, body: impl FnOnce(Way)) {
+    if is_alone(name) {
+        let wanted = env::var(WAY).unwrap();
+        let way = Way::ALL
+            .into_iter()
+            .find(|way| format!("{way:?}") == wanted);
+        let way = way.unwrap();
+        way.set_up();
+        return body(way);
+    }
+    let probe = format!("echo 100 > {LAST_PID}");
+    let allowed = unshare(&["sh", "-c", &probe]).output();
+    if !allowed.is_ok_and(|ran| ran.status.success()) {
+        eprintln!("skipped: this user may not make a PID namespace and choose its numbers");
+        return;
+    }
+    let binary = common::myself(name);
+    for way in Way::ALL {
+        let mut command = unshare(&[]);
+        command.arg(binary.get_program()).args(binary.get_args());
+        for (key, value) in binary.get_envs() {
+            command.env(key, value.unwrap());
+        }
+        let ran = command.env(WAY, format!("{way:?}")).output().unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&ran.stdout),
+            String::from_utf8_lossy(&ran.stderr),
+        );
+        assert!(
+            ran.status.success(),
+            "{way:?}: {}\n{out}\n{err}",
+            ran.status
+        );
+        assert!(out.contains("1 passed"), "no test is called {name}\n{out}");
+    }
+}
+
+/// The next process is called `pid`, if that number is free.
+fn next_pid(pid: libc::pid_t) {
+    fs::write(LAST_PID, (pid - 1).to_string()).unwrap();
+}
+
+/// A program that is nobody's business, and leads a group.
+struct Stranger(process::Child);
+
+impl Stranger {
+    /// One that gets the number `pid`, as soon as that is free.
+    fn called(pid: libc::pid_t) -> Stranger {
+        eventually("the number is free", || {
+            next_pid(pid);
+            let other = process::Command::new("cat")
+                .process_group(0)
+                .stdin(process::Stdio::piped())
+                .stdout(process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let other = Stranger(other);
+            (other.0.id() == pid.unsigned_abs()).then_some(other)
+        })
+    }
+
+    /// It has got no signal until now: one sent before would end it before it could answer.
+    fn must_be_well(&mut self) {
+        let mut answer = [0];
+        self.0.stdin.as_mut().unwrap().write_all(b"?").unwrap();
+        let read = self.0.stdout.as_mut().unwrap().read(&mut answer);
+        assert_eq!((read.unwrap(), &answer), (1, b"?"), "it was killed");
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        // Nothing to be had where the kernel reaps.
+        let _ = self.0.wait();
+    }
+}
+
+fn at_once() -> Teardown {
+    Teardown {
+        grace: Duration::ZERO,
+        steps: vec![],
+    }
+}
+
+/// Has the reaper end `child` and waits until it has nothing left to do.
+fn end(child: &std::sync::Arc<Child>, teardown: Teardown) {
+    reaper::terminate(child, teardown, Box::new(|| {})).unwrap();
+    no_teardown();
+}
+
+fn no_teardown() {
+    common::soon("no teardown is under way", || reaper::under_way() == 0);
+}
+
+/// A program that has ended and whose number is free. Where the kernel reaps, nobody has asked
+/// for its status.
+fn ended(way: Way) -> Spawned {
+    let mut spawned = spawn(&sh("cat; exit 7"));
+    let pidfd = spawned.child.pidfd().unwrap();
+    spawned.stdin = None;
+    assert!(becomes_readable(pidfd.as_raw_fd(), PATIENCE), "it runs on");
+    if way != Way::Pidfd {
+        assert_eq!(status(&spawned.child), Status::Exited(7));
+    }
+    spawned
+}
+
+#[test]
+fn a_signal_to_a_program_that_has_ended_reaches_nobody() {
+    in_namespaces(
+        "a_signal_to_a_program_that_has_ended_reaches_nobody",
+        |way| {
+            let old = ended(way);
+            let mut stranger = Stranger::called(old.child.pid());
+            assert_eq!(old.child.signal(Signal::KILL), Err(Errno::ESRCH));
+            stranger.must_be_well();
+            assert_eq!(old.child.try_status(), Some(Status::Exited(7)));
+            assert_eq!(old.child.signal(Signal::KILL), Err(Errno::ESRCH));
+            stranger.must_be_well();
+        },
+    );
+}
+
+#[test]
+fn the_teardown_of_a_program_that_has_ended_reaches_nobody() {
+    in_namespaces(
+        "the_teardown_of_a_program_that_has_ended_reaches_nobody",
+        |way| {
+            let old = ended(way);
+            let mut stranger = Stranger::called(old.child.pid());
+            end(&old.child, at_once());
+            stranger.must_be_well();
+            assert_eq!(old.child.try_status(), Some(Status::Exited(7)));
+            end(&old.child, at_once());
+            stranger.must_be_well();
+        },
+    );
+}
+
+#[test]
+fn a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone() {
+    in_namespaces(
+        "a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone",
+        |way| {
+            // The member keeps the number until it reads the end of its input.
+            let script = "exec 4<&0; trap '' TERM; cat <&4 & trap 'exit 5' TERM; echo ready; wait";
+            let mut old = spawn(&sh(script));
+            assert_eq!(line(old.stdout.as_ref().unwrap()), "ready");
+            let teardown = Teardown {
+                grace: Duration::ZERO,
+                steps: vec![(Signal::TERM, 3 * LONGEST_LOOKS)],
+            };
+            reaper::terminate(&old.child, teardown, Box::new(|| {})).unwrap();
+            assert_eq!(status(&old.child), Status::Exited(5));
+            if way != Way::Number {
+                assert_eq!(reaper::under_way(), 1);
+            }
+            // By then the reaper looks every 100 ms only, and does not know at once that the group
+            // is empty.
+            std::thread::sleep(LONGEST_LOOKS);
+            old.stdin = None;
+            let mut stranger = Stranger::called(old.child.pid());
+            no_teardown();
+            stranger.must_be_well();
+        },
+    );
+}
+
+#[test]
+fn a_program_whose_status_somebody_else_took_is_not_signalled_by_its_number() {
+    in_namespaces(
+        "a_program_whose_status_somebody_else_took_is_not_signalled_by_its_number",
+        |way| {
+            if way == Way::Pidfd {
+                return; // The pidfd tells the status, whoever reaped.
+            }
+            let spawned = spawn(&sh("cat"));
+            let torn_down = spawn(&sh("trap '' TERM; echo ready; cat"));
+            assert_eq!(line(torn_down.stdout.as_ref().unwrap()), "ready");
+            let patient = Teardown {
+                grace: Duration::ZERO,
+                steps: vec![(Signal::TERM, Duration::from_millis(500))],
+            };
+            reaper::terminate(&torn_down.child, patient, Box::new(|| {})).unwrap();
+            // From here on the kernel throws statuses away.
+            sigchld(libc::SIG_IGN);
+            drop((spawned.stdin, torn_down.stdin));
+            let mut strangers =
+                [&spawned.child, &torn_down.child].map(|child| Stranger::called(child.pid()));
+            assert_eq!(spawned.child.signal(Signal::TERM), Err(Errno::ESRCH));
+            end(&spawned.child, at_once());
+            strangers.iter_mut().for_each(Stranger::must_be_well);
+            assert_eq!(spawned.child.try_status(), Some(Status::Unknown));
+            assert_eq!(torn_down.child.try_status(), Some(Status::Unknown));
+        },
+    );
+}
+
+#[test]
+fn a_program_with_the_number_of_an_older_one_has_its_own_status() {
+    in_namespaces(
+        "a_program_with_the_number_of_an_older_one_has_its_own_status",
+        |way| {
+            for _ in 0..20 {
+                let old = ended(way);
+                let new = eventually("the number is free", || {
+                    next_pid(old.child.pid());
+                    let new = spawn(&sh("cat; exit 8"));
+                    (new.child.pid() == old.child.pid()).then_some(new)
+                });
+                exit::sweep();
+                assert_eq!(status(&old.child), Status::Exited(7));
+                drop(old);
+                exit::sweep();
+                assert_eq!(new.child.try_status(), None);
+                drop(new.stdin);
+                assert_eq!(status(&new.child), Status::Exited(8));
+            }
+            common::soon("those that got other numbers are gone", || {
+                exit::sweep();
+                child::open_count() == 0
+            });
+        },
+    );
+}
