@@ -1,0 +1,295 @@
+//! A kernel that has no memory, or nothing else to give, says so call by call. Whichever call it
+//! is: the error names the step, nothing is left, and the next spawn succeeds.
+//!
+//! Most of it is made up by filters, which hold for a thread and for what it starts, so that
+//! another thread can show that nothing is left. In the last test the want is real.
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    PATIENCE, alone, becomes_readable, command, descriptors, has_children, limit, one_at_a_time,
+    quiet_sh, refuse, set_limit, sh, soon, spawn, status,
+};
+use exile_os::pipe::{DEFAULT_CAPACITY, GROWN_CAPACITY, set_capacity};
+use exile_os::{
+    Command, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, child, guard, reaper,
+};
+
+/// What a thread gets for which a system call fails.
+fn where_refused<T: Send>(
+    call: libc::c_long,
+    argument: Option<(u32, u32)>,
+    errno: libc::c_int,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            refuse(call, argument, errno);
+            work()
+        });
+        worker.join().unwrap()
+    })
+}
+
+/// Fails to spawn, several times, and then succeeds.
+fn fails_and_recovers(
+    command: &Command,
+    call: libc::c_long,
+    argument: Option<(u32, u32)>,
+    errno: libc::c_int,
+    step: Step,
+) {
+    let before = descriptors();
+    let expected = SpawnError {
+        step,
+        errno: Errno::new(errno),
+    };
+    for _ in 0..20 {
+        let failure = where_refused(call, argument, errno, || exile_os::spawn(command).err());
+        assert_eq!(failure, Some(expected));
+        assert_eq!(descriptors(), before);
+        assert_eq!(child::open_count(), 0);
+        assert!(!has_children());
+        assert_eq!(status(&spawn(command).child), Status::Exited(0));
+        assert_eq!(descriptors(), before);
+    }
+}
+
+fn with_pipes() -> Command {
+    command("/bin/true", &[]).stdio(Stdio::Pipe, Stdio::Pipe, Stdio::Pipe)
+}
+
+/// The number of an open flag, or of a command of `fcntl`, as a filter compares it.
+fn value(flags: libc::c_int) -> u32 {
+    flags as u32
+}
+
+#[test]
+fn a_process_that_cannot_be_made() {
+    let _one = one_at_a_time();
+    for errno in [libc::ENOMEM, libc::EAGAIN] {
+        fails_and_recovers(&with_pipes(), libc::SYS_clone, None, errno, Step::Clone);
+        fails_and_recovers(&quiet_sh(""), libc::SYS_clone, None, errno, Step::Clone);
+    }
+}
+
+#[test]
+fn a_pipe_that_cannot_be_made() {
+    let _one = one_at_a_time();
+    for errno in [libc::ENOMEM, libc::ENFILE, libc::EMFILE] {
+        fails_and_recovers(&with_pipes(), libc::SYS_pipe2, None, errno, Step::Stdio);
+    }
+}
+
+#[test]
+fn a_pipe_that_was_made_and_cannot_be_prepared() {
+    let _one = one_at_a_time();
+    let set_flags = Some((1, value(libc::F_SETFL)));
+    fails_and_recovers(
+        &with_pipes(),
+        libc::SYS_fcntl,
+        set_flags,
+        libc::ENOMEM,
+        Step::Stdio,
+    );
+}
+
+#[test]
+fn a_null_device_that_cannot_be_opened() {
+    let _one = one_at_a_time();
+    let flags = Some((2, value(libc::O_RDWR | libc::O_CLOEXEC)));
+    for errno in [libc::ENOMEM, libc::ENFILE, libc::EMFILE] {
+        fails_and_recovers(&quiet_sh(""), libc::SYS_openat, flags, errno, Step::Stdio);
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_entered_for_want_of_memory() {
+    let _one = one_at_a_time();
+    let command = with_pipes().directory(Some(common::c("/")));
+    fails_and_recovers(
+        &command,
+        libc::SYS_chdir,
+        None,
+        libc::ENOMEM,
+        Step::Directory,
+    );
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_for_want_of_memory() {
+    let _one = one_at_a_time();
+    for errno in [libc::ENOMEM, libc::EAGAIN, libc::ENFILE] {
+        fails_and_recovers(&with_pipes(), libc::SYS_execve, None, errno, Step::Exec);
+    }
+}
+
+#[test]
+fn a_pipe_that_may_not_grow_goes_on_as_it_is() {
+    let _one = one_at_a_time();
+    let spawned = spawn(&sh("cat"));
+    let stdin = spawned.stdin.as_ref().unwrap();
+    let capacity = Some((1, value(libc::F_SETPIPE_SZ)));
+    for errno in [libc::EPERM, libc::ENOMEM, libc::EBUSY] {
+        let grown = where_refused(libc::SYS_fcntl, capacity, errno, || {
+            set_capacity(stdin, GROWN_CAPACITY)
+        });
+        assert_eq!(grown, Err(Errno::new(errno)));
+        assert_eq!(
+            set_capacity(stdin, DEFAULT_CAPACITY),
+            Ok(DEFAULT_CAPACITY),
+            "it cannot be had any more"
+        );
+    }
+    let output = spawned.stdout.as_ref().unwrap();
+    let slices = [std::io::IoSlice::new(b"hello")];
+    assert_eq!(stdin.write(&slices), Ok(Some(5)));
+    assert_eq!(common::read_some(output).as_deref(), Some(&b"hello"[..]));
+    drop(spawned.stdin);
+    assert_eq!(status(&spawned.child), Status::Exited(0));
+}
+
+#[test]
+fn a_reaper_that_cannot_start_says_why_and_starts_when_it_can() {
+    let _one = one_at_a_time();
+    alone(
+        "a_reaper_that_cannot_start_says_why_and_starts_when_it_can",
+        || {
+            let before = descriptors();
+            let bell = where_refused(libc::SYS_eventfd2, None, libc::ENOMEM, reaper::start);
+            assert_eq!(bell, Err(Errno::ENOMEM));
+            assert_eq!(descriptors(), before);
+            // Which of the two makes a thread depends on the C library.
+            let thread = where_refused(libc::SYS_clone3, None, libc::EAGAIN, || {
+                refuse(libc::SYS_clone, None, libc::EAGAIN);
+                reaper::start()
+            });
+            assert_eq!(thread, Err(Errno::EAGAIN));
+            assert_eq!(descriptors(), before);
+            assert_eq!(reaper::start(), Ok(()));
+            assert_eq!(descriptors().len(), before.len() + 1);
+        },
+    );
+}
+
+#[test]
+fn a_reaper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same() {
+    let _one = one_at_a_time();
+    alone(
+        "a_reaper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same",
+        || {
+            // Which of the two waits depends on the processor.
+            let started = thread::spawn(|| {
+                #[cfg(target_arch = "x86_64")]
+                refuse(libc::SYS_poll, None, libc::ENOMEM);
+                refuse(libc::SYS_ppoll, None, libc::ENOMEM);
+                reaper::start()
+            });
+            assert_eq!(started.join().unwrap(), Ok(()));
+            let before = descriptors();
+            let commands: Vec<_> = (0..20)
+                .map(|_| {
+                    let stubborn = spawn(&sh("trap '' TERM; echo ready; exec sleep 1000"));
+                    assert_eq!(common::line(stubborn.stdout.as_ref().unwrap()), "ready");
+                    stubborn
+                })
+                .collect();
+            for command in &commands {
+                let teardown = Teardown {
+                    grace: Duration::ZERO,
+                    steps: vec![(Signal::TERM, Duration::from_millis(50))],
+                };
+                reaper::terminate(&command.child, teardown, Box::new(|| {})).unwrap();
+            }
+            soon("no teardown is under way", || reaper::under_way() == 0);
+            for command in commands {
+                let killed = Status::Signaled {
+                    signal: libc::SIGKILL as u8,
+                    core: false,
+                };
+                assert_eq!(command.child.try_status(), Some(killed));
+            }
+            assert_eq!(descriptors(), before);
+            assert!(!has_children());
+        },
+    );
+}
+
+/// Spawns where a guard listens, and the child's report of itself fails: how long it took, and
+/// whether a report came.
+fn guarded(call: libc::c_long, errno: libc::c_int) -> (Duration, bool) {
+    let theirs = guard::connect().unwrap();
+    let start = Instant::now();
+    let spawned = where_refused(call, None, errno, || {
+        let spawned = spawn(&quiet_sh("exit 9"));
+        assert_eq!(status(&spawned.child), Status::Exited(9));
+        start.elapsed()
+    });
+    guard::disconnect();
+    // The end of the socket makes it readable, too: a report is a byte.
+    let mut byte = 0u8;
+    assert!(becomes_readable(theirs.as_raw_fd(), PATIENCE));
+    let reported = read_byte(&theirs, &mut byte);
+    (spawned, reported)
+}
+
+fn read_byte(socket: &std::os::fd::OwnedFd, byte: &mut u8) -> bool {
+    use std::io::Read;
+    let mut file = std::fs::File::from(socket.try_clone().unwrap());
+    file.read(std::slice::from_mut(byte)).unwrap() == 1
+}
+
+#[test]
+fn a_child_that_cannot_report_itself_to_the_guard_runs_and_is_reported_by_its_parent() {
+    let _one = one_at_a_time();
+    let before = descriptors();
+    for errno in [libc::EMFILE, libc::ENOMEM] {
+        assert!(guarded(libc::SYS_pidfd_open, errno).1);
+    }
+    assert_eq!(descriptors(), before);
+}
+
+#[test]
+fn a_guard_that_cannot_be_told_delays_a_spawn_and_does_not_prevent_it() {
+    let _one = one_at_a_time();
+    let before = descriptors();
+    for errno in [libc::ENOBUFS, libc::ENOMEM] {
+        let (time, reported) = guarded(libc::SYS_sendmsg, errno);
+        assert!(!reported);
+        // The parent has tried again, but not for ever.
+        assert!(time > Duration::from_millis(500), "{time:?}");
+        assert!(time < PATIENCE, "{time:?}");
+    }
+    assert_eq!(descriptors(), before);
+}
+
+#[test]
+fn a_program_for_which_there_is_no_address_space_is_killed_and_runs_when_there_is() {
+    let _one = one_at_a_time();
+    alone(
+        "a_program_for_which_there_is_no_address_space_is_killed_and_runs_when_there_is",
+        || {
+            let command = with_pipes();
+            // What this process needs, it has after this.
+            assert_eq!(status(&spawn(&command).child), Status::Exited(0));
+            let before = descriptors();
+            let whole = limit(libc::RLIMIT_AS).rlim_cur;
+            for _ in 0..20 {
+                set_limit(libc::RLIMIT_AS, 0);
+                let spawned = exile_os::spawn(&command);
+                set_limit(libc::RLIMIT_AS, whole);
+                // The kernel finds out when there is no way back to the old program.
+                let ended = status(&spawned.unwrap().child);
+                assert!(matches!(ended, Status::Signaled { .. }), "{ended:?}");
+                assert_eq!(descriptors(), before);
+                assert!(!has_children());
+                assert_eq!(status(&spawn(&command).child), Status::Exited(0));
+                assert_eq!(descriptors(), before);
+            }
+        },
+    );
+}
