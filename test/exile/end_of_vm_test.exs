@@ -21,42 +21,60 @@ defmodule Exile.EndOfVMTest do
     assert_receive {^port, {:exit_status, ^status}}, @time
   end
 
+  # Nothing may be left in these places, however the VM ends.
+  setup do
+    native = Application.app_dir(:exile, "priv/native")
+    files = File.ls!(native)
+    on_exit(fn -> assert File.ls!(native) == files end)
+  end
+
   describe "nothing is left of 200 commands, their children included," do
-    test "after System.stop" do
-      {port, mark} = VM.start(@kinds, @each, "System.stop(3)")
-      eventually(fn -> length(VM.marked(mark)) >= VM.size(@kinds, @each) end, @time)
-      VM.go_on(port)
-      ends(port, 3)
-      assert VM.marked(mark) == []
-    end
+    for {guard, with_guard} <- [{false, ""}, {true, ", with the guard"}] do
+      @guard guard
 
-    test "after SIGTERM to the VM" do
-      {port, mark} = VM.start(@kinds, @each, "")
-      vm = VM.os_pid(port)
-      System.cmd("kill", ["-TERM", "#{vm}"])
-      ends(port, 0)
-      assert VM.marked(mark) == []
-    end
+      test "after System.stop" <> with_guard do
+        {port, mark} = VM.start(@kinds, @each, "System.stop(3)", guard: @guard)
+        vm = VM.os_pid(port)
+        assert length(VM.marked(mark)) >= VM.size(@kinds, @each)
+        VM.go_on(port)
+        ends(port, 3)
+        assert_nothing(mark, vm)
+      end
 
-    test "after the application has stopped, while the VM goes on" do
-      {port, mark} =
-        VM.start(@kinds, @each, ~s|Application.stop(:exile); IO.puts("stopped"); IO.gets("")|)
+      test "after SIGTERM to the VM" <> with_guard do
+        {port, mark} = VM.start(@kinds, @each, "", guard: @guard)
+        vm = VM.os_pid(port)
+        signal("TERM", vm)
+        ends(port, 0)
+        assert_nothing(mark, vm)
+      end
 
-      VM.go_on(port)
-      assert_receive {^port, {:data, {:eol, "stopped"}}}, @time
-      assert [{_, vm}] = VM.marked(mark) |> Enum.reject(fn {_, line} -> line =~ "child_setup" end)
-      assert vm =~ "beam"
-      System.cmd("kill", ["-KILL", "#{VM.os_pid(port)}"])
-      ends(port, 137)
+      test "after the application has stopped, while the VM goes on" <> with_guard do
+        finale = ~s|Application.stop(:exile); IO.puts("stopped"); IO.gets("")|
+        {port, mark} = VM.start(@kinds, @each, finale, guard: @guard)
+        vm = VM.os_pid(port)
+        assert VM.guard(vm) != nil == @guard
+        VM.go_on(port)
+        assert_receive {^port, {:data, {:eol, "stopped"}}}, @time
+
+        assert [{^vm, _}] =
+                 VM.marked(mark) |> Enum.reject(fn {_, line} -> line =~ "child_setup" end)
+
+        # The guard goes last.
+        eventually(fn -> VM.zombies(vm) == [] and VM.guard(vm) == nil end, @time)
+        signal("KILL", vm)
+        ends(port, 137)
+      end
     end
 
     test "after kill -9 of the VM, with the guard" do
       {port, mark} = VM.start(@kinds, @each, "", guard: true)
       vm = VM.os_pid(port)
       assert VM.guard(vm)
-      System.cmd("kill", ["-KILL", "#{vm}"])
+      signal("KILL", vm)
       ends(port, 137)
       eventually(fn -> VM.marked(mark) == [] and VM.guard(vm) == nil end, @time)
+      assert_nothing(mark, vm)
     end
 
     test "after System.halt, with the guard" do
@@ -65,16 +83,17 @@ defmodule Exile.EndOfVMTest do
       VM.go_on(port)
       ends(port, 4)
       eventually(fn -> VM.marked(mark) == [] and VM.guard(vm) == nil end, @time)
+      assert_nothing(mark, vm)
     end
 
     test "after kill -9 of the guard and then of the VM" do
       {port, mark} = VM.start(@kinds, @each, "", guard: true)
       vm = VM.os_pid(port)
       guard = VM.guard(vm)
-      System.cmd("kill", ["-KILL", "#{guard}"])
+      signal("KILL", guard)
       eventually(fn -> VM.guard(vm) not in [nil, guard] end, @time)
       wait_for_descriptors(VM.guard(vm), @each * length(@kinds))
-      System.cmd("kill", ["-KILL", "#{vm}"])
+      signal("KILL", vm)
       ends(port, 137)
       eventually(fn -> VM.marked(mark) == [] end, @time)
     end
@@ -83,9 +102,12 @@ defmodule Exile.EndOfVMTest do
   describe "no command is left, even without the guard," do
     test "after kill -9 of the VM" do
       {port, mark} = VM.start(@kinds, @each, "")
-      System.cmd("kill", ["-KILL", "#{VM.os_pid(port)}"])
+      signal("KILL", VM.os_pid(port))
       ends(port, 137)
       eventually(fn -> commands(mark) == [] end, @time)
+
+      # What they had started lives on: two of a parent, and what a shell that ignores SIGTERM runs.
+      assert length(VM.marked(mark)) == 3 * @each
       end_the_rest(mark)
     end
 
@@ -94,36 +116,97 @@ defmodule Exile.EndOfVMTest do
       VM.go_on(port)
       ends(port, 4)
       eventually(fn -> commands(mark) == [] end, @time)
+
+      # What they had started lives on: two of a parent, and what a shell that ignores SIGTERM runs.
+      assert length(VM.marked(mark)) == 3 * @each
       end_the_rest(mark)
     end
   end
 
-  test "nothing is left of commands that are being spawned when the VM is killed" do
-    for guard <- [true, false], delay <- [5, 20, 50] do
-      mark = "exile-test-#{System.unique_integer([:positive])}-#{System.pid()}"
+  describe "nothing is left of commands that are being spawned" do
+    # At any time there are some that wait for a spawn, some in it, and many that run.
+    @spawning """
+    {:ok, _} = Application.ensure_all_started(:exile)
+    for _ <- 1..200, do: {:ok, _} = Exile.Process.start_link(["sleep", "600"])
+    spawners = for _ <- 1..8, do: spawn(fn ->
+      for _ <- Stream.cycle([1]), do: Exile.Process.start_link(["sleep", "600"])
+    end)
+    IO.puts("ready")
+    """
+
+    # How many milliseconds after its start the storm is met: the moment is what is being varied.
+    @moments [0, 30]
+
+    # A VM in whose storm `finale` is evaluated, or that is to be ended from outside.
+    defp storm(moment, finale, guard) do
+      mark = VM.mark()
 
       program = """
       Application.put_env(:exile, :guard, #{guard})
-      {:ok, _} = Application.ensure_all_started(:exile)
-      IO.puts("ready")
-      for _ <- 1..4, do: spawn(fn ->
-        for _ <- Stream.cycle([1]), do: Exile.Process.start_link(["sleep", "600"])
-      end)
+      #{@spawning}
+      Process.sleep(#{moment})
+      #{finale}
       Process.sleep(:infinity)
       """
 
       port = VM.open(program, mark)
+      vm = VM.os_pid(port)
       assert_receive {^port, {:data, {:eol, "ready"}}}, 60_000
-      # Not a wait for something: the moment of the kill is what is being varied.
-      Process.sleep(delay)
-      System.cmd("kill", ["-KILL", "#{VM.os_pid(port)}"])
-      ends(port, 137)
-      eventually(fn -> VM.marked(mark) == [] end, @time)
+      {port, mark, vm}
+    end
+
+    for {how, finale, status, guard} <- [
+          {"when System.stop is called", {:call, "System.stop(3)"}, 3, false},
+          {"when System.halt is called", {:call, "System.halt(4)"}, 4, false},
+          {"when the VM gets SIGTERM", {:signal, "TERM"}, 0, false},
+          {"when the VM is killed", {:signal, "KILL"}, 137, false},
+          {"when the VM is killed, with the guard", {:signal, "KILL"}, 137, true}
+        ] do
+      test how do
+        for moment <- @moments do
+          {kind, finale} = unquote(finale)
+          {port, mark, vm} = storm(moment, if(kind == :call, do: finale), unquote(guard))
+
+          if kind == :signal do
+            Process.sleep(moment)
+            signal(finale, vm)
+          end
+
+          ends(port, unquote(status))
+          eventually(fn -> VM.marked(mark) == [] and VM.guard(vm) == nil end, @time)
+          assert_nothing(mark, vm)
+        end
+      end
+    end
+
+    # The application may be gone before a spawn is done.
+    test "when the application stops and those who spawn end" do
+      for moment <- @moments do
+        finale = """
+        Application.stop(:exile)
+        for spawner <- spawners, do: Process.exit(spawner, :kill)
+        IO.puts("stopped")
+        """
+
+        {port, mark, vm} = storm(moment, finale, false)
+        assert_receive {^port, {:data, {:eol, "stopped"}}}, @time
+
+        eventually(
+          fn ->
+            match?([{^vm, _}], Enum.reject(VM.marked(mark), &(elem(&1, 1) =~ "child_setup")))
+          end,
+          @time
+        )
+
+        eventually(fn -> VM.zombies(vm) == [] end, @time)
+        signal("KILL", vm)
+        ends(port, 137)
+      end
     end
   end
 
   test "a guard leaves alone what a command that ended by itself left in the background" do
-    mark = "exile-test-#{System.unique_integer([:positive])}-#{System.pid()}"
+    mark = VM.mark()
 
     program = """
     Application.put_env(:exile, :guard, true)
@@ -138,7 +221,7 @@ defmodule Exile.EndOfVMTest do
     assert_receive {^port, {:data, {:eol, "ready"}}}, 60_000
     vm = VM.os_pid(port)
     assert VM.guard(vm)
-    System.cmd("kill", ["-KILL", "#{vm}"])
+    signal("KILL", vm)
     ends(port, 137)
     eventually(fn -> VM.guard(vm) == nil end, @time)
     assert [{_, "sleep 600 "}] = VM.marked(mark)
@@ -149,8 +232,16 @@ defmodule Exile.EndOfVMTest do
     eventually(fn -> length(File.ls!("/proc/#{os_pid}/fd")) >= count end, @time)
   end
 
+  defp assert_nothing(mark, vm) do
+    assert VM.marked(mark) == []
+    eventually(fn -> VM.guard(vm) == nil end, @time)
+    assert File.ls!(VM.tmp_dir(mark)) == []
+  end
+
+  defp signal(name, os_pid), do: System.cmd("kill", ["-" <> name, "#{os_pid}"])
+
   defp end_the_rest(mark) do
-    for {os_pid, _} <- VM.marked(mark), do: System.cmd("kill", ["-KILL", "#{os_pid}"])
+    for {os_pid, _} <- VM.marked(mark), do: signal("KILL", os_pid)
     eventually(fn -> VM.marked(mark) == [] end, @time)
   end
 end

@@ -3,10 +3,12 @@ defmodule Exile.VM do
   Another VM that runs commands, to be ended in various ways.
 
   Everything it starts carries a mark in its environment, so that what is left can be found, by
-  whatever process it was started and whoever its parent is now.
+  whatever process it was started and whoever its parent is now. It has a directory of its own for
+  temporary files.
   """
 
   import ExUnit.Assertions
+  import ExUnit.Callbacks, only: [on_exit: 1]
 
   # The commands, by kind, and how many processes each consists of. Each says that it is ready.
   @kinds %{
@@ -21,7 +23,7 @@ defmodule Exile.VM do
   when all are ready: the port and the mark. The VM's `:options` are application environment.
   """
   def start(kinds, count, finale, options \\ []) do
-    mark = "exile-test-#{System.unique_integer([:positive])}-#{System.pid()}"
+    mark = mark()
     scripts = for kind <- kinds, _ <- 1..count, do: elem(Map.fetch!(@kinds, kind), 0)
 
     program = """
@@ -44,8 +46,16 @@ defmodule Exile.VM do
     {port, mark}
   end
 
+  @doc "A new mark."
+  def mark, do: "exile-test-#{System.unique_integer([:positive])}-#{System.pid()}"
+
+  @doc "The directory for the temporary files of the VM with this mark."
+  def tmp_dir(mark), do: Path.join(System.tmp_dir!(), mark)
+
   @doc "A VM that evaluates `program`."
   def open(program, mark) do
+    File.mkdir_p!(tmp_dir(mark))
+    on_exit(fn -> File.rm_rf!(tmp_dir(mark)) end)
     path = Enum.flat_map([:exile], &["-pa", Application.app_dir(&1, "ebin")])
 
     Port.open({:spawn_executable, System.find_executable("elixir")}, [
@@ -53,7 +63,10 @@ defmodule Exile.VM do
       :exit_status,
       :stderr_to_stdout,
       line: 10_000,
-      env: [{'EXILE_TEST_MARK', String.to_charlist(mark)}],
+      env: [
+        {'EXILE_TEST_MARK', String.to_charlist(mark)},
+        {'TMPDIR', String.to_charlist(tmp_dir(mark))}
+      ],
       args: path ++ ["-e", program]
     ])
   end
@@ -75,6 +88,15 @@ defmodule Exile.VM do
         {:ok, environment} <- [File.read("/proc/#{os_pid}/environ")],
         String.contains?(environment, mark),
         do: {os_pid, line}
+  end
+
+  @doc "The zombies among the children of the VM with this process id."
+  def zombies(vm) do
+    for entry <- File.ls!("/proc"),
+        entry =~ ~r/^\d+$/,
+        {:ok, stat} <- [File.read("/proc/#{entry}/stat")],
+        stat =~ ~r/\) Z #{vm} /,
+        do: String.to_integer(entry)
   end
 
   @doc "The process id of the guard of the VM with this process id."
