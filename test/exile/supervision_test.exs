@@ -76,7 +76,7 @@ defmodule Exile.SupervisionTest do
           LeftBehind.assert_nothing(of_commands(before, 3))
 
           last =
-            for _ <- 1..5, reduce: workers do
+            for _ <- 1..3, reduce: workers do
               workers ->
                 crash(workers, :two)
                 again = started(unquote(restarted))

@@ -1,0 +1,401 @@
+defmodule Exile.PromisesTest do
+  @moduledoc """
+  What README says happens when something ends, row by row, and the limits it states, in the same
+  words. The last test compares the words. What else is to be said about a row is in the tests
+  of the functions concerned, in `end_of_vm_test.exs` and in `supervision_test.exs`.
+  """
+
+  use Exile.Case
+
+  import Exile.ProcessHelpers, only: [kill_os_process: 1, read_all: 1, read_lines: 2]
+
+  alias Exile.Process, as: Command
+  alias Exile.VM
+
+  @moduletag :capture_log
+
+  # A command with a child, which ignore what can be ignored, and say who they are.
+  @stubborn "trap '' TERM INT HUP PIPE; sleep 60 & echo $$ $!; while :; do sleep 1; done"
+
+  @time 10_000
+
+  defp numbers(line), do: line |> String.split() |> Enum.map(&String.to_integer/1)
+  defp numbers_of(p), do: p |> read_lines(1) |> hd() |> numbers()
+
+  defp assert_gone(os_pids) do
+    eventually(fn -> not Enum.any?(os_pids, &os_process_alive?/1) end)
+  end
+
+  # Runs `fun` in a process that owns what it starts, and then ends it in one of three ways.
+  defp in_process(ending, fun) do
+    test = self()
+
+    {pid, ref} =
+      spawn_monitor(fn ->
+        send(test, {:result, fun.()})
+
+        case ending do
+          :returns -> :ok
+          :raises -> raise "oops"
+          :is_killed -> Process.exit(self(), :kill)
+        end
+      end)
+
+    assert_receive {:result, result}
+    assert_receive {:DOWN, ^ref, _, ^pid, _}
+    result
+  end
+
+  defp milliseconds(fun) do
+    {time, :ok} = :timer.tc(fun)
+    div(time, 1000)
+  end
+
+  describe "the command, by itself" do
+    test "readers get the rest of its output and then `:eof`, writers `:epipe`, its owner the status" do
+      {:ok, p} = Command.start_link(sh("echo the rest; exit 3"))
+      eventually(fn -> Command.os_pid(p) == :undefined end)
+      assert Command.write(p, "x") == {:error, :epipe}
+      assert Command.read(p) == {:ok, "the rest\n"}
+      assert Command.read(p) == :eof
+      assert Command.await_exit(p) == {:ok, 3}
+    end
+
+    test "what it left in the background is left alone" do
+      {:ok, p} = Command.start_link(sh("sleep 60 >&- 2>&- & echo $!"))
+      [background] = numbers_of(p)
+      assert Command.await_exit(p) == {:ok, 0}
+      # Longer than a teardown takes.
+      Process.sleep(700)
+      assert os_process_alive?(background)
+      kill_os_process(background)
+    end
+  end
+
+  describe "the stream's reader: has enough, raises, is killed" do
+    test "the pipes are closed, the command has 250 ms to end by itself" do
+      script = "echo $$; read line; trap '' TERM; exec sleep 0.1"
+      input = Stream.repeatedly(fn -> Process.sleep(:infinity) end)
+      stream = Exile.stream!(sh(script), input: input, ignore_epipe: true)
+      # Ended by a signal, its status would be raised.
+      assert [_] = Enum.take(stream, 1)
+    end
+
+    for ending <- [:returns, :raises, :is_killed] do
+      test "then its process group is ended, in half a second more (the reader #{ending})" do
+        test = self()
+        read = fn -> Exile.stream!(sh(@stubborn), ignore_epipe: true, stderr: :disable) end
+
+        {reader, ref} =
+          spawn_monitor(fn ->
+            Enum.each(Stream.take(read.(), 1), fn element ->
+              send(test, {:element, element})
+              receive(do: (:go_on -> :ok))
+              if unquote(ending) == :raises, do: raise("oops")
+            end)
+          end)
+
+        assert_receive {:element, element}
+        os_pids = numbers(element)
+
+        time =
+          milliseconds(fn ->
+            if unquote(ending) == :is_killed,
+              do: Process.exit(reader, :kill),
+              else: send(reader, :go_on)
+
+            assert_receive {:DOWN, ^ref, _, _, _}
+            assert_gone(os_pids)
+          end)
+
+        assert time < 2_000
+      end
+    end
+  end
+
+  describe "the owner of a command: returns, raises, is killed" do
+    for ending <- [:returns, :raises, :is_killed] do
+      test "its process group is ended, in under a second (the owner #{ending})" do
+        os_pids =
+          in_process(unquote(ending), fn ->
+            {:ok, p} = Command.start_link(sh(@stubborn), stderr: :disable)
+            numbers_of(p)
+          end)
+
+        assert milliseconds(fn -> assert_gone(os_pids) end) < 2_000
+      end
+    end
+
+    test "between two reads of much output" do
+      os_pids =
+        in_process(:is_killed, fn ->
+          {:ok, p} = Command.start_link(sh("echo $$; exec yes"), stderr: :disable)
+          {:ok, output} = Command.read(p)
+          [os_pid | _] = String.split(output, "\n")
+          {:ok, _} = Command.read(p)
+          [String.to_integer(os_pid)]
+        end)
+
+      assert_gone(os_pids)
+    end
+  end
+
+  describe "the Erlang process of a command is killed" do
+    test "the same; the owner, which is linked, gets the exit signal" do
+      Process.flag(:trap_exit, true)
+      {:ok, p} = Command.start_link(sh(@stubborn), stderr: :disable)
+      os_pids = numbers_of(p)
+      Process.exit(p.pid, :kill)
+      assert_receive {:EXIT, pid, :killed} when pid == p.pid
+      assert_gone(os_pids)
+      assert Command.await_exit(p) == {:ok, 137}
+    end
+  end
+
+  describe "the owner of a pipe" do
+    for ending <- [:returns, :raises, :is_killed] do
+      test "the pipe is closed; the command sees end-of-file, or `EPIPE` (it #{ending})" do
+        {:ok, reading} = Command.start_link(["cat"])
+        {:ok, writing} = Command.start_link(["yes"])
+
+        in_process(unquote(ending), fn ->
+          :ok = Command.change_pipe_owner(reading, :stdin, self())
+          :ok = Command.change_pipe_owner(writing, :stdout, self())
+          :ok = Command.write(reading, "all of it")
+        end)
+
+        assert read_all(reading) == "all of it"
+        assert Command.await_exit(reading) == {:ok, 0}
+        # Of SIGPIPE, which comes with EPIPE.
+        assert Command.await_exit(writing, :infinity) == {:ok, 141}
+      end
+    end
+  end
+
+  describe "the evaluation of a stream's input" do
+    test "the command is ended, and the stream raises what the input raised" do
+      test = self()
+
+      input = fn sink ->
+        Enum.into(["x"], sink)
+        os_pids = receive(do: ({:os_pids, os_pids} -> os_pids))
+        send(test, {:os_pids, os_pids})
+        raise ArgumentError, "of the input"
+      end
+
+      evaluation = fn sink ->
+        send(test, {:evaluation, self()})
+        input.(sink)
+      end
+
+      stream = Exile.stream!(sh(@stubborn), input: evaluation, stderr: :disable)
+
+      assert_raise ArgumentError, "of the input", fn ->
+        Enum.each(stream, fn element ->
+          assert_receive {:evaluation, pid}
+          send(pid, {:os_pids, numbers(element)})
+        end)
+      end
+
+      assert_receive {:os_pids, os_pids}
+      assert_gone(os_pids)
+    end
+
+    test "is killed: the same, as an exit" do
+      test = self()
+
+      input = fn _sink ->
+        send(test, {:evaluation, self()})
+        Process.sleep(:infinity)
+      end
+
+      stream = Exile.stream!(sh(@stubborn), input: input, stderr: :disable)
+
+      assert catch_exit(
+               Enum.each(stream, fn element ->
+                 send(test, {:os_pids, numbers(element)})
+                 assert_receive {:evaluation, pid}
+                 Process.exit(pid, :kill)
+               end)
+             ) == :killed
+
+      assert_receive {:os_pids, os_pids}
+      assert_gone(os_pids)
+    end
+  end
+
+  # A VM with a command of each kind.
+  @kinds [:plain, :stubborn, :stopped, :parent]
+
+  defp signal(name, os_pid), do: System.cmd("kill", ["-" <> name, "#{os_pid}"])
+
+  defp nothing_left(mark), do: eventually(fn -> VM.marked(mark) == [] end, @time)
+
+  defp end_the_rest(mark) do
+    for {os_pid, _} <- VM.marked(mark), do: kill_os_process(os_pid)
+    nothing_left(mark)
+  end
+
+  describe "the application `:exile`, or the VM by `System.stop/1` or SIGTERM" do
+    test "every command gets its teardown, all at once" do
+      program = """
+      {:ok, _} = Application.ensure_all_started(:exile)
+      commands = for _ <- 1..10 do
+        script = "trap 'echo INT' INT; trap 'echo TERM' TERM; echo ready; while :; do sleep 0.01; done"
+        {:ok, p} = Exile.Process.start_link(["sh", "-c", script], teardown: [sigint: 200, sigterm: 200])
+        {:ok, "ready\\n"} = Exile.Process.read(p)
+        p
+      end
+      # They would end with their server's link.
+      Process.flag(:trap_exit, true)
+      {time, :ok} = :timer.tc(fn -> Application.stop(:exile) end)
+      read = fn read, p, all ->
+        case Exile.Process.read(p) do
+          {:ok, data} -> read.(read, p, all <> data)
+          :eof -> all
+        end
+      end
+      ["INT\\nTERM\\n"] = Enum.uniq(Enum.map(commands, &read.(read, &1, "")))
+      IO.puts(if time < 2_000_000, do: "in time", else: "took \#{time} us")
+      """
+
+      mark = VM.mark()
+      port = VM.open("Logger.configure(level: :none)\n" <> program, mark)
+      assert_receive {^port, {:data, {:eol, "in time"}}}, @time
+      assert_receive {^port, {:exit_status, 0}}, @time
+      assert VM.marked(mark) == []
+    end
+
+    for {how, finale} <- [{"System.stop/1", "System.stop(3)"}, {"SIGTERM", ""}] do
+      test "the VM ends when their process groups are gone (by #{how})" do
+        {port, mark} = VM.start(@kinds, 1, unquote(finale))
+        if unquote(finale) == "", do: signal("TERM", VM.os_pid(port)), else: VM.go_on(port)
+        assert_receive {^port, {:exit_status, _}}, @time
+        assert VM.marked(mark) == []
+      end
+    end
+  end
+
+  describe "the VM by `System.halt/1`, by `kill -9` or in a crash" do
+    for {how, finale} <- [
+          {"System.halt/1", "System.halt(4)"},
+          {"kill -9", ~s|System.cmd("kill", ["-KILL", System.pid()])|},
+          {"a crash", ~s|System.cmd("kill", ["-SEGV", System.pid()])|}
+        ] do
+      test "the kernel kills every command at that moment. What the commands had started lives on (#{how})" do
+        {port, mark} = VM.start([:plain, :parent], 1, unquote(finale))
+        VM.go_on(port)
+        assert_receive {^port, {:exit_status, _}}, @time
+
+        eventually(
+          fn -> match?([{_, "sleep 600 "}, {_, "sleep 600 "}], VM.marked(mark)) end,
+          @time
+        )
+
+        end_the_rest(mark)
+      end
+
+      test "unless the guard runs: `config :exile, guard: true` (#{how})" do
+        {port, mark} = VM.start(@kinds, 1, unquote(finale), guard: true)
+        VM.go_on(port)
+        assert_receive {^port, {:exit_status, _}}, @time
+        nothing_left(mark)
+      end
+    end
+  end
+
+  describe "the guard is killed" do
+    test "it is started again and told of the commands that run" do
+      {port, mark} = VM.start(@kinds, 1, "", guard: true)
+      vm = VM.os_pid(port)
+      guard = VM.guard(vm)
+      signal("KILL", guard)
+      eventually(fn -> VM.guard(vm) not in [nil, guard] end, @time)
+      # A descriptor for each command of which it was told.
+      eventually(fn -> length(File.ls!("/proc/#{VM.guard(vm)}/fd")) >= length(@kinds) end, @time)
+      signal("KILL", vm)
+      assert_receive {^port, {:exit_status, 137}}, @time
+      nothing_left(mark)
+    end
+  end
+
+  describe "the limits of these promises:" do
+    @escape "setsid sh -c 'echo $$; exec sleep 600' & wait"
+
+    test "a descendant that makes a process group or session of its own is not ended with the rest" do
+      {:ok, p} = Command.start_link(sh(@escape))
+      [escaped] = numbers_of(p)
+      assert Command.await_exit(p, 400) == {:ok, 143}
+      Process.sleep(300)
+      assert os_process_alive?(escaped)
+      kill_os_process(escaped)
+    end
+
+    test "nor by the guard" do
+      program = """
+      Application.put_env(:exile, :guard, true)
+      {:ok, _} = Application.ensure_all_started(:exile)
+      {:ok, p} = Exile.Process.start_link(["sh", "-c", #{inspect(@escape)}], stderr: :disable)
+      {:ok, _} = Exile.Process.read(p)
+      System.cmd("kill", ["-KILL", System.pid()])
+      """
+
+      mark = VM.mark()
+      port = VM.open(program, mark)
+      vm = VM.os_pid(port)
+      assert_receive {^port, {:exit_status, 137}}, @time
+      eventually(fn -> VM.guard(vm) == nil end, @time)
+      assert [{_, "sleep 600 "}] = VM.marked(mark)
+      end_the_rest(mark)
+    end
+
+    @other_user ~w(setpriv --reuid 65534 --regid 65534 --clear-groups)
+    for {guard, what} <- [false: "outlives a VM that is killed", true: "is ended by the guard"] do
+      unless match?(
+               {_, 0},
+               System.cmd("setpriv", tl(@other_user) ++ ["true"], stderr_to_stdout: true)
+             ) do
+        @tag skip: "only root can become another user"
+      end
+
+      test "a command that becomes another user #{what}" do
+        script = "#{Enum.join(@other_user, " ")} sh -c 'echo ready; exec sleep 600'"
+
+        program = """
+        Application.put_env(:exile, :guard, #{unquote(guard)})
+        {:ok, _} = Application.ensure_all_started(:exile)
+        {:ok, p} = Exile.Process.start_link(["sh", "-c", "exec #{script}"], stderr: :disable)
+        {:ok, "ready\\n"} = Exile.Process.read(p)
+        System.cmd("kill", ["-KILL", System.pid()])
+        """
+
+        mark = VM.mark()
+        port = VM.open(program, mark)
+        vm = VM.os_pid(port)
+        assert_receive {^port, {:exit_status, 137}}, @time
+        eventually(fn -> VM.guard(vm) == nil end, @time)
+        if unquote(guard), do: nothing_left(mark), else: assert([_] = VM.marked(mark))
+        end_the_rest(mark)
+      end
+    end
+  end
+
+  test "every row of the table in README is here, in its words" do
+    section =
+      File.read!("README.md")
+      |> String.split("## What happens when something ends\n")
+      |> Enum.at(1)
+      |> String.split("\n<!-- MDOC -->")
+      |> hd()
+
+    rows =
+      for [_, what] <- Regex.scan(~r/^\| (.*?) \| .* \|$/m, section),
+          what != "what ends",
+          do: what
+
+    described = for %{tags: %{describe: describe}} <- __MODULE__.__ex_unit__().tests, do: describe
+    assert rows -- ["---" | described] == []
+    assert length(rows) > 5
+    assert section =~ "The limits of these promises:"
+  end
+end
