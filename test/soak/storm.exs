@@ -6,7 +6,9 @@
 # before: descriptors, processes, zombies, handles, Erlang processes, and memory as far as the
 # allocators tell. Run by script/soak.
 
-Code.require_file("../support/left_behind.ex", __DIR__)
+unless Code.ensure_loaded?(Exile.LeftBehind) do
+  Code.require_file("../support/left_behind.ex", __DIR__)
+end
 
 defmodule Storm do
   alias Exile.LeftBehind
@@ -23,13 +25,17 @@ defmodule Storm do
     before = LeftBehind.count()
     {processes, memory} = {length(Process.list()), memory()}
 
+    watcher_killer = spawn_link(fn -> kill_watchers(0) end)
     {time, results} = :timer.tc(fn -> workers(count, seed + 1) end)
+    send(watcher_killer, {:stop, self()})
+    kills = receive do: ({:killed, kills} -> kills)
 
     settle()
     LeftBehind.assert_nothing(before)
     {processes_now, memory_now} = {length(Process.list()), memory()}
     IO.puts("#{round(count / time * 1_000_000)} commands a second")
     IO.inspect(results, label: "by scenario")
+    IO.puts("watchers killed: #{kills}")
     IO.inspect(before, label: "before and after")
     IO.puts("Erlang processes: #{processes} before, #{processes_now} after")
     IO.puts("memory: #{div(memory, 1024)} KiB before, #{div(memory_now, 1024)} KiB after")
@@ -53,6 +59,17 @@ defmodule Storm do
     |> Enum.reduce(%{}, &Map.merge(&1, &2, fn _, a, b -> a + b end))
   end
 
+  # Exile's own process, all the time, but not so often that its supervisor gives up.
+  defp kill_watchers(kills) do
+    receive do
+      {:stop, storm} -> send(storm, {:killed, kills})
+    after
+      2_000 ->
+        Process.exit(Process.whereis(Exile.Watcher), :kill)
+        kill_watchers(kills + 1)
+    end
+  end
+
   defp one do
     scenario =
       Enum.random([
@@ -66,7 +83,10 @@ defmodule Storm do
         :server_killed,
         :pipe_owner_killed,
         :input_fails,
+        :input_killed,
         :reader_killed,
+        :reader_killed_between_reads,
+        :owner_restarted,
         :not_found
       ])
 
@@ -139,6 +159,81 @@ defmodule Storm do
     rescue
       error in RuntimeError -> expect("storm", error.message)
     end
+  end
+
+  defp scenario(:input_killed) do
+    storm = self()
+
+    input = fn sink ->
+      send(storm, {:input, self()})
+      Enum.into(Stream.cycle(["x"]), sink)
+    end
+
+    killer =
+      spawn_link(fn ->
+        receive do
+          {:input, pid} ->
+            pause()
+            Process.exit(pid, :kill)
+        end
+      end)
+
+    forward = fn sink ->
+      send(killer, {:input, self()})
+      input.(sink)
+    end
+
+    reason =
+      try do
+        Stream.run(Exile.stream!(["cat"], input: forward))
+        :normal
+      catch
+        :exit, reason -> reason
+      end
+
+    expect(:killed, reason)
+    receive do: ({:input, _} -> :ok)
+    receive do: ({:EXIT, ^killer, :normal} -> :ok)
+  end
+
+  # Full pipes, and the reader busy with something else.
+  defp scenario(:reader_killed_between_reads) do
+    storm = self()
+
+    {pid, ref} =
+      spawn_monitor(fn ->
+        Enum.each(Exile.stream!(["yes"]), fn _ ->
+          send(storm, {:element, self()})
+          receive do: (:next -> :ok)
+        end)
+      end)
+
+    for _ <- 1..:rand.uniform(3) do
+      receive do: ({:element, ^pid} -> send(pid, :next))
+    end
+
+    receive do: ({:element, ^pid} -> :ok)
+    Process.exit(pid, :kill)
+    receive do: ({:DOWN, ^ref, _, _, :killed} -> :ok)
+  end
+
+  # Under a supervisor that restarts it with a new command, until that is too often.
+  defp scenario(:owner_restarted) do
+    storm = self()
+
+    owner = fn ->
+      {:ok, _} = P.start_link(["sleep", "60"])
+      send(storm, {:owner, self()})
+    end
+
+    child = %{id: :owner, start: {Agent, :start_link, [owner]}}
+    {:ok, supervisor} = Supervisor.start_link([child], strategy: :one_for_one, max_restarts: 2)
+
+    for _ <- 1..3 do
+      receive do: ({:owner, pid} -> Process.exit(pid, :kill))
+    end
+
+    receive do: ({:EXIT, ^supervisor, :shutdown} -> :ok)
   end
 
   defp scenario(:reader_killed) do
