@@ -98,12 +98,13 @@ defmodule Exile.PromisesTest do
   end
 
   describe "the stream's reader: has enough, raises" do
-    test "the pipes are closed, the command has 250 ms to end by itself" do
-      script = "echo $$; read line; exec sleep 0.1"
+    @tag :tmp_dir
+    test "the pipes are closed, the command has 250 ms to end by itself", %{tmp_dir: dir} do
+      script = "echo $$; read line; sleep 0.1; echo by itself >ended"
       input = Stream.repeatedly(fn -> Process.sleep(:infinity) end)
-      stream = Exile.stream!(sh(script), input: input, ignore_epipe: true)
-      # Ended by a signal, its status would be raised.
+      stream = Exile.stream!(sh(script), input: input, cd: dir, ignore_epipe: true)
       assert [_] = Enum.take(stream, 1)
+      assert File.read!(Path.join(dir, "ended")) == "by itself\n"
     end
 
     for {how, next} <- [{"has enough", quote(do: :ok)}, {"raises", quote(do: raise("oops"))}] do
