@@ -10,7 +10,7 @@ defmodule Bench.Latency do
     messages = if quick?, do: 500, else: 5_000
     ballast = if quick?, do: 256, else: 2_048
 
-    [run(runs), heap(runs, ballast), echo(messages)]
+    [run(runs), heap(runs, ballast), guard(runs), echo(messages)]
   end
 
   defp run(count) do
@@ -64,6 +64,33 @@ defmodule Bench.Latency do
       latencies = Measure.latencies(count, fn -> ViaExile.run(["true"]) end)
       Map.put(latencies, :resident, Measure.resident() / 1_048_576)
     end)
+  end
+
+  defp guard(count) do
+    %Case{
+      name: "guard",
+      title: "running `true` #{count} times in a new VM, without and with the guard",
+      metrics: Case.latencies(),
+      baselines: ["without"],
+      contenders: [
+        {"without", fn -> FreshVM.call(__MODULE__, :run_guarded, [false, count]) end},
+        {"with the guard", fn -> FreshVM.call(__MODULE__, :run_guarded, [true, count]) end}
+      ],
+      goals: [{"with the guard", :p50, "without", :at_most, 1.1}],
+      warm_up: false
+    }
+  end
+
+  @doc false
+  def run_guarded(guard?, count) do
+    # That an application stops is a notice.
+    :ok = :logger.set_primary_config(:level, :warning)
+    :ok = Application.stop(:exile)
+    :ok = Application.put_env(:exile, :guard, guard?)
+    :ok = Application.start(:exile)
+    ^guard? = Process.whereis(Exile.Guard) != nil
+    for _ <- 1..div(count, 4), do: ViaExile.run(["true"])
+    Measure.latencies(count, fn -> ViaExile.run(["true"]) end)
   end
 
   defp echo(count) do
