@@ -9,6 +9,7 @@ defmodule Exile.MixProject do
       version: @version,
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
+      test_ignore_filters: [&String.starts_with?(&1, ["test/soak/", "test/support/"])],
       start_permanent: Mix.env() == :prod,
       # The task that runs cargo is part of this project, so it comes after the
       # compiler that makes it. The library is only needed when Exile runs.

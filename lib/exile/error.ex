@@ -53,7 +53,7 @@ defmodule Exile.Error do
 
   defp in_words(reason) when is_atom(reason) do
     case :file.format_error(reason) do
-      'unknown POSIX error' ++ _ -> Atom.to_string(reason)
+      ~c"unknown POSIX error" ++ _ -> Atom.to_string(reason)
       words -> "#{words} (#{reason})"
     end
   end

@@ -17,7 +17,7 @@ defmodule Exile.CommandTest do
     end
 
     test "of another kind is refused" do
-      for bad <- [[], nil, "true", true, 1, %{}, {"true"}, [true], [nil], ['true'], [["true"]]] do
+      for bad <- [[], nil, "true", true, 1, %{}, {"true"}, [true], [nil], [~c"true"], [["true"]]] do
         message =
           "expected a command to be a non-empty list of binaries, program first, " <>
             "got: #{inspect(bad)}"
@@ -38,7 +38,7 @@ defmodule Exile.CommandTest do
     end
 
     test "with an argument that is no binary is refused, naming it" do
-      for bad <- [:a, 1, nil, 'a', ["a"], <<1::3>>] do
+      for bad <- [:a, 1, nil, ~c"a", ["a"], <<1::3>>] do
         message = "expected every argument of a command to be a binary, got: #{inspect(bad)}"
         assert_raise ArgumentError, message, fn -> Command.new!(["a", "b", bad], []) end
       end
@@ -95,7 +95,7 @@ defmodule Exile.CommandTest do
     end
 
     test "of another kind is refused" do
-      for bad <- [:tmp, 'tmp', 1, ["/tmp"], false, <<1::3>>] do
+      for bad <- [:tmp, ~c"tmp", 1, ["/tmp"], false, <<1::3>>] do
         assert_refused(
           [cd: bad],
           "invalid value for option :cd: expected a directory as a binary, got: #{inspect(bad)}"
@@ -146,8 +146,8 @@ defmodule Exile.CommandTest do
             {"A", 1},
             {"A", :b},
             {"A", true},
-            {"A", 'b'},
-            {'A', "b"},
+            {"A", ~c"b"},
+            {~c"A", "b"},
             {:A, "b"},
             {nil, "b"},
             {"A", "b", "c"},
@@ -277,7 +277,7 @@ defmodule Exile.CommandTest do
         assert Command.signal?(signal)
       end
 
-      for bad <- [:term, :SIGTERM, :Sigterm, nil, "sigterm", 15, 'sigterm', {}, :sig] do
+      for bad <- [:term, :SIGTERM, :Sigterm, nil, "sigterm", 15, ~c"sigterm", {}, :sig] do
         refute Command.signal?(bad)
       end
     end

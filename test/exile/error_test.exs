@@ -54,7 +54,7 @@ defmodule Exile.ErrorTest do
         1.5,
         "text",
         <<0xFF>>,
-        'list',
+        ~c"list",
         [1 | 2],
         {},
         {:errno, %{}},

@@ -64,8 +64,8 @@ defmodule Exile.VM do
       :stderr_to_stdout,
       line: 10_000,
       env: [
-        {'EXILE_TEST_MARK', String.to_charlist(mark)},
-        {'TMPDIR', String.to_charlist(tmp_dir(mark))}
+        {~c"EXILE_TEST_MARK", String.to_charlist(mark)},
+        {~c"TMPDIR", String.to_charlist(tmp_dir(mark))}
       ],
       args: path ++ ["-e", program]
     ])

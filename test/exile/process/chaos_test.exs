@@ -297,7 +297,7 @@ defmodule Exile.Process.ChaosTest do
       fn -> make_ref() end,
       fn -> &is_nil/1 end,
       fn -> :atom end,
-      fn -> 'charlist' end,
+      fn -> ~c"charlist" end,
       fn -> <<1::3>> end,
       fn -> MapSet.new([1]) end,
       fn -> bytes() end,

@@ -107,7 +107,7 @@ defmodule Exile.Process.KillTest do
       {:ok, p} = Command.start_link(["cat"])
 
       check = fn ->
-        for bad <- [:term, :SIGTERM, :sigfoo, nil, true, :"", 15, "sigterm", 'sigterm', self()] do
+        for bad <- [:term, :SIGTERM, :sigfoo, nil, true, :"", 15, "sigterm", ~c"sigterm", self()] do
           message = "expected a signal like :sigterm, got: #{inspect(bad)}"
           assert_raise ArgumentError, message, fn -> Command.kill(p, bad) end
         end

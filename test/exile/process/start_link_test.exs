@@ -153,7 +153,7 @@ defmodule Exile.Process.StartLinkTest do
     end
 
     test "a command that is no list of binaries raises" do
-      for bad <- [[], "echo", nil, ["echo", :a], ['echo'], [""], ["echo" | "a"], %{}, [nil]] do
+      for bad <- [[], "echo", nil, ["echo", :a], [~c"echo"], [""], ["echo" | "a"], %{}, [nil]] do
         assert_raise ArgumentError, fn -> Command.start_link(bad) end
       end
 
@@ -236,7 +236,7 @@ defmodule Exile.Process.StartLinkTest do
     end
 
     test "of a wrong kind raises" do
-      for bad <- [:tmp, 'tmp', 1, true, <<"a", 0>>] do
+      for bad <- [:tmp, ~c"tmp", 1, true, <<"a", 0>>] do
         assert_raise ArgumentError, ~r/:cd/, fn -> Command.start_link(["pwd"], cd: bad) end
       end
 

@@ -534,11 +534,7 @@ defmodule Exile.Stream.FailureTest do
 
   # Not in tail position, so that it is in the stack trace.
   defp fail(kind) do
-    case kind do
-      :error -> raise ArithmeticError, "as it was"
-      :throw -> throw({:as, "it", :was})
-      :exit -> exit({:as, "it", :was})
-    end
+    [apply(:erlang, kind, [reason(kind)])]
   end
 
   defp reason(:error), do: %ArithmeticError{message: "as it was"}

@@ -395,7 +395,11 @@ defmodule Exile.Stream.InputTest do
       halt(go)
       assert_quiet()
 
-      input = fn _ -> send(test, {:input, self()}) && Process.sleep(:infinity) end
+      input = fn _ ->
+        send(test, {:input, self()})
+        Process.sleep(:infinity)
+      end
+
       assert {_, go} = step(Exile.stream!(command, input: input, ignore_epipe: true))
       assert_receive {:input, pid}
       assert linked.() == [pid]
@@ -458,7 +462,11 @@ defmodule Exile.Stream.InputTest do
       test = self()
 
       for ignore <- [false, true] do
-        input = fn _sink -> send(test, {:input, self()}) && Process.sleep(:infinity) end
+        input = fn _sink ->
+          send(test, {:input, self()})
+          Process.sleep(:infinity)
+        end
+
         stream = Exile.stream(sh("echo hi"), input: input, ignore_epipe: ignore)
         {ms, elements} = timed(fn -> Enum.to_list(stream) end)
         status = if ignore, do: {:status, 0}, else: :epipe
@@ -516,7 +524,7 @@ defmodule Exile.Stream.InputTest do
 
   defp split(data) do
     size = min(:rand.uniform(30_000), byte_size(data))
-    <<part::binary-size(size), rest::binary>> = data
-    [part | split(rest)]
+    rest = binary_part(data, size, byte_size(data) - size)
+    [binary_part(data, 0, size) | split(rest)]
   end
 end

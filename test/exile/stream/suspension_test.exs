@@ -125,7 +125,11 @@ defmodule Exile.Stream.SuspensionTest do
       for how <- [:normal, :kill], stream <- [&Exile.stream!/2, &Exile.stream/2] do
         first =
           spawn(fn ->
-            input = fn _ -> send(test, {:input, self()}) && Process.sleep(:infinity) end
+            input = fn _ ->
+              send(test, {:input, self()})
+              Process.sleep(:infinity)
+            end
+
             send(test, step(stream.(sh("echo $$; exec sleep 60"), input: input)))
             receive do: (:return -> :ok)
           end)
