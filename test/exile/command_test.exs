@@ -58,7 +58,6 @@ defmodule Exile.CommandTest do
                cd: nil,
                env: [],
                clear_env: false,
-               stdin: :pipe,
                stderr: :console,
                teardown: :default
              }
