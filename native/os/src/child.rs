@@ -143,7 +143,11 @@ impl Child {
             return life.status;
         }
         let pidfd = life.pidfd.clone()?;
-        if life.terminating && exit::source() == Source::Wait && exit::is_zombie(&pidfd) {
+        if life.terminating && exit::source() == Source::Wait {
+            // Were it to end only now, the look below would reap it and leave its group alone.
+            if !exit::has_ended(&pidfd) {
+                return None;
+            }
             self.end_group_while_it_can_be_named(&pidfd);
         }
         let status = match exit::look(&pidfd) {
@@ -206,10 +210,7 @@ impl Child {
         self.settle(&mut life);
         life.terminating |= signal != Signal::NONE;
         match send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP) {
-            // Gone without a status: somebody else has reaped it, and the number is free.
-            Err(Errno::EINVAL) if life.status.is_none() && life.gone_since.is_none() => {
-                self.send_to_number_of_group(signal)
-            }
+            Err(Errno::EINVAL) if life.status.is_none() => self.send_to_number_of_group(signal),
             Err(Errno::EINVAL) => Err(Errno::ESRCH),
             result => result,
         }

@@ -145,15 +145,6 @@ pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
     )
 }
 
-/// Whether a child has ended and was not reaped, so that its number is still its own. False, too,
-/// where somebody else has reaped it.
-pub(crate) fn is_zombie(pidfd: &OwnedFd) -> bool {
-    matches!(
-        wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT),
-        Ok(Some(_))
-    )
-}
-
 fn wait(pidfd: &OwnedFd, options: libc::c_int) -> Result<Option<Status>, Errno> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let id = pidfd.as_raw_fd().unsigned_abs();
