@@ -112,6 +112,12 @@ impl Life {
         !told.ended
     }
 
+    /// Nobody waits for it any more: the reaper ends it, and tells.
+    fn abandon(self: &Arc<Self>) {
+        // The reaper was started at load, so there is one to take it.
+        let _ = self.terminate(self.abandoned.clone());
+    }
+
     fn terminate(self: &Arc<Self>, teardown: Teardown) -> Result<(), Errno> {
         let life = Arc::clone(self);
         reaper::terminate(
@@ -138,8 +144,9 @@ impl Resource for Command {
 
     fn down(handle: &Handle<Self>, caller: Caller, _server: LocalPid) {
         // Others may have learned the status first; those who wait are told here at the latest.
+        // Not looked at twice: one that ended between two looks would have nobody who tells.
         if handle.life.status(caller).is_none() {
-            handle.abandon();
+            handle.life.abandon();
         }
         handle.let_go(caller);
         drop(handle.server_monitor().take());
@@ -150,19 +157,13 @@ impl Command {
     fn server_monitor(&self) -> MutexGuard<'_, Option<Monitor>> {
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Nobody waits for it any more: if it runs, the reaper ends it.
-    fn abandon(&self) {
-        if self.life.child.try_status().is_none() {
-            // The reaper was started at load, so there is one to take it.
-            let _ = self.life.terminate(self.life.abandoned.clone());
-        }
-    }
 }
 
 impl Drop for Command {
     fn drop(&mut self) {
-        self.abandon();
+        if self.life.child.try_status().is_none() {
+            self.life.abandon();
+        }
     }
 }
 
