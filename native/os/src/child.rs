@@ -7,28 +7,23 @@
 //!
 //! One lock guards the way: no system call uses the pidfd after it may have been closed, and no
 //! signal is sent once the status is known. The lock is never held across anything that waits.
-//!
-//! # Safety
-//! Unsafe code here passes a pidfd that the lock keeps open.
-#![allow(unsafe_code)]
 
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::errno::{Errno, check};
+use crate::errno::Errno;
 use crate::exit::{self, Look, Source};
+use crate::kernel;
 use crate::signal::Signal;
 use crate::status::Status;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The status of a child that is gone may come a little later (measured: up to 0.7 ms). After
 /// this long it will not come any more.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Linux 6.9 and later: `pidfd_send_signal` to the whole process group.
-pub(crate) const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -145,7 +140,7 @@ impl Child {
         let pidfd = life.pidfd.clone()?;
         if life.terminating && exit::source() == Source::Wait {
             // Were it to end only now, the look below would reap it and leave its group alone.
-            if !exit::has_ended(&pidfd) {
+            if !kernel::has_ended(&pidfd) {
                 return None;
             }
             self.end_group_while_it_can_be_named(&pidfd);
@@ -194,7 +189,7 @@ impl Child {
             return Err(Errno::ESRCH);
         }
         match &life.pidfd {
-            Some(pidfd) => send(pidfd, signal, 0),
+            Some(pidfd) => kernel::signal(pidfd, signal),
             None => Err(Errno::ESRCH),
         }
     }
@@ -209,41 +204,21 @@ impl Child {
         let mut life = self.life();
         self.settle(&mut life);
         life.terminating |= signal != Signal::NONE;
-        match send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP) {
-            Err(Errno::EINVAL) if life.status.is_none() => self.send_to_number_of_group(signal),
+        match kernel::signal_group(pidfd, signal) {
+            Err(Errno::EINVAL) if life.status.is_none() => {
+                kernel::signal_group_number(self.pid, signal)
+            }
             Err(Errno::EINVAL) => Err(Errno::ESRCH),
             result => result,
         }
     }
 
     /// Before the program is reaped, its number is its own and so is that of its group: the last
-    /// moment at which kernels without [`PIDFD_SIGNAL_PROCESS_GROUP`] can end what is left of it.
+    /// moment at which kernels that cannot signal a group by a pidfd can end what is left of it.
     /// To be called under the lock.
     fn end_group_while_it_can_be_named(&self, pidfd: &PidFd) {
-        if send(pidfd, Signal::NONE, PIDFD_SIGNAL_PROCESS_GROUP) == Err(Errno::EINVAL) {
-            let _ = self.send_to_number_of_group(Signal::KILL);
+        if kernel::signal_group(pidfd, Signal::NONE) == Err(Errno::EINVAL) {
+            let _ = kernel::signal_group_number(self.pid, Signal::KILL);
         }
     }
-
-    /// To be called under the lock and before the program is reaped.
-    fn send_to_number_of_group(&self, signal: Signal) -> Result<(), Errno> {
-        // SAFETY: kill has no memory effects. The program leads its group and has not been
-        // reaped, so the number is still that of its group.
-        check(unsafe { libc::kill(-self.pid, signal.number()) }).map(drop)
-    }
-}
-
-pub(crate) fn send(pidfd: &OwnedFd, signal: Signal, flags: libc::c_uint) -> Result<(), Errno> {
-    let none = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: the descriptor is open; without a siginfo the kernel makes its own.
-    let sent = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal.number(),
-            none,
-            flags,
-        )
-    };
-    check(sent).map(drop)
 }

@@ -10,25 +10,21 @@
 //!   fetches their status, and [`sweep`] buries the zombies that are nobody's.
 //!
 //! Which one works is found out with a child that exits, once, by [`choose`].
-//!
-//! # Safety
-//! Unsafe code here passes pidfds that their borrowers keep open, and structures that the kernel
-//! fills.
-#![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::CString;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
 use crate::command::{Command, Stdio};
-use crate::errno::{Errno, check, retry};
+use crate::kernel;
+use crate::shared;
 use crate::status::Status;
+use crate::sync::{Mutex, RwLock};
 
 /// Where statuses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,67 +122,15 @@ fn probe() -> Source {
 
 /// Looks at a child through its pidfd.
 pub(crate) fn look(pidfd: &OwnedFd) -> Look {
-    match wait(pidfd, libc::WEXITED | libc::WNOHANG) {
+    match kernel::take_status(pidfd) {
         Ok(None) => Look::Running,
         Ok(Some(status)) => Look::Ended(status),
         Err(_) if source() == Source::Wait => Look::Gone,
-        Err(_) => match pidfd_status(pidfd) {
+        Err(_) => match kernel::kept_status(pidfd) {
             Some(status) => Look::Ended(status),
             None => Look::Gone,
         },
     }
-}
-
-/// Whether a child has ended, leaving its status where it is.
-pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
-    !matches!(
-        wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT),
-        Ok(None)
-    )
-}
-
-fn wait(pidfd: &OwnedFd, options: libc::c_int) -> Result<Option<Status>, Errno> {
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let id = pidfd.as_raw_fd().unsigned_abs();
-    // SAFETY: the descriptor is open; waitid writes into `info` only.
-    retry(|| unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), options) })?;
-    // SAFETY: zeroed, and filled by waitid when a child was found.
-    Ok(status_of(&unsafe { info.assume_init() }))
-}
-
-/// The status a `siginfo` holds; `None` when waitid found nothing.
-fn status_of(info: &libc::siginfo_t) -> Option<Status> {
-    // SAFETY: waitid fills the fields of a SIGCHLD siginfo, or leaves them zero.
-    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    if pid == 0 {
-        return None;
-    }
-    Some(match info.si_code {
-        libc::CLD_EXITED => Status::Exited(status as u8),
-        code => Status::Signaled {
-            signal: status as u8,
-            core: code == libc::CLD_DUMPED,
-        },
-    })
-}
-
-/// What the pidfd remembers of a child that the kernel reaped. The pidfd may become readable
-/// before the status is there: `None` then, and the mask alone says so, not the number.
-pub(crate) fn pidfd_status(pidfd: &OwnedFd) -> Option<Status> {
-    let mut info = MaybeUninit::<libc::pidfd_info>::zeroed();
-    // SAFETY: all zeroes is a valid pidfd_info; the mask asks for the exit code alone; the
-    // request number holds the size of the structure, so the kernel writes no further.
-    let info = unsafe {
-        (*info.as_mut_ptr()).mask = libc::PIDFD_INFO_EXIT.into();
-        check(libc::ioctl(
-            pidfd.as_raw_fd(),
-            libc::PIDFD_GET_INFO as _,
-            info.as_mut_ptr(),
-        ))
-        .ok()?;
-        info.assume_init()
-    };
-    (info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then(|| Status::from_wait(info.exit_code))
 }
 
 // With Source::Wait, zombies of our own children and of strangers (orphans, when the VM is PID 1
@@ -194,8 +138,8 @@ pub(crate) fn pidfd_status(pidfd: &OwnedFd) -> Option<Status> {
 // for their owners. A spawn holds `SPAWNING` from before the clone until the child is in `OURS`,
 // or the sweep could meet a child that nobody knows yet.
 
-static SPAWNING: RwLock<()> = RwLock::new(());
-static OURS: Mutex<Option<HashMap<libc::pid_t, Weak<Child>>>> = Mutex::new(None);
+shared! { static SPAWNING: RwLock<()> = RwLock::new(()); }
+shared! { static OURS: Mutex<HashMap<libc::pid_t, Weak<Child>>> = Mutex::new(HashMap::new()); }
 
 /// Runs `spawn` so that no sweep takes the new child for a stranger.
 pub(crate) fn while_registering<E>(
@@ -207,8 +151,7 @@ pub(crate) fn while_registering<E>(
     let _spawning = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
     let child = spawn()?;
     let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
-    ours.get_or_insert_default()
-        .insert(child.pid(), Arc::downgrade(&child));
+    ours.insert(child.pid(), Arc::downgrade(&child));
     Ok(child)
 }
 
@@ -216,38 +159,18 @@ pub(crate) fn while_registering<E>(
 pub fn sweep() {
     loop {
         let _no_spawn = SPAWNING.write().unwrap_or_else(PoisonError::into_inner);
-        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        // SAFETY: waitid writes into `info` only.
-        let found = retry(|| unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) });
-        if found.is_err() {
+        let Some(pid) = kernel::zombie() else {
             return;
-        }
-        // SAFETY: zeroed, and filled by waitid when a zombie was found.
-        let pid = unsafe { info.assume_init().si_pid() };
-        if pid == 0 {
-            return;
-        }
+        };
         let ours = {
             let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
-            ours.as_mut()
-                .and_then(|ours| ours.remove(&pid))
-                .and_then(|child| child.upgrade())
+            ours.remove(&pid).and_then(|child| child.upgrade())
         };
         match ours {
             Some(child) => drop(child.try_status()),
-            None => {
-                // SAFETY: as above; the zombie cannot have been replaced, it was not reaped yet
-                // and while we hold the lock nobody else here reaps strangers.
-                let _ = retry(|| unsafe {
-                    libc::waitid(
-                        libc::P_PID,
-                        pid.unsigned_abs(),
-                        info.as_mut_ptr(),
-                        libc::WEXITED | libc::WNOHANG,
-                    )
-                });
-            }
+            // It cannot have been replaced: it was not reaped yet, and while we hold the lock
+            // nobody else here reaps strangers.
+            None => kernel::bury(pid),
         }
     }
 }
@@ -257,7 +180,7 @@ pub fn sweep() {
 pub(crate) fn settled(child: &Child) {
     if source() == Source::Wait {
         let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Entry::Occupied(entry)) = ours.as_mut().map(|ours| ours.entry(child.pid())) {
+        if let Entry::Occupied(entry) = ours.entry(child.pid()) {
             if std::ptr::eq(entry.get().as_ptr(), child) {
                 entry.remove();
             }

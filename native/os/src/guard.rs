@@ -19,9 +19,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::child;
 use crate::errno::{Errno, check};
-use crate::exit;
+use crate::kernel;
 use crate::signal::Signal;
 use crate::status::Status;
 
@@ -126,12 +125,12 @@ pub fn parent(pid: libc::pid_t) -> Option<OwnedFd> {
 
 /// How a process ended, where the kernel tells those who are not its parent.
 pub fn status(pidfd: &OwnedFd) -> Option<Status> {
-    exit::pidfd_status(pidfd)
+    kernel::kept_status(pidfd)
 }
 
 /// Kills the process group that the process of `pidfd` leads, or led. Needs Linux 6.9.
 pub fn kill_group(pidfd: &OwnedFd) {
-    let _ = child::send(pidfd, Signal::KILL, child::PIDFD_SIGNAL_PROCESS_GROUP);
+    let _ = kernel::signal_group(pidfd, Signal::KILL);
 }
 
 /// A pidfd for a number; for callers who know that it cannot have been reused.

@@ -9,23 +9,34 @@
 //! | `pipe` | the VM's ends of the pipes, non-blocking |
 //! | `child` | a running program: signals, and its status exactly once |
 //! | `exit` | where a status comes from, on new kernels and on old ones |
+//! | `kernel` | the system calls on children |
 //! | `status` | how a program ended |
 //! | `teardown` | the sequence of signals that ends a command, as data |
 //! | `reaper` | the thread that runs teardowns, so that nobody else has to wait |
 //! | `guard` | reports to the program that outlives the VM |
 //! | `signal`, `errno` | numbers with names |
+//! | `sync` | locks, which a model checker can replace |
+//! | `model` | what the model checker proves, and the kernel it does so with |
+
+// The model has a kernel of its own, which needs less.
+#![cfg_attr(loom, allow(dead_code))]
 
 pub mod child;
 pub mod command;
 pub mod errno;
 pub mod exit;
 pub mod guard;
+#[cfg_attr(loom, path = "model/kernel.rs")]
+mod kernel;
+#[cfg(loom)]
+pub mod model;
 pub mod pipe;
 pub mod pipeline;
 pub mod reaper;
 pub mod signal;
 pub mod spawn;
 pub mod status;
+pub mod sync;
 pub mod teardown;
 
 pub use child::Child;

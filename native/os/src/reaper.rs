@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::child::{Child, PidFd};
 use crate::errno::{Errno, check};
 use crate::exit::{self, Source};
+use crate::kernel;
 use crate::signal::Signal;
 use crate::teardown::{Next, Progress, Target, Teardown};
 
@@ -38,7 +39,8 @@ pub fn under_way() -> usize {
 /// Called on the reaper's thread when the command of a teardown has ended.
 pub type OnEnd = Box<dyn FnOnce() + Send>;
 
-struct Job {
+/// A teardown under way.
+pub(crate) struct Job {
     command: Leader,
     progress: Progress,
     next: Next,
@@ -142,17 +144,7 @@ fn launch() -> Result<Reaper, Errno> {
 /// program has ended, also when it had before.
 pub fn terminate(child: &Arc<Child>, teardown: Teardown, on_end: OnEnd) -> Result<(), Errno> {
     let reaper = reaper()?;
-    let now = Instant::now();
-    let job = Job {
-        command: Leader {
-            child: Arc::clone(child),
-            pidfd: child.pidfd(),
-        },
-        progress: Progress::new(teardown, now),
-        next: Next::At(now),
-        on_end: Some(on_end),
-        _counted: Counted::new(),
-    };
+    let job = Job::new(child, teardown, on_end, Instant::now());
     reaper.ask(Request::Terminate(job));
     Ok(())
 }
@@ -198,8 +190,21 @@ fn run(inbox: &Receiver<Request>, bell: &OwnedFd) {
 }
 
 impl Job {
+    pub(crate) fn new(child: &Arc<Child>, teardown: Teardown, on_end: OnEnd, now: Instant) -> Job {
+        Job {
+            command: Leader {
+                child: Arc::clone(child),
+                pidfd: child.pidfd(),
+            },
+            progress: Progress::new(teardown, now),
+            next: Next::At(now),
+            on_end: Some(on_end),
+            _counted: Counted::new(),
+        }
+    }
+
     /// Does what is due; `true` when the job is done.
-    fn advance(&mut self, now: Instant) -> bool {
+    pub(crate) fn advance(&mut self, now: Instant) -> bool {
         self.next = self.progress.advance(&self.command, now);
         // Looked at last: others may learn the status at any moment, also between two looks
         // here, and a job that is done has told.
@@ -214,7 +219,7 @@ impl Job {
     }
 
     /// The pidfd to wait for; `None` once the command was seen to have ended.
-    fn awaited(&self) -> Option<&PidFd> {
+    pub(crate) fn awaited(&self) -> Option<&PidFd> {
         let pidfd = self.command.pidfd.as_deref()?;
         self.on_end.is_some().then_some(pidfd)
     }
@@ -232,7 +237,7 @@ fn sleep(jobs: &[Job], bell: &OwnedFd) {
         // By what `advance` saw: an end that came since then is news, and must not be missed
         // because somebody else has learned of it by now.
         if let Some(pidfd) = job.awaited() {
-            if exit::has_ended(pidfd) {
+            if kernel::has_ended(pidfd) {
                 at = Some(Instant::now() + STATUS_DELAY);
             } else {
                 fds.push(readable(pidfd));

@@ -1,0 +1,107 @@
+//! The life of a child, asked, signalled and watched by several threads while it ends.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use loom::thread;
+
+use super::each_source;
+use super::world::{self, is_open};
+use crate::exit::Source;
+use crate::{Child, Errno, Signal, Status};
+
+const PID: libc::pid_t = 7;
+const STATUS: Status = Status::Exited(3);
+
+/// A child, its descriptor's number, and the kernel, which lets it end at any moment.
+fn ending() -> (Arc<Child>, i32, thread::JoinHandle<()>) {
+    let (child, fd) = world::child(PID);
+    let kernel = thread::spawn(|| {
+        world::end(PID, STATUS);
+        world::tell(PID);
+    });
+    (child, fd, kernel)
+}
+
+#[test]
+fn a_status_is_the_same_for_all_who_ask() {
+    each_source(None, |_| {
+        let (child, fd, kernel) = ending();
+        let other = Arc::clone(&child);
+        let other = thread::spawn(move || other.try_status());
+        let seen = child.try_status();
+        assert!(seen.is_none_or(|status| status == STATUS));
+        let others = other.join().unwrap();
+        assert!(others.is_none_or(|status| status == STATUS));
+        kernel.join().unwrap();
+        assert_eq!(child.try_status(), Some(STATUS));
+        assert!(!is_open(fd));
+    });
+}
+
+#[test]
+fn a_pidfd_is_closed_when_the_status_is_known_and_nobody_watches() {
+    each_source(None, |_| {
+        let (child, fd, kernel) = ending();
+        let other = Arc::clone(&child);
+        let other = thread::spawn(move || other.try_status());
+        // The event loop has the number and no `Arc`.
+        let watched = child.watch().map(|pidfd| pidfd.as_raw_fd());
+        if let Some(watched) = watched {
+            child.try_status();
+            assert!(is_open(watched));
+            child.unwatched();
+        }
+        other.join().unwrap();
+        kernel.join().unwrap();
+        assert_eq!(child.try_status(), Some(STATUS));
+        assert!(!is_open(fd));
+    });
+}
+
+#[test]
+fn no_signal_is_sent_once_the_status_is_known() {
+    each_source(None, |_| {
+        let (child, _, kernel) = ending();
+        // So that there is a pidfd to send it through, whatever is known.
+        child.watch();
+        let other = Arc::clone(&child);
+        let other = thread::spawn(move || {
+            let known = other.try_status().is_some();
+            let sent = other.signal(Signal::TERM);
+            assert!(!known || sent == Err(Errno::ESRCH));
+            sent.is_ok()
+        });
+        let sent = child.signal(Signal::TERM).is_ok();
+        let other_sent = other.join().unwrap();
+        kernel.join().unwrap();
+        let got = world::signals(PID).len();
+        assert_eq!(got, usize::from(sent) + usize::from(other_sent));
+    });
+}
+
+#[test]
+fn an_old_kernel_is_never_given_the_number_of_a_group_that_is_gone() {
+    each_source(None, |source| {
+        world::grow_old();
+        let (child, _, kernel) = ending();
+        let pidfd = child.pidfd().unwrap();
+        let other = Arc::clone(&child);
+        let other = thread::spawn(move || other.try_status());
+        // The kernel of the model fails when the number is free. Only where zombies keep their
+        // numbers can it be used at all.
+        let sent = match source {
+            Source::Wait => child.signal_group(&pidfd, Signal::TERM),
+            Source::Pidfd => Err(Errno::ESRCH),
+        };
+        other.join().unwrap();
+        kernel.join().unwrap();
+        assert_eq!(child.try_status(), Some(STATUS));
+        let expected = match sent {
+            // What the command left behind ended with it.
+            Ok(()) => vec![libc::SIGTERM, libc::SIGKILL],
+            Err(_) => vec![],
+        };
+        assert_eq!(world::group_signals(PID), expected);
+    });
+}

@@ -1,0 +1,227 @@
+//! The kernel as the model sees it: processes in a table behind one lock, so that every question
+//! is a moment at which the checker may let another thread go first.
+//!
+//! A pidfd is a real descriptor, of `/dev/null`: whether it is open is asked of the real kernel,
+//! and a number that was closed is used again as it would be.
+//!
+//! What would harm somebody else fails at once: a question through a descriptor that is closed,
+//! a signal to the number of a group whose leader is reaped.
+//!
+//! # Safety
+//! Unsafe code here asks whether a descriptor is open.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use crate::child::Child;
+use crate::errno::Errno;
+use crate::exit::{self, Source};
+use crate::pipe::ReadEnd;
+use crate::shared;
+use crate::signal::Signal;
+use crate::status::Status;
+use crate::sync::{Mutex, MutexGuard};
+
+/// Where a process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Runs,
+    Zombie,
+    /// Reaped; a pidfd may keep its status.
+    Reaped,
+}
+
+#[derive(Debug)]
+struct Process {
+    pid: libc::pid_t,
+    fd: Option<RawFd>,
+    state: State,
+    status: Status,
+    /// The pidfd of a reaped process tells its status: it does so a moment after the end.
+    told: bool,
+    got: Vec<i32>,
+    group_got: Vec<i32>,
+}
+
+struct World {
+    processes: Vec<Process>,
+    /// The kernel cannot signal a group by a pidfd.
+    old: bool,
+}
+
+shared! { static WORLD: Mutex<World> = Mutex::new(World { processes: Vec::new(), old: false }); }
+
+fn world() -> MutexGuard<'static, World> {
+    WORLD.lock().unwrap()
+}
+
+impl World {
+    /// The process behind a pidfd, which must be open.
+    fn of(&mut self, pidfd: &OwnedFd) -> &mut Process {
+        let fd = pidfd.as_raw_fd();
+        assert!(is_open(fd), "descriptor {fd} is closed");
+        let mut processes = self.processes.iter_mut().rev();
+        processes.find(|process| process.fd == Some(fd)).unwrap()
+    }
+
+    /// The process that has, or had last, this number.
+    fn numbered(&mut self, pid: libc::pid_t) -> &mut Process {
+        let mut processes = self.processes.iter_mut().rev();
+        processes.find(|process| process.pid == pid).unwrap()
+    }
+
+    fn start(&mut self, pid: libc::pid_t, fd: Option<RawFd>) {
+        let taken = self
+            .processes
+            .iter()
+            .any(|process| process.pid == pid && process.state != State::Reaped);
+        assert!(!taken, "the number {pid} is taken");
+        self.processes.push(Process {
+            pid,
+            fd,
+            state: State::Runs,
+            status: Status::Unknown,
+            told: false,
+            got: Vec::new(),
+            group_got: Vec::new(),
+        });
+    }
+}
+
+/// Whether this descriptor is open.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: fcntl looks the number up, and takes no pointer.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// From here on no group can be signalled by a pidfd, as before Linux 6.9.
+pub fn grow_old() {
+    world().old = true;
+}
+
+/// A child as `spawn` makes it, and its pidfd's number.
+pub fn child(pid: libc::pid_t) -> (Arc<Child>, RawFd) {
+    let pidfd = OwnedFd::from(File::open("/dev/null").unwrap());
+    let fd = pidfd.as_raw_fd();
+    world().start(pid, Some(fd));
+    (Child::new(pid, pidfd), fd)
+}
+
+/// A child that nobody here knows.
+pub fn stranger(pid: libc::pid_t) {
+    world().start(pid, None);
+}
+
+/// A pipe whose reading end is ours.
+pub fn pipe() -> (ReadEnd, OwnedFd) {
+    crate::pipe::output().unwrap()
+}
+
+/// The end of a process, unless it has ended. Where SIGCHLD is ignored it is reaped in the same
+/// moment.
+pub fn end(pid: libc::pid_t, status: Status) {
+    let mut world = world();
+    let process = world.numbered(pid);
+    if process.state == State::Runs {
+        process.status = status;
+        process.state = match exit::source() {
+            Source::Wait => State::Zombie,
+            Source::Pidfd => State::Reaped,
+        };
+    }
+}
+
+/// The pidfd of a process that was reaped tells its status from here on.
+pub fn tell(pid: libc::pid_t) {
+    world().numbered(pid).told = true;
+}
+
+/// Whether a process with this number runs, or waits to be reaped.
+pub fn is_there(pid: libc::pid_t) -> bool {
+    world().numbered(pid).state != State::Reaped
+}
+
+/// The signals that the process of this number got itself.
+pub fn signals(pid: libc::pid_t) -> Vec<i32> {
+    world().numbered(pid).got.clone()
+}
+
+/// The signals that its group got.
+pub fn group_signals(pid: libc::pid_t) -> Vec<i32> {
+    world().numbered(pid).group_got.clone()
+}
+
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
+    world().of(pidfd).state != State::Runs
+}
+
+pub(crate) fn take_status(pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
+    let mut world = world();
+    let process = world.of(pidfd);
+    match process.state {
+        State::Runs => Ok(None),
+        State::Zombie => {
+            process.state = State::Reaped;
+            Ok(Some(process.status))
+        }
+        State::Reaped => Err(Errno::ECHILD),
+    }
+}
+
+pub(crate) fn kept_status(pidfd: &OwnedFd) -> Option<Status> {
+    let mut world = world();
+    let process = world.of(pidfd);
+    process.told.then_some(process.status)
+}
+
+pub(crate) fn zombie() -> Option<libc::pid_t> {
+    let world = world();
+    let mut processes = world.processes.iter();
+    processes
+        .find(|process| process.state == State::Zombie)
+        .map(|process| process.pid)
+}
+
+pub(crate) fn bury(pid: libc::pid_t) {
+    let mut world = world();
+    let process = world.numbered(pid);
+    if process.state == State::Zombie {
+        process.state = State::Reaped;
+    }
+}
+
+pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+    let mut world = world();
+    let process = world.of(pidfd);
+    if process.state == State::Reaped {
+        // The kernel may reap at any moment. We know when we do.
+        assert_eq!(exit::source(), Source::Pidfd, "signalled after its end");
+        return Err(Errno::ESRCH);
+    }
+    process.got.push(signal.number());
+    Ok(())
+}
+
+/// The group is empty once its leader is reaped.
+pub(crate) fn signal_group(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+    let mut world = world();
+    if world.old {
+        return Err(Errno::EINVAL);
+    }
+    let process = world.of(pidfd);
+    if process.state == State::Reaped {
+        return Err(Errno::ESRCH);
+    }
+    process.group_got.push(signal.number());
+    Ok(())
+}
+
+pub(crate) fn signal_group_number(leader: libc::pid_t, signal: Signal) -> Result<(), Errno> {
+    let mut world = world();
+    let process = world.numbered(leader);
+    assert_ne!(process.state, State::Reaped, "the number {leader} is free");
+    process.group_got.push(signal.number());
+    Ok(())
+}

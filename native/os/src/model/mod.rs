@@ -1,0 +1,45 @@
+//! What is true in every order in which threads can run, up to the sizes used here: the real
+//! [`child`](crate::child), [`exit`](crate::exit) and [`reaper`](crate::reaper) on the locks of
+//! the model checker and on a kernel made for it. Built with `--cfg loom` only.
+
+pub mod world {
+    //! What a model does to the kernel, and asks it.
+    pub use crate::kernel::{
+        child, end, group_signals, grow_old, is_open, is_there, pipe, signals, stranger, tell,
+    };
+}
+
+#[cfg(test)]
+mod child;
+pub mod reaper;
+#[cfg(test)]
+mod sweep;
+#[cfg(test)]
+mod teardown;
+
+#[cfg(test)]
+use crate::exit::{self, Source};
+
+/// Runs `body` in every order of its threads, with statuses from `source`. With a `bound`, in
+/// every order with at most so many changes of threads that need not wait.
+#[cfg(test)]
+fn explore(source: Source, bound: Option<usize>, body: impl Fn() + Send + Sync + 'static) {
+    // The source and the numbers of descriptors are those of the process.
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    exit::choose(Some(source));
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = bound;
+    model.check(body);
+}
+
+/// The same with statuses from either.
+#[cfg(test)]
+fn each_source(bound: Option<usize>, body: impl Fn(Source) + Send + Sync + Clone + 'static) {
+    for source in [Source::Wait, Source::Pidfd] {
+        let body = body.clone();
+        explore(source, bound, move || body(source));
+    }
+}
