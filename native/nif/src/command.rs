@@ -3,25 +3,29 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use exile_os::exit::{self, Source};
-use exile_os::{Child, Errno, Signal, Status, Teardown, child, reaper};
+#[cfg(loom)]
+use exile_os::model::reaper;
+#[cfg(not(loom))]
+use exile_os::reaper;
+use exile_os::sync::{AtomicBool, Mutex, MutexGuard};
+use exile_os::{Child, Errno, Signal, Status, Teardown, child, shared};
 use rustler::types::atom::Atom;
-use rustler::types::local_pid::LocalPid;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 
 use crate::pipe::Pipe;
-use crate::resource::{self, Caller, Direction, Handle, Kind, Monitor, Resource, Wait};
+use crate::resource::{self, Caller, Direction, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
 use crate::{atoms, encode, end, turn};
 
 /// A command whose server is its Erlang process. Dropped, or with its server dead, it is ended
 /// by the reaper.
 pub(crate) struct Command {
     life: Arc<Life>,
-    server: LocalPid,
+    server: Pid,
     /// The VM has the pidfd.
     selected: AtomicBool,
     /// Watches the server, until either ends.
@@ -45,8 +49,10 @@ struct Told {
     waits: Vec<Wait>,
 }
 
-/// All living commands, for the end of the VM.
-static LIVING: Mutex<BTreeMap<usize, Weak<Life>>> = Mutex::new(BTreeMap::new());
+shared! {
+    /// All living commands, for the end of the VM.
+    static LIVING: Mutex<BTreeMap<usize, Weak<Life>>> = Mutex::new(BTreeMap::new());
+}
 
 /// Entered when a command runs, left when nobody has it any more; the key is its address.
 pub(crate) fn living() -> MutexGuard<'static, BTreeMap<usize, Weak<Life>>> {
@@ -84,7 +90,7 @@ impl Life {
     }
 
     /// How the command ended, if it has. The first to see it tells the others.
-    fn status(&self, caller: Caller) -> Option<Status> {
+    pub(crate) fn status(&self, caller: Caller) -> Option<Status> {
         let status = self.child.try_status()?;
         let (pipes, waits) = {
             let mut told = self.told();
@@ -104,12 +110,20 @@ impl Life {
     }
 
     /// Enters a process that waits for the end. `false`: it has come.
-    fn wait(&self, wait: Wait) -> bool {
+    pub(crate) fn enter(&self, wait: Wait) -> bool {
         let mut told = self.told();
         if !told.ended {
             told.waits.push(wait);
         }
         !told.ended
+    }
+
+    /// Gives up waits. `true`: there was one, and its message will not come.
+    pub(crate) fn give_up(&self, is_meant: impl Fn(&Wait) -> bool) -> bool {
+        let mut told = self.told();
+        let before = told.waits.len();
+        told.waits.retain(|wait| !is_meant(wait));
+        told.waits.len() < before
     }
 
     /// Nobody waits for it any more: the reaper ends it, and tells.
@@ -142,7 +156,7 @@ impl Resource for Command {
         self.life.child.unwatched();
     }
 
-    fn down(handle: &Handle<Self>, caller: Caller, _server: LocalPid) {
+    fn down(handle: &Handle<Self>, caller: Caller, _server: Pid) {
         // Others may have learned the status first; those who wait are told here at the latest.
         // Not looked at twice: one that ended between two looks would have nobody who tells.
         if handle.life.status(caller).is_none() {
@@ -168,10 +182,29 @@ impl Drop for Command {
 }
 
 impl Handle<Command> {
-    /// Has `server` told, with `reference`, when the command ends.
-    fn watch(&self, server: LocalPid, reference: Term<'_>) -> Result<(), Errno> {
+    pub(crate) fn serve(
+        caller: Caller,
+        life: Arc<Life>,
+        server: Pid,
+        wait: Wait,
+    ) -> Result<Handle<Command>, Errno> {
+        let handle = Handle::new(Command {
+            life,
+            server,
+            selected: AtomicBool::new(false),
+            monitor: Mutex::new(None),
+        });
+        handle.watch(wait)?;
+        if !handle.watch_server(caller, server) {
+            // It was killed during the spawn: nobody will see what is returned.
+            Command::down(&handle, caller, server);
+        }
+        Ok(handle)
+    }
+
+    /// Has the server told when the command ends.
+    fn watch(&self, wait: Wait) -> Result<(), Errno> {
         let pidfd = self.life.child.watch().ok_or(Errno::ESRCH)?;
-        let wait = Wait::new(server, reference);
         match self.select(pidfd.as_raw_fd(), Direction::Read, &wait) {
             Ok(()) => {
                 self.selected.store(true, Ordering::Release);
@@ -185,7 +218,7 @@ impl Handle<Command> {
     }
 
     /// `false` when the server is dead already.
-    fn watch_server(&self, caller: Caller, server: LocalPid) -> bool {
+    fn watch_server(&self, caller: Caller, server: Pid) -> bool {
         // Under the lock, so that a server that dies meanwhile finds its monitor there.
         let mut monitor = self.server_monitor();
         *monitor = self.monitor(caller, server);
@@ -203,13 +236,30 @@ impl Handle<Command> {
 
     /// How the command ended, if it has. When its server sees that, the pidfd is not needed any
     /// more; when others do, the server has yet to get its message.
-    fn status(&self, env: Env<'_>) -> Option<Status> {
-        let status = self.life.status(env.into())?;
-        if env.pid() == self.server {
-            self.let_go(env.into());
+    pub(crate) fn status(&self, caller: Caller, pid: Pid) -> Option<Status> {
+        let status = self.life.status(caller)?;
+        if pid == self.server {
+            self.let_go(caller);
         }
         Some(status)
     }
+
+    /// The same, but while the command runs `wait` is entered. Without either it ended between
+    /// the two looks; then there is a status now.
+    pub(crate) fn status_or_wait(&self, caller: Caller, pid: Pid, wait: Wait) -> Outcome {
+        let status = self.status(caller, pid);
+        if status.is_none() && self.life.enter(wait) {
+            return Outcome::Waits;
+        }
+        Outcome::Known(status.or_else(|| self.status(caller, pid)))
+    }
+}
+
+/// What came of asking for a status.
+pub(crate) enum Outcome {
+    Known(Option<Status>),
+    /// A message will come.
+    Waits,
 }
 
 /// Called when the library is loaded. `load_info` is the atom `wait` where statuses are to be
@@ -255,19 +305,8 @@ pub(crate) fn serve(
     life: Arc<Life>,
     reference: Term<'_>,
 ) -> Result<Handle<Command>, Errno> {
-    let server = env.pid();
-    let handle = Handle::new(Command {
-        life,
-        server,
-        selected: AtomicBool::new(false),
-        monitor: Mutex::new(None),
-    });
-    handle.watch(server, reference)?;
-    if !handle.watch_server(env.into(), server) {
-        // It was killed during the spawn: nobody will see what is returned.
-        Command::down(&handle, env.into(), server);
-    }
-    Ok(handle)
+    let server = pid(env);
+    Handle::serve(env.into(), life, server, Wait::new(server, reference))
 }
 
 /// `true` if there is a signal of this name.
@@ -279,7 +318,7 @@ fn is_signal(name: Binary<'_>) -> bool {
 /// `:running`, `{:exited, code}`, `{:signaled, signal, core_dumped}` or `:unknown`.
 #[rustler::nif]
 fn command_status(env: Env<'_>, command: Handle<Command>) -> Term<'_> {
-    let status = command.status(env);
+    let status = command.status(env.into(), pid(env));
     encode::status(env, status)
 }
 
@@ -287,20 +326,17 @@ fn command_status(env: Env<'_>, command: Handle<Command>) -> Term<'_> {
 /// when it has ended.
 #[rustler::nif]
 fn command_wait<'a>(env: Env<'a>, command: Handle<Command>, reference: Term<'a>) -> Term<'a> {
-    match command.status(env) {
-        None if command.life.wait(Wait::new(env.pid(), reference)) => atoms::wait().encode(env),
-        // Without a status it ended between the two looks; then there is one now.
-        status => encode::status(env, status.or_else(|| command.status(env))),
+    let wait = Wait::new(pid(env), reference);
+    match command.status_or_wait(env.into(), pid(env), wait) {
+        Outcome::Known(status) => encode::status(env, status),
+        Outcome::Waits => atoms::wait().encode(env),
     }
 }
 
 /// Gives up such a wait. `:ok`: its message will not come. `:sent`: it has been sent.
 #[rustler::nif]
 fn command_cancel(command: Handle<Command>, reference: Term<'_>) -> Atom {
-    let mut told = command.life.told();
-    let before = told.waits.len();
-    told.waits.retain(|wait| !wait.is(reference));
-    if told.waits.len() < before {
+    if command.life.give_up(|wait| wait.is(reference)) {
         atoms::ok()
     } else {
         atoms::sent()
@@ -310,7 +346,7 @@ fn command_cancel(command: Handle<Command>, reference: Term<'_>) -> Atom {
 /// The process id, or `:undefined` when the command has ended.
 #[rustler::nif]
 fn command_pid(env: Env<'_>, command: Handle<Command>) -> Term<'_> {
-    match command.status(env) {
+    match command.status(env.into(), pid(env)) {
         None => command.life.child.pid().encode(env),
         Some(_) => atoms::undefined().encode(env),
     }
@@ -367,7 +403,7 @@ fn terminate_all<'a>(env: Env<'a>, reference: Term<'a>) -> (u64, usize) {
         longest = longest.max(life.at_stop.duration());
         let _ = life.terminate(life.at_stop.clone());
     }
-    let wait = Wait::new(env.pid(), reference);
+    let wait = Wait::new(pid(env), reference);
     let _ = reaper::when_idle(Box::new(move || {
         wait.wake(Caller::THREAD);
     }));

@@ -151,12 +151,16 @@ pub(crate) fn account(env: Env<'_>, bytes: usize) {
 pub(crate) enum Chunk<'a> {
     Data(Binary<'a>),
     Eof,
-    WouldBlock,
 }
 
 impl End {
-    /// Reads at most `max` bytes into a binary of exactly the size of what was there.
-    pub(crate) fn read<'a>(&mut self, env: Env<'a>, max: usize) -> Result<Chunk<'a>, Unusable> {
+    /// Reads at most `max` bytes into a binary of exactly the size of what was there; `None` when
+    /// that would block.
+    pub(crate) fn read<'a>(
+        &mut self,
+        env: Env<'a>,
+        max: usize,
+    ) -> Result<Option<Chunk<'a>>, Unusable> {
         let Fd::Read(end) = &self.fd else {
             return Err(Unusable::NotYours);
         };
@@ -166,7 +170,7 @@ impl End {
         } else {
             read_and_copy(env, end, size)?
         };
-        if let Chunk::Data(data) = &chunk {
+        if let Some(Chunk::Data(data)) = &chunk {
             self.last_full = data.len() == size;
             if self.last_full && size >= BUSY_READ {
                 self.note_busy();
@@ -177,28 +181,28 @@ impl End {
 }
 
 /// For reads that are probably full: no copy, and the rest of the binary is given back.
-fn read_in_place<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Chunk<'a>, Errno> {
+fn read_in_place<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Option<Chunk<'a>>, Errno> {
     let mut binary = OwnedBinary::new(size).ok_or(Errno::ENOMEM)?;
     match end.read_into(binary.as_mut_slice())? {
-        None => Ok(Chunk::WouldBlock),
-        Some(0) => Ok(Chunk::Eof),
+        None => Ok(None),
+        Some(0) => Ok(Some(Chunk::Eof)),
         Some(count) if count == size || binary.realloc(count) => {
-            Ok(Chunk::Data(binary.release(env)))
+            Ok(Some(Chunk::Data(binary.release(env))))
         }
         Some(_) => Err(Errno::ENOMEM),
     }
 }
 
 /// For reads that are probably short: a buffer on the stack, and a copy of what came.
-fn read_and_copy<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Chunk<'a>, Errno> {
+fn read_and_copy<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Option<Chunk<'a>>, Errno> {
     let mut buffer = [MaybeUninit::uninit(); READ_SIZE];
     match end.read(&mut buffer[..size])? {
-        None => Ok(Chunk::WouldBlock),
-        Some([]) => Ok(Chunk::Eof),
+        None => Ok(None),
+        Some([]) => Ok(Some(Chunk::Eof)),
         Some(data) => {
             let mut binary = NewBinary::new(env, data.len());
             binary.as_mut_slice().copy_from_slice(data);
-            Ok(Chunk::Data(binary.into()))
+            Ok(Some(Chunk::Data(binary.into())))
         }
     }
 }

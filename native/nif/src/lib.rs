@@ -12,15 +12,26 @@
 //! | `spawn`, `environment`, `turn` | making commands, a few at once |
 //! | `guard` | making the guard |
 //! | `encode`, `atoms` | terms |
+//! | `model` | what the model checker proves, and the VM it does so with |
+
+// The model has no VM to load it, nor a kernel to run programs.
+#![cfg_attr(loom, allow(dead_code))]
 
 mod atoms;
 mod command;
 mod encode;
 mod end;
+#[cfg(not(loom))]
 mod entry;
+#[cfg(not(loom))]
 mod environment;
+#[cfg(not(loom))]
 mod guard;
+#[cfg(all(loom, test))]
+mod model;
 mod pipe;
+#[cfg_attr(loom, path = "model/resource.rs")]
 mod resource;
+#[cfg(not(loom))]
 mod spawn;
 mod turn;

@@ -16,16 +16,16 @@
 //! * All system calls happen under the lock and in the states idle and waiting. The lock is not
 //!   held when the VM is told to stop, since it may call [`Pipe::stop`] right then.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use exile_os::Errno;
 use exile_os::pipe::{ReadEnd, WriteEnd};
-use rustler::types::local_pid::LocalPid;
+use exile_os::sync::{AtomicUsize, Mutex, MutexGuard};
 use rustler::{Encoder, Env, NifResult, Term};
 
 use crate::end::{Batch, Chunk, End, Fd, Unusable, account};
-use crate::resource::{Caller, Handle, Kind, Monitor, Resource, Wait};
+use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
 use crate::{atoms, encode};
 
 /// One end of a pipe, as Erlang code holds it.
@@ -38,7 +38,7 @@ pub(crate) struct Pipe {
 
 struct State {
     phase: Phase,
-    owner: LocalPid,
+    owner: Pid,
     monitor: Option<Monitor>,
     wait: Option<Wait>,
 }
@@ -52,7 +52,7 @@ enum Phase {
 
 impl State {
     /// The end, if `caller` may use it. Whoever comes here has had the message of his last wait.
-    fn used_by(&mut self, caller: LocalPid) -> Result<&mut End, Unusable> {
+    fn used_by(&mut self, caller: Pid) -> Result<&mut End, Unusable> {
         match &mut self.phase {
             Phase::Open(end) if self.owner == caller => {
                 self.wait = None;
@@ -75,9 +75,9 @@ impl Resource for Pipe {
         self.lock().phase = Phase::Closed;
     }
 
-    fn down(handle: &Handle<Self>, caller: Caller, pid: LocalPid) {
+    fn down(handle: &Handle<Self>, caller: Caller, pid: Pid) {
         // A monitor of an owner that has handed the pipe on may still fire.
-        handle.close_if(caller, |state| state.owner == pid);
+        handle.close(caller, pid);
     }
 }
 
@@ -93,18 +93,18 @@ impl Handle<Pipe> {
     pub(crate) fn reading(
         caller: Caller,
         end: ReadEnd,
-        owner: LocalPid,
+        owner: Pid,
         commands: usize,
     ) -> Handle<Pipe> {
         Handle::open(caller, End::new(Fd::Read(end)), owner, commands)
     }
 
     /// Our end of a pipe that one command reads from.
-    pub(crate) fn writing(caller: Caller, end: WriteEnd, owner: LocalPid) -> Handle<Pipe> {
+    pub(crate) fn writing(caller: Caller, end: WriteEnd, owner: Pid) -> Handle<Pipe> {
         Handle::open(caller, End::new(Fd::Write(end)), owner, 1)
     }
 
-    fn open(caller: Caller, end: End, owner: LocalPid, commands: usize) -> Handle<Pipe> {
+    fn open(caller: Caller, end: End, owner: Pid, commands: usize) -> Handle<Pipe> {
         let state = State {
             phase: Phase::Open(end),
             owner,
@@ -120,7 +120,7 @@ impl Handle<Pipe> {
     }
 
     /// Makes `owner` the owner. `false` when the pipe is closed.
-    fn set_owner(&self, caller: Caller, owner: LocalPid) -> bool {
+    pub(crate) fn set_owner(&self, caller: Caller, owner: Pid) -> bool {
         let (old_monitor, alive) = {
             let mut state = self.lock();
             if !matches!(state.phase, Phase::Open(_)) {
@@ -137,7 +137,7 @@ impl Handle<Pipe> {
         }
         if !alive {
             // As if it had died a moment later.
-            self.close_if(caller, |state| state.owner == owner);
+            self.close(caller, owner);
         }
         true
     }
@@ -163,11 +163,11 @@ impl Handle<Pipe> {
         }
     }
 
-    /// Closes the pipe if it is open and `condition` holds.
-    fn close_if(&self, caller: Caller, condition: impl FnOnce(&State) -> bool) -> bool {
+    /// Closes the pipe if it is open and `owner` is its owner.
+    pub(crate) fn close(&self, caller: Caller, owner: Pid) -> bool {
         let (selected, monitor) = {
             let mut state = self.lock();
-            if !matches!(state.phase, Phase::Open(_)) || !condition(&state) {
+            if !matches!(state.phase, Phase::Open(_)) || state.owner != owner {
                 return false;
             }
             let mut selected = None;
@@ -191,18 +191,67 @@ impl Handle<Pipe> {
         true
     }
 
-    /// Waits for the end to be ready; the process gets a message with `reference`.
-    fn wait_for(&self, state: &mut State, pid: LocalPid, reference: Term<'_>) -> Result<(), Errno> {
+    /// Tries to move bytes with `io`, for which `None` means that it would block. If it would,
+    /// `wait` is entered, unless the command has ended and is not to be outlived.
+    pub(crate) fn attempt<T>(
+        &self,
+        caller: Pid,
+        wait: impl FnOnce() -> Option<Wait>,
+        outlive: bool,
+        io: impl FnOnce(&mut End) -> Result<Option<T>, Unusable>,
+    ) -> Result<Attempt<T>, Unusable> {
+        let mut state = self.lock();
+        // Looked at before the bytes are: what the command wrote before its end is then read.
+        let ended = self.commands_ended();
+        if let Some(moved) = io(state.used_by(caller)?)? {
+            return Ok(Attempt::Moved(moved));
+        }
+        match wait() {
+            None => Ok(Attempt::WouldBlock),
+            Some(_) if ended && !outlive => Ok(Attempt::Ended),
+            Some(wait) => {
+                self.wait_for(&mut state, wait)?;
+                Ok(Attempt::Waits)
+            }
+        }
+    }
+
+    /// Waits for the end to be ready: one message will come.
+    fn wait_for(&self, state: &mut State, wait: Wait) -> Result<(), Errno> {
         let Phase::Open(end) = &mut state.phase else {
             return Err(Errno::EINVAL);
         };
-        let wait = Wait::new(pid, reference);
         self.select(end.raw(), end.direction(), &wait)
             .map_err(|_| Errno::EINVAL)?;
         end.selected = true;
         state.wait = Some(wait);
         Ok(())
     }
+
+    /// Gives up the wait if it is the one meant. `true`: its message will not come.
+    pub(crate) fn give_up(&self, is_meant: impl FnOnce(&Wait) -> bool) -> bool {
+        let mut state = self.lock();
+        match (state.wait.take_if(|wait| is_meant(wait)), &state.phase) {
+            (Some(wait), Phase::Open(end)) => self.cancel(end.raw(), end.direction(), &wait),
+            _ => false,
+        }
+    }
+}
+
+/// What came of moving bytes.
+pub(crate) enum Attempt<T> {
+    Moved(T),
+    /// Nothing could be moved, and there is nothing to wait with.
+    WouldBlock,
+    /// Nothing could be moved, and the command has ended.
+    Ended,
+    /// Nothing could be moved; a message will come.
+    Waits,
+}
+
+/// The caller with the reference that it waits with, if it is one.
+fn wait(env: Env<'_>, reference: Term<'_>) -> Option<Wait> {
+    reference.is_ref().then(|| Wait::new(pid(env), reference))
 }
 
 /// `{:ok, binary}`, `:eof`, `:again` (would block, and no reference to wait with), `:wait` (the
@@ -216,22 +265,16 @@ fn pipe_read<'a>(
     reference: Term<'a>,
     drain: bool,
 ) -> Term<'a> {
-    let mut state = pipe.lock();
-    // Looked at before the read: what the command wrote before its end is then read.
-    let ended = pipe.commands_ended();
-    let chunk = state.used_by(env.pid()).and_then(|end| end.read(env, max));
-    match chunk {
-        Ok(Chunk::Data(data)) => {
+    let wait = || wait(env, reference);
+    match pipe.attempt(pid(env), wait, drain, |end| end.read(env, max)) {
+        Ok(Attempt::Moved(Chunk::Data(data))) => {
             account(env, data.len());
             (atoms::ok(), data.to_term(env)).encode(env)
         }
-        Ok(Chunk::Eof) => atoms::eof().encode(env),
-        Ok(Chunk::WouldBlock) if !reference.is_ref() => atoms::again().encode(env),
-        Ok(Chunk::WouldBlock) if ended && !drain => atoms::exited().encode(env),
-        Ok(Chunk::WouldBlock) => match pipe.wait_for(&mut state, env.pid(), reference) {
-            Ok(()) => atoms::wait().encode(env),
-            Err(errno) => encode::error(env, errno),
-        },
+        Ok(Attempt::Moved(Chunk::Eof)) => atoms::eof().encode(env),
+        Ok(Attempt::WouldBlock) => atoms::again().encode(env),
+        Ok(Attempt::Ended) => atoms::exited().encode(env),
+        Ok(Attempt::Waits) => atoms::wait().encode(env),
         Err(unusable) => unusable.encode(env),
     }
 }
@@ -250,46 +293,35 @@ fn pipe_write<'a>(
 ) -> NifResult<Term<'a>> {
     let batch = Batch::take(list)?;
     let slices = batch.slices(offset)?;
-    let mut state = pipe.lock();
-    let ended = pipe.commands_ended();
-    let written = state.used_by(env.pid()).and_then(|end| end.write(&slices));
-    Ok(match written {
-        Ok(Some(written)) => {
-            account(env, written);
-            let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
-            let (rest, next) = batch.after(offset + written);
-            if written < all {
-                (atoms::again(), rest, next).encode(env)
-            } else if rest.is_empty_list() {
-                atoms::ok().encode(env)
-            } else {
-                (atoms::more(), rest, next).encode(env)
+    let wait = || wait(env, reference);
+    Ok(
+        match pipe.attempt(pid(env), wait, false, |end| end.write(&slices)) {
+            Ok(Attempt::Moved(written)) => {
+                account(env, written);
+                let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
+                let (rest, next) = batch.after(offset + written);
+                if written < all {
+                    (atoms::again(), rest, next).encode(env)
+                } else if rest.is_empty_list() {
+                    atoms::ok().encode(env)
+                } else {
+                    (atoms::more(), rest, next).encode(env)
+                }
             }
-        }
-        Ok(None) if !reference.is_ref() => (atoms::again(), list, offset).encode(env),
-        // Others may hold the pipe open, but the command will not read it.
-        Ok(None) if ended => encode::error(env, Errno::EPIPE),
-        Ok(None) => match pipe.wait_for(&mut state, env.pid(), reference) {
-            Ok(()) => (atoms::wait(), list, offset).encode(env),
-            Err(errno) => encode::error(env, errno),
+            Ok(Attempt::WouldBlock) => (atoms::again(), list, offset).encode(env),
+            // Others may hold the pipe open, but the command will not read it.
+            Ok(Attempt::Ended) => encode::error(env, Errno::EPIPE),
+            Ok(Attempt::Waits) => (atoms::wait(), list, offset).encode(env),
+            Err(unusable) => unusable.encode(env),
         },
-        Err(unusable) => unusable.encode(env),
-    })
+    )
 }
 
 /// Gives up the wait that `reference` stands for. `:ok`: its message will not come. `:sent`: it has
 /// been sent, and if the pipe has another owner by now, who waits, that is none of our business.
 #[rustler::nif]
 fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Pipe>, reference: Term<'a>) -> Term<'a> {
-    let mut state = pipe.lock();
-    let cancelled = match state.wait.take_if(|wait| wait.is(reference)) {
-        Some(wait) => match &state.phase {
-            Phase::Open(end) => pipe.cancel(end.raw(), end.direction(), &wait),
-            Phase::Closing(_) | Phase::Closed => false,
-        },
-        None => false,
-    };
-    if cancelled {
+    if pipe.give_up(|wait| wait.is(reference)) {
         atoms::ok()
     } else {
         atoms::sent()
@@ -300,8 +332,7 @@ fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Pipe>, reference: Term<'a>) -> Ter
 /// `:ok` or `{:error, :pipe_closed_or_invalid_caller}`.
 #[rustler::nif]
 fn pipe_close(env: Env<'_>, pipe: Handle<Pipe>) -> Term<'_> {
-    let caller = env.pid();
-    if pipe.close_if(env.into(), |state| state.owner == caller) {
+    if pipe.close(env.into(), pid(env)) {
         atoms::ok().encode(env)
     } else {
         Unusable::NotYours.encode(env)
@@ -310,7 +341,7 @@ fn pipe_close(env: Env<'_>, pipe: Handle<Pipe>) -> Term<'_> {
 
 /// `:ok` or `{:error, :pipe_closed_or_invalid_caller}`. Any process may do this.
 #[rustler::nif]
-fn pipe_set_owner(env: Env<'_>, pipe: Handle<Pipe>, owner: LocalPid) -> Term<'_> {
+fn pipe_set_owner(env: Env<'_>, pipe: Handle<Pipe>, owner: Pid) -> Term<'_> {
     if pipe.set_owner(env.into(), owner) {
         atoms::ok().encode(env)
     } else {

@@ -39,6 +39,14 @@ const RESOURCE_ALIGN: usize = 8;
 /// How many members of `ErlNifResourceTypeInit` are set: dtor, stop and down.
 const CALLBACKS: c_int = 3;
 
+/// A process of this VM.
+pub(crate) type Pid = LocalPid;
+
+/// The process that calls.
+pub(crate) fn pid(env: Env<'_>) -> Pid {
+    env.pid()
+}
+
 /// Where a call comes from, which decides how a message may be sent.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller(*mut ErlNifEnv);

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustler::{Env, Term};
 
-use crate::resource::{Caller, Wait};
+use crate::resource::{Caller, Wait, pid};
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue {
     closed: false,
@@ -83,13 +83,13 @@ impl Turn {
         }
         if again {
             // It may have become tired of waiting for its message.
-            queue.waiting.retain(|wait| !wait.is_for(env.pid()));
+            queue.waiting.retain(|wait| !wait.is_for(pid(env)));
         }
         if queue.running < limit() {
             queue.running += 1;
             return Ok(Turn(env.into()));
         }
-        let wait = Wait::new(env.pid(), reference);
+        let wait = Wait::new(pid(env), reference);
         if again {
             queue.waiting.push_front(wait);
         } else {

@@ -2,11 +2,11 @@
 //! model checker, which tries every order in which threads can take them.
 
 #[cfg(loom)]
-pub use loom::sync::atomic::AtomicBool;
+pub use loom::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(loom)]
 pub use loom::sync::{Mutex, MutexGuard, RwLock};
 #[cfg(not(loom))]
-pub use std::sync::atomic::AtomicBool;
+pub use std::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(not(loom))]
 pub use std::sync::{Mutex, MutexGuard, RwLock};
 
