@@ -139,11 +139,13 @@ impl Child {
         }
         let pidfd = life.pidfd.clone()?;
         if life.terminating && exit::source() == Source::Wait {
-            // Were it to end only now, the look below would reap it and leave its group alone.
-            if !kernel::has_ended(&pidfd) {
-                return None;
+            match kernel::is_zombie(&pidfd) {
+                // Were it to end only now, the look below would reap it and leave its group alone.
+                Ok(false) => return None,
+                Ok(true) => self.end_group_while_it_can_be_named(&pidfd),
+                // Somebody else has reaped it: its number may be anybody's.
+                Err(_) => {}
             }
-            self.end_group_while_it_can_be_named(&pidfd);
         }
         let status = match exit::look(&pidfd) {
             Look::Running => return None,
@@ -205,7 +207,7 @@ impl Child {
         self.settle(&mut life);
         life.terminating |= signal != Signal::NONE;
         match kernel::signal_group(pidfd, signal) {
-            Err(Errno::EINVAL) if life.status.is_none() => {
+            Err(Errno::EINVAL) if life.status.is_none() && life.gone_since.is_none() => {
                 kernel::signal_group_number(self.pid, signal)
             }
             Err(Errno::EINVAL) => Err(Errno::ESRCH),

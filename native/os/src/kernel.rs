@@ -20,10 +20,13 @@ const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 /// Whether a child has ended, leaving its status where it is.
 pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
-    !matches!(
-        wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT),
-        Ok(None)
-    )
+    !matches!(is_zombie(pidfd), Ok(false))
+}
+
+/// Whether a child has ended and keeps its number until it is reaped; `ECHILD` when it has been.
+pub(crate) fn is_zombie(pidfd: &OwnedFd) -> Result<bool, Errno> {
+    let found = wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?;
+    Ok(found.is_some())
 }
 
 /// Takes the status of a child that has ended, which reaps it; `None` while it runs.

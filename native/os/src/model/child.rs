@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::each_source;
 use super::world::{self, is_open};
+use super::{each_source, explore};
 use crate::exit::Source;
 use crate::{Child, Errno, Signal, Status};
 
@@ -103,5 +103,25 @@ fn an_old_kernel_is_never_given_the_number_of_a_group_that_is_gone() {
             Err(_) => vec![],
         };
         assert_eq!(world::group_signals(PID), expected);
+    });
+}
+
+#[test]
+fn a_number_is_not_used_after_somebody_else_reaped_the_child() {
+    explore(Source::Wait, None, || {
+        world::grow_old();
+        for terminating in [true, false] {
+            let (child, _) = world::child(PID);
+            let pidfd = child.pidfd().unwrap();
+            if terminating {
+                child.signal_group(&pidfd, Signal::TERM).unwrap();
+            }
+            world::end(PID, STATUS);
+            world::bury(PID);
+            // The kernel of the model fails when the number is free.
+            let sent = child.signal_group(&pidfd, Signal::TERM);
+            assert_eq!(sent, Err(Errno::ESRCH));
+            assert_eq!(child.try_status(), None);
+        }
     });
 }

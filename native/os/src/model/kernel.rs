@@ -157,6 +157,14 @@ pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
     world().of(pidfd).state != State::Runs
 }
 
+pub(crate) fn is_zombie(pidfd: &OwnedFd) -> Result<bool, Errno> {
+    match world().of(pidfd).state {
+        State::Runs => Ok(false),
+        State::Zombie => Ok(true),
+        State::Reaped => Err(Errno::ECHILD),
+    }
+}
+
 pub(crate) fn take_status(pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
     let mut world = world();
     let process = world.of(pidfd);
@@ -184,7 +192,8 @@ pub(crate) fn zombie() -> Option<libc::pid_t> {
         .map(|process| process.pid)
 }
 
-pub(crate) fn bury(pid: libc::pid_t) {
+/// Also what other code in this process does that waits for any child.
+pub fn bury(pid: libc::pid_t) {
     let mut world = world();
     let process = world.numbered(pid);
     if process.state == State::Zombie {

@@ -5,7 +5,7 @@
 pub mod world {
     //! What a model does to the kernel, and asks it.
     pub use crate::kernel::{
-        child, end, group_signals, grow_old, is_open, is_there, pipe, signals, stranger, tell,
+        bury, child, end, group_signals, grow_old, is_open, is_there, pipe, signals, stranger, tell,
     };
 }
 
