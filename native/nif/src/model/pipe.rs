@@ -87,6 +87,26 @@ fn a_wait_ends_with_one_message_when_the_command_ends_and_what_it_wrote_is_read(
 }
 
 #[test]
+fn a_wait_on_a_pipe_that_commands_share_ends_with_the_last_of_them() {
+    each_stop(|_, _| {
+        let (end, _theirs) = world::pipe();
+        let shared = Handle::reading(Caller::THREAD, end, OWNER, 2);
+        let commands = [(); 2].map(|()| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.command_ended(Caller::THREAD))
+        });
+        let first = read(&shared, OWNER, false);
+        for command in commands {
+            command.join().unwrap();
+        }
+        let waits = matches!(first, Some(Attempt::Waits));
+        assert!(waits || matches!(first, Some(Attempt::Ended)));
+        assert_eq!(messages(OWNER, REFERENCE), usize::from(waits));
+        assert!(matches!(read(&shared, OWNER, false), Some(Attempt::Ended)));
+    });
+}
+
+#[test]
 fn a_wait_of_an_old_owner_ends_with_one_message() {
     each_stop(|pipe, fd| {
         let event = thread::spawn(move || ready(fd));
