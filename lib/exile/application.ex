@@ -5,6 +5,13 @@ defmodule Exile.Application do
 
   @impl true
   def start(_type, _args) do
+    case Code.ensure_loaded(Exile.Native) do
+      {:module, _} -> start_processes()
+      {:error, _} -> {:error, Exile.Library.problem()}
+    end
+  end
+
+  defp start_processes do
     # Where the kernel cannot tell how a reaped child ended, children must not be reaped by it.
     if Exile.Native.exit_source() == :wait do
       :ok = :os.set_signal(:sigchld, :default)

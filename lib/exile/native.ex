@@ -17,7 +17,12 @@ defmodule Exile.Native do
   def load do
     info = if System.get_env("EXILE_EXIT_SOURCE") == "wait", do: :wait, else: :auto
     path = :filename.join(:code.priv_dir(:exile), ~c"native/libexile_nif")
-    :erlang.load_nif(path, info)
+
+    # The library refuses to work for another version.
+    case :erlang.load_nif(path, {info, Exile.Library.version()}) do
+      :ok -> :ok
+      {:error, {_reason, text}} -> {:error, Exile.Library.refused(path, text)}
+    end
   end
 
   @type stage ::

@@ -33,6 +33,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     put_env(%{
       "CARGO" => cargo,
       "CARGO_BUILD_TARGET" => nil,
+      "EXILE_NATIVE_PATH" => nil,
       "FAKE_FAILURE" => nil,
       "FAKE_LOG" => log,
       "FAKE_VERSION" => nil,
@@ -170,6 +171,72 @@ defmodule Mix.Tasks.Compile.ExileTest do
     end
   end
 
+  describe "run/1 with EXILE_NATIVE_PATH" do
+    setup %{tmp_dir: tmp_dir} do
+      directory = Path.join(tmp_dir, "built elsewhere")
+      for name <- ~w(exile_guard libexile_nif.so), do: build(directory, name, "first")
+      # There is no cargo.
+      put_env(%{"CARGO" => "/nowhere/cargo", "EXILE_NATIVE_PATH" => directory})
+      %{directory: directory}
+    end
+
+    # Stands in for a file of the library.
+    defp build(directory, name, content, version \\ Exile.Library.version()) do
+      mark = "#{Path.basename(name, ".so")} version #{version};"
+      write(Path.join(directory, name), <<0, 255, mark::binary, content::binary>>)
+    end
+
+    test "installs what is there, without cargo", %{project: project, directory: directory} do
+      assert compile(project) == {{:ok, []}, ""}
+
+      for name <- ~w(exile_guard libexile_nif.so) do
+        installed = Path.join(Path.dirname(library(project)), name)
+        assert File.read!(installed) == File.read!(Path.join(directory, name))
+        assert %File.Stat{mode: mode} = File.stat!(installed)
+        assert Bitwise.band(mode, 0o111) == 0o111
+      end
+    end
+
+    test "says and does nothing when nothing has changed", %{project: project} do
+      compile(project)
+      write(Path.join(project, "native/nif/src/lib.rs"), "second")
+      assert compile(project) == {{:noop, []}, ""}
+    end
+
+    test "installs again what has changed", %{project: project, directory: directory} do
+      compile(project)
+      build(directory, "libexile_nif.so", "second")
+      assert compile(project) == {{:ok, []}, ""}
+      assert File.read!(library(project)) =~ "second"
+    end
+
+    test "replaces what cargo made, and the other way round", %{project: project} do
+      compile(project)
+      put_env(%{"CARGO" => nil, "EXILE_NATIVE_PATH" => nil, "PATH" => fake_path()})
+      assert {{:ok, []}, _} = compile(project)
+      assert File.read!(library(project)) == "first"
+    end
+
+    test "tells of a file that is missing", %{project: project, directory: directory} do
+      File.rm!(Path.join(directory, "exile_guard"))
+
+      assert_fails(project, [
+        "#{directory}/exile_guard cannot be read: no such file or directory.",
+        "EXILE_NATIVE_PATH is #{directory}."
+      ])
+    end
+
+    test "tells of a file of another version", %{project: project, directory: directory} do
+      build(directory, "exile_guard", "first", "7.0.0-rc.1")
+      assert_fails(project, ["#{directory}/exile_guard is of version 7.0.0-rc.1, but Exile of"])
+    end
+
+    test "tells of a file that is something else", %{project: project, directory: directory} do
+      write(Path.join(directory, "libexile_nif.so"), "hello")
+      assert_fails(project, ["#{directory}/libexile_nif.so is not a part of Exile's"])
+    end
+  end
+
   describe "clean/0" do
     test "removes all that run/1 made", %{project: project} do
       compile(project)
@@ -179,6 +246,9 @@ defmodule Mix.Tasks.Compile.ExileTest do
              |> Enum.filter(&File.regular?/1) == []
     end
   end
+
+  # A PATH with the cargo that setup has made.
+  defp fake_path, do: "#{Path.dirname(System.fetch_env!("FAKE_LOG"))}:#{System.get_env("PATH")}"
 
   # Returns what the task returned and all that it printed.
   defp compile(project, args \\ []) do

@@ -13,8 +13,20 @@ defmodule Mix.Tasks.Compile.Exile do
   and the library goes to the `priv/native` directory beside it, from where a release
   takes it. Nothing is written to the source tree.
 
+  ## Without Rust
+
+  When `EXILE_NATIVE_PATH` names a directory that holds a built library, the files
+  `libexile_nif.so` and `exile_guard`, these are taken and no cargo is needed:
+
+      EXILE_NATIVE_PATH=/opt/exile-native mix compile
+
+  `script/package` makes such a directory, packed. The files must be of the version of
+  Exile that is compiled, and fit the system and the processor on which it will run. The
+  version is checked here and again when the library is loaded.
+
   ## Environment variables
 
+    * `EXILE_NATIVE_PATH` - a directory with a built library. Default: none, it is built
     * `CARGO` - the cargo to run. Default: the one in `PATH`
     * `CARGO_BUILD_TARGET` - the platform to build for, when it is not this one
     * `RUSTFLAGS` - flags for the Rust compiler
@@ -38,10 +50,8 @@ defmodule Mix.Tasks.Compile.Exile do
     if "--force" not in args and built?(fingerprint) do
       {:noop, []}
     else
-      with {:ok, cargo} <- find_cargo(),
-           :ok <- check_version(cargo),
-           :ok <- build(cargo),
-           :ok <- install() do
+      with {:ok, files} <- if(prebuilt(), do: take(prebuilt()), else: build()) do
+        install(files)
         File.mkdir_p!(Path.dirname(manifest()))
         File.write!(manifest(), fingerprint)
         {:ok, []}
@@ -68,11 +78,48 @@ defmodule Mix.Tasks.Compile.Exile do
   # The architecture is part of it because build directories are copied, into
   # containers for instance, and the library of another platform cannot be loaded.
   defp fingerprint do
-    sources = Path.wildcard("Cargo.{toml,lock}") ++ Path.wildcard("native/**/*.{rs,toml}")
+    sources =
+      if prebuilt(),
+        do: Enum.map(Map.keys(@artefacts), &Path.join(prebuilt(), &1)),
+        else: Path.wildcard("Cargo.{toml,lock}") ++ Path.wildcard("native/**/*.{rs,toml}")
+
     settings = Enum.map(~w(CARGO_BUILD_TARGET RUSTFLAGS), &System.get_env/1)
-    content = {architecture(), settings, Enum.map(sources, &{&1, File.read!(&1)})}
+    content = {architecture(), settings, Enum.map(sources, &{&1, File.read(&1)})}
 
     content |> :erlang.term_to_binary() |> :erlang.md5() |> Base.encode16()
+  end
+
+  # The directory of a library that somebody else has built.
+  defp prebuilt do
+    case System.get_env("EXILE_NATIVE_PATH", "") do
+      "" -> nil
+      directory -> directory
+    end
+  end
+
+  # Returns the files to install, as a map from their names in priv/native.
+  defp take(directory) do
+    files = Map.new(@artefacts, fn {name, _} -> {name, Path.join(directory, name)} end)
+
+    case Enum.find_value(files, fn {_, path} -> problem(path) end) do
+      nil -> {:ok, files}
+      problem -> {:error, "#{problem}. EXILE_NATIVE_PATH is #{directory}."}
+    end
+  end
+
+  defp problem(path) do
+    case Exile.Library.check(path) do
+      :ok -> nil
+      {:error, message} -> message
+    end
+  end
+
+  # Returns the same.
+  defp build do
+    with {:ok, cargo} <- find_cargo(),
+         :ok <- check_version(cargo),
+         :ok <- run_cargo(cargo),
+         do: find_made()
   end
 
   defp find_cargo do
@@ -114,10 +161,11 @@ defmodule Mix.Tasks.Compile.Exile do
 
   defp advice do
     "Install Rust #{minimum_version()} or later, from https://rustup.rs or as a package of " <>
-      "your system, or let the environment variable CARGO name the cargo to use."
+      "your system, or let the environment variable CARGO name the cargo to use. A library " <>
+      "that is already built needs none of it: see mix help compile.exile."
   end
 
-  defp build(cargo) do
+  defp run_cargo(cargo) do
     Mix.shell().info("Building Exile's native library with cargo")
     args = ["build", "--release", "--locked", "--target-dir", target_dir()]
 
@@ -141,20 +189,23 @@ defmodule Mix.Tasks.Compile.Exile do
     end
   end
 
-  defp install do
+  defp find_made do
     made_in = Path.join([target_dir(), System.get_env("CARGO_BUILD_TARGET", ""), "release"])
-    make_directory()
 
-    Enum.reduce_while(@artefacts, :ok, fn {name, candidates}, :ok ->
+    Enum.reduce_while(@artefacts, {:ok, %{}}, fn {name, candidates}, {:ok, files} ->
       case Enum.find(candidates, &File.exists?(Path.join(made_in, &1))) do
         nil ->
           {:halt, {:error, "cargo made no #{Enum.join(candidates, " or ")} in #{made_in}."}}
 
         made ->
-          replace(Path.join(made_in, made), Path.join(directory(), name))
-          {:cont, :ok}
+          {:cont, {:ok, Map.put(files, name, Path.join(made_in, made))}}
       end
     end)
+  end
+
+  defp install(files) do
+    make_directory()
+    Enum.each(files, fn {name, path} -> replace(path, Path.join(directory(), name)) end)
   end
 
   # Mix links priv to a priv directory of the sources if there is one. An upgrade that
@@ -170,6 +221,7 @@ defmodule Mix.Tasks.Compile.Exile do
   defp replace(source, destination) do
     temporary = "#{destination}.#{System.pid()}"
     File.cp!(source, temporary)
+    File.chmod!(temporary, 0o755)
     File.rename!(temporary, destination)
   end
 

@@ -14,6 +14,7 @@
 //! signals to be ignored.
 #![allow(unsafe_code)]
 
+use std::hint::black_box;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
@@ -25,6 +26,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+/// Tells those who do not run this file what it is.
+const MARK: &str = concat!("exile_guard version ", env!("CARGO_PKG_VERSION"), ";");
 
 /// How long reports wait on the socket: a program that starts many commands wakes the guard
 /// twenty times a second, not for each of them.
@@ -44,6 +48,7 @@ struct Guarded {
 }
 
 fn main() -> ExitCode {
+    black_box(MARK); // or else nothing needs it, and it is left out
     ignore_signals();
     allow_many_descriptors();
     let stdin = std::io::stdin();

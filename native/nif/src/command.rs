@@ -262,10 +262,10 @@ pub(crate) enum Outcome {
     Waits,
 }
 
-/// Called when the library is loaded. `load_info` is the atom `wait` where statuses are to be
+/// Called when the library is loaded. `exit_source` is the atom `wait` where statuses are to be
 /// had with `waitid` even if the kernel knows better.
-pub(crate) fn start(load_info: Term<'_>) -> bool {
-    let wanted = match load_info.decode::<Atom>() {
+pub(crate) fn start(exit_source: Term<'_>) -> bool {
+    let wanted = match exit_source.decode::<Atom>() {
         Ok(atom) if atom == atoms::wait() => Some(Source::Wait),
         _ => None,
     };

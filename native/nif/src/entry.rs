@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
+use std::hint::black_box;
 use std::panic::catch_unwind;
 use std::ptr;
 
@@ -22,6 +23,9 @@ use rustler::{Env, Nif, Term};
 use crate::command::{self, Command};
 use crate::pipe::Pipe;
 use crate::resource;
+
+/// Tells those who cannot load this file what it is.
+const MARK: &str = concat!("libexile_nif version ", env!("CARGO_PKG_VERSION"), ";");
 
 #[unsafe(no_mangle)]
 extern "C" fn nif_init() -> *const ErlNifEntry {
@@ -66,12 +70,20 @@ unsafe extern "C" fn upgrade(
 
 fn start(env: *mut ErlNifEnv, load_info: ERL_NIF_TERM) -> c_int {
     let started = catch_unwind(|| {
+        black_box(MARK); // or else nothing needs it, and it is left out
         let lifetime = ptr::null::<()>();
         // SAFETY: the environment is valid during the callback, the lifetime is this closure's.
         let env = unsafe { Env::new_init_env(&lifetime, env) };
         // SAFETY: the term belongs to that environment.
         let load_info = unsafe { Term::new(env, load_info) };
-        resource::open::<Pipe>(env) && resource::open::<Command>(env) && command::start(load_info)
+        // Functions of another version may have the same names and other meanings.
+        let Ok((exit_source, version)) = load_info.decode::<(Term<'_>, &str)>() else {
+            return false;
+        };
+        version == env!("CARGO_PKG_VERSION")
+            && resource::open::<Pipe>(env)
+            && resource::open::<Command>(env)
+            && command::start(exit_source)
     });
     c_int::from(!started.unwrap_or(false))
 }

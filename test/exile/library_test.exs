@@ -1,0 +1,87 @@
+defmodule Exile.LibraryTest do
+  use ExUnit.Case, async: true
+
+  alias Exile.Library
+
+  @moduletag :tmp_dir
+
+  # The application with a library of its own, to be loaded by another VM.
+  setup %{tmp_dir: dir} do
+    app = Path.join(dir, "exile")
+    File.mkdir_p!(app)
+    File.cp_r!(Application.app_dir(:exile, "ebin"), Path.join(app, "ebin"))
+    File.cp_r!(Application.app_dir(:exile, "priv"), Path.join(app, "priv"))
+    %{app: app, library: Path.join(app, "priv/native/libexile_nif.so")}
+  end
+
+  @program """
+  Logger.configure(level: :error)
+  IO.puts(
+    case Application.ensure_all_started(:exile) do
+      {:ok, _} -> Enum.join(Exile.stream!(["echo", "started"]))
+      {:error, {:exile, {reason, {Exile.Application, :start, _}}}} -> reason
+    end
+  )
+  """
+
+  # What a VM says that starts the application.
+  defp start(app, options \\ []) do
+    arguments = ["-pa", Path.join(app, "ebin")] ++ options ++ ["-e", @program]
+    {output, 0} = System.cmd("elixir", arguments, stderr_to_stdout: true)
+    output
+  end
+
+  test "the version is the same in mix.exs and Cargo.toml" do
+    [_, version] = Regex.run(~r/^version = "(.*)"/m, File.read!("Cargo.toml"))
+    assert version == Library.version()
+    assert Application.spec(:exile, :vsn) == String.to_charlist(version)
+  end
+
+  describe "the application" do
+    test "starts with the library that was built with it", %{app: app} do
+      assert start(app) =~ "started"
+    end
+
+    test "tells of a library of another version", %{app: app, library: file} do
+      File.rm!(Path.join(app, "ebin/Elixir.Exile.Library.beam"))
+      source = File.read!("lib/exile/library.ex")
+      later = String.replace(source, "Mix.Project.config()[:version]", ~s("77.0.0"))
+      refute later == source
+      File.write!(Path.join(app, "later.ex"), later)
+
+      assert start(app, ["-r", Path.join(app, "later.ex")]) =~
+               "#{file} is of version #{Library.version()}, but Exile of 77.0.0."
+    end
+
+    test "tells of a library for another processor", %{app: app, library: file} do
+      # The machine is the 16-bit number 18 bytes from the start of an ELF file.
+      <<start::binary-size(18), _::16, rest::binary>> = File.read!(file)
+      File.write!(file, <<start::binary, 0xFFFF::16, rest::binary>>)
+      assert start(app) =~ "#{file} cannot be loaded: "
+    end
+
+    test "tells of a file that is no library", %{app: app, library: file} do
+      File.write!(file, "no library")
+      assert start(app) =~ "#{file} is not a part of Exile's native library."
+    end
+
+    test "tells of a missing library", %{app: app, library: file} do
+      File.rm!(file)
+      assert start(app) =~ "#{file} cannot be read: no such file or directory."
+    end
+  end
+
+  describe "check/1" do
+    test "finds nothing wrong with what was built", %{library: file} do
+      assert Library.check(file) == :ok
+      assert Library.check(Path.join(Path.dirname(file), "exile_guard")) == :ok
+    end
+
+    test "tells the files from each other", %{library: file} do
+      guard = Path.join(Path.dirname(file), "exile_guard")
+      File.cp!(guard, file)
+      assert {:error, message} = Library.check(file)
+      assert message =~ "is not a part of"
+    end
+  end
+end
