@@ -1,13 +1,24 @@
 defmodule Exile.MixProject do
   use Mix.Project
 
+  # Also in Cargo.toml: the library works for its own version only.
   @version "0.1.0"
+
+  # The least versions that are supported are those of Debian 12, since script/matrix cannot test
+  # older ones. What Rust is needed is in Cargo.toml: 1.85, which Debian 12 and 13 have and from
+  # which on there is the edition of 2024.
+  @elixir "~> 1.14"
+  @otp 25
+
+  if String.to_integer(System.otp_release()) < @otp do
+    Mix.raise("Exile needs Erlang/OTP #{@otp} or later, and this is #{System.otp_release()}")
+  end
 
   def project do
     [
       app: :exile,
       version: @version,
-      elixir: "~> 1.14",
+      elixir: @elixir,
       elixirc_paths: elixirc_paths(Mix.env()),
       test_ignore_filters: [&String.starts_with?(&1, ["test/soak/", "test/support/"])],
       start_permanent: Mix.env() == :prod,
