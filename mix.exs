@@ -14,6 +14,14 @@ defmodule Exile.MixProject do
     Mix.raise("Exile needs Erlang/OTP #{@otp} or later, and this is #{System.otp_release()}")
   end
 
+  @guides ~w(
+    guides/getting_started.md
+    guides/back_pressure.md
+    guides/ending_commands.md
+    guides/long_lived_programs.md
+    guides/genservers.md
+  )
+
   def project do
     [
       app: :exile,
@@ -53,8 +61,10 @@ defmodule Exile.MixProject do
   defp package do
     [
       licenses: ["Apache-2.0"],
+      # script/package --check compiles from these alone.
       files:
-        ~w(lib native Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE .formatter.exs),
+        ~w(lib native/*/Cargo.toml native/*/src native/*/build.rs Cargo.toml Cargo.lock) ++
+          ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs),
       links: %{}
     ]
   end
@@ -62,7 +72,17 @@ defmodule Exile.MixProject do
   defp docs do
     [
       main: "readme",
-      extras: ["README.md", "CHANGELOG.md"],
+      extras: ["README.md" | @guides] ++ ~w(CHANGELOG.md RELEASE.md bench/NOTES.md LICENSE),
+      groups_for_extras: [Guides: @guides],
+      groups_for_modules: [
+        "Run and stream": [Exile, Exile.Stream, Exile.Stream.Sink],
+        "Talk and control": [Exile.Process],
+        Errors: [Exile.Error, Exile.Stream.AbnormalExit],
+        "Mix tasks": [Mix.Tasks.Compile.Exile]
+      ],
+      # Modules that README names, for those who work on Exile, and structs whose fields are private.
+      skip_code_autolink_to: ["Exile.Pipe", "Exile.Native"],
+      skip_undefined_reference_warnings_on: ["Exile.Process", "Exile.Stream"],
       source_ref: "v#{@version}"
     ]
   end
