@@ -18,6 +18,10 @@ const READ_SIZE: usize = 64 * 1024;
 /// A full read of this size, in bytes, says that the pipe is busy; smaller ones say little.
 const BUSY_READ: usize = READ_SIZE / 2;
 
+/// How often to look for an answer before the VM is told to wait for it. A look at an empty pipe
+/// takes 0.2 µs and programs that answer at once take 3 to 5; the VM's message takes 20 to 60.
+const LOOKS: u32 = 64;
+
 /// A pipe that was full, or emptied in full, this often is a busy one and grows.
 const BUSY: u32 = 8;
 
@@ -154,6 +158,21 @@ pub(crate) enum Chunk<'a> {
 }
 
 impl End {
+    /// Reads like [`read`](Self::read), but looks for a while where that would block.
+    pub(crate) fn look_for_answer<'a>(
+        &mut self,
+        env: Env<'a>,
+        max: usize,
+    ) -> Result<Option<Chunk<'a>>, Unusable> {
+        for _ in 1..LOOKS {
+            if let Some(chunk) = self.read(env, max)? {
+                return Ok(Some(chunk));
+            }
+            std::hint::spin_loop();
+        }
+        self.read(env, max)
+    }
+
     /// Reads at most `max` bytes into a binary of exactly the size of what was there; `None` when
     /// that would block.
     pub(crate) fn read<'a>(

@@ -8,6 +8,7 @@
 //! | `entry` | what the VM finds when it loads the library |
 //! | `resource` | raw resources and `enif_select`, and nothing else knows of them |
 //! | `pipe`, `end` | one end of a pipe and who owns it; how its bytes move |
+//! | `question` | whether an answer is due |
 //! | `command` | a command and who is told of its end |
 //! | `spawn`, `environment`, `turn` | making commands, a few at once |
 //! | `guard` | making the guard |
@@ -30,6 +31,7 @@ mod guard;
 #[cfg(all(loom, test))]
 mod model;
 mod pipe;
+mod question;
 #[cfg_attr(loom, path = "model/resource.rs")]
 mod resource;
 #[cfg(not(loom))]

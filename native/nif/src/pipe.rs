@@ -25,6 +25,7 @@ use exile_os::sync::{AtomicUsize, Mutex, MutexGuard};
 use rustler::{Encoder, Env, NifResult, Term};
 
 use crate::end::{Batch, Chunk, End, Fd, Unusable, account};
+use crate::question::Question;
 use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
 use crate::{atoms, encode};
 
@@ -33,6 +34,7 @@ pub(crate) struct Pipe {
     /// How many commands on the other side have not ended yet. When none is left, others may
     /// still hold the pipe open.
     commands: AtomicUsize,
+    question: Question,
     state: Mutex<State>,
 }
 
@@ -95,16 +97,28 @@ impl Handle<Pipe> {
         end: ReadEnd,
         owner: Pid,
         commands: usize,
+        question: Question,
     ) -> Handle<Pipe> {
-        Handle::open(caller, End::new(Fd::Read(end)), owner, commands)
+        Handle::open(caller, End::new(Fd::Read(end)), owner, commands, question)
     }
 
     /// Our end of a pipe that one command reads from.
-    pub(crate) fn writing(caller: Caller, end: WriteEnd, owner: Pid) -> Handle<Pipe> {
-        Handle::open(caller, End::new(Fd::Write(end)), owner, 1)
+    pub(crate) fn writing(
+        caller: Caller,
+        end: WriteEnd,
+        owner: Pid,
+        question: Question,
+    ) -> Handle<Pipe> {
+        Handle::open(caller, End::new(Fd::Write(end)), owner, 1, question)
     }
 
-    fn open(caller: Caller, end: End, owner: Pid, commands: usize) -> Handle<Pipe> {
+    fn open(
+        caller: Caller,
+        end: End,
+        owner: Pid,
+        commands: usize,
+        question: Question,
+    ) -> Handle<Pipe> {
         let state = State {
             phase: Phase::Open(end),
             owner,
@@ -113,6 +127,7 @@ impl Handle<Pipe> {
         };
         let pipe = Handle::new(Pipe {
             commands: AtomicUsize::new(commands),
+            question,
             state: Mutex::new(state),
         });
         pipe.set_owner(caller, owner);
@@ -266,7 +281,15 @@ fn pipe_read<'a>(
     drain: bool,
 ) -> Term<'a> {
     let wait = || wait(env, reference);
-    match pipe.attempt(pid(env), wait, drain, |end| end.read(env, max)) {
+    let read = |end: &mut End| {
+        // Only who is ready to wait, and would have to, looks for long.
+        if reference.is_ref() && pipe.question.take(pid(env)) {
+            end.look_for_answer(env, max)
+        } else {
+            end.read(env, max)
+        }
+    };
+    match pipe.attempt(pid(env), wait, drain, read) {
         Ok(Attempt::Moved(Chunk::Data(data))) => {
             account(env, data.len());
             (atoms::ok(), data.to_term(env)).encode(env)
@@ -298,6 +321,7 @@ fn pipe_write<'a>(
         match pipe.attempt(pid(env), wait, false, |end| end.write(&slices)) {
             Ok(Attempt::Moved(written)) => {
                 account(env, written);
+                pipe.question.ask(pid(env));
                 let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
                 let (rest, next) = batch.after(offset + written);
                 if written < all {

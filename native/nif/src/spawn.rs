@@ -12,6 +12,7 @@ use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 use crate::command::{Command, Life, Steps, living, serve, teardown};
 use crate::environment::{Change, Inherited};
 use crate::pipe::Pipe;
+use crate::question::Question;
 use crate::resource::{Caller, Handle};
 use crate::turn::{Refused, Turn};
 use crate::{atoms, encode};
@@ -88,16 +89,17 @@ fn serve_all<'a>(
     reference: Term<'a>,
 ) -> Term<'a> {
     let caller = Caller::from(env);
+    let question = Question::default();
     let writers = errors.iter().filter(|pipe| **pipe).count();
     let stdin = pipeline
         .stdin
-        .map(|end| Handle::writing(caller, end, owner));
+        .map(|end| Handle::writing(caller, end, owner, question.clone()));
     let stdout = pipeline
         .stdout
-        .map(|end| Handle::reading(caller, end, owner, 1));
+        .map(|end| Handle::reading(caller, end, owner, 1, question.clone()));
     let stderr = pipeline
         .stderr
-        .map(|end| Handle::reading(caller, end, owner, writers));
+        .map(|end| Handle::reading(caller, end, owner, writers, question.clone()));
 
     let last = errors.len() - 1;
     let lives: Vec<Arc<Life>> = pipeline

@@ -12,6 +12,7 @@ use loom::thread;
 use super::explore;
 use crate::command::{Command, Life, Outcome};
 use crate::pipe::{Attempt, Pipe};
+use crate::question::Question;
 use crate::resource::{
     Caller, Handle, Pid, Wait, die, messages, monitors, ready, selected, stop_later, stop_now,
 };
@@ -39,7 +40,7 @@ fn life() -> (Arc<Life>, Handle<Pipe>, i32) {
     let (child, fd) = world::child(COMMAND);
     world::tell(COMMAND);
     let (end, _theirs) = world::pipe();
-    let pipe = Handle::reading(Caller::THREAD, end, WAITER, 1);
+    let pipe = Handle::reading(Caller::THREAD, end, WAITER, 1, Question::default());
     let life = Life::new(child, vec![pipe.clone()], at_once(), at_once());
     (life, pipe, fd)
 }

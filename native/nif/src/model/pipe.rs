@@ -10,6 +10,7 @@ use loom::thread;
 
 use super::explore;
 use crate::pipe::{Attempt, Pipe};
+use crate::question::Question;
 use crate::resource::{
     Caller, Handle, Pid, Wait, die, messages, monitors, ready, selected, stop_later, stop_now,
 };
@@ -27,7 +28,10 @@ shared! {
 fn pipe() -> (Handle<Pipe>, RawFd) {
     let (end, _theirs) = world::pipe();
     let fd = end.as_raw_fd();
-    (Handle::reading(Caller::THREAD, end, OWNER, 1), fd)
+    (
+        Handle::reading(Caller::THREAD, end, OWNER, 1, Question::default()),
+        fd,
+    )
 }
 
 /// What a read by `pid` comes to.
@@ -90,7 +94,7 @@ fn a_wait_ends_with_one_message_when_the_command_ends_and_what_it_wrote_is_read(
 fn a_wait_on_a_pipe_that_commands_share_ends_with_the_last_of_them() {
     each_stop(|_, _| {
         let (end, _theirs) = world::pipe();
-        let shared = Handle::reading(Caller::THREAD, end, OWNER, 2);
+        let shared = Handle::reading(Caller::THREAD, end, OWNER, 2, Question::default());
         let commands = [(); 2].map(|()| {
             let shared = shared.clone();
             thread::spawn(move || shared.command_ended(Caller::THREAD))

@@ -1,0 +1,24 @@
+//! Whether an answer is due. Who writes to a command and then reads from it mostly gets an answer
+//! at once, and looking for it a few times is much quicker than being woken by the VM. Whoever
+//! reads what another process lets the command write does better to wait: it finds more.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::resource::Pid;
+
+/// Shared by the pipes of a command: who has written since an answer was last looked for.
+#[derive(Clone, Default)]
+pub(crate) struct Question(Arc<Mutex<Option<Pid>>>);
+
+impl Question {
+    /// `pid` has written something.
+    pub(crate) fn ask(&self, pid: Pid) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
+    }
+
+    /// Whether `pid` has, and now looks for the answer.
+    pub(crate) fn take(&self, pid: Pid) -> bool {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.take_if(|who| *who == pid).is_some()
+    }
+}
