@@ -31,7 +31,7 @@ defmodule Exile.Native do
 
   @spec spawn(
           [stage],
-          {[charlist], :latin1 | :utf8},
+          {[{charlist, charlist}], :latin1 | :utf8},
           {stdin :: atom | {:file, binary}, stdout :: atom | {:file, binary, append :: boolean}},
           pid,
           reference,

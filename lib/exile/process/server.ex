@@ -119,7 +119,7 @@ defmodule Exile.Process.Server do
     end
   end
 
-  defp environment, do: {:os.getenv(), :file.native_name_encoding()}
+  defp environment, do: {:os.env(), :file.native_name_encoding()}
 
   # A few at once; the others wait here, in the order in which they came.
   defp spawn_in_turn(arguments, again?) do

@@ -1,6 +1,6 @@
 //! The environment of a command: that of the VM, as Elixir gives it, and what is changed in it.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use rustler::types::atom::Atom;
@@ -10,17 +10,20 @@ use crate::atoms;
 use crate::spawn::c_string;
 
 /// The variables of the VM, `NAME=value` each.
-pub(crate) struct Inherited(Vec<Vec<u8>>);
+pub(crate) struct Inherited(Vec<CString>);
 
 /// `{name, value | nil}`.
 pub(crate) type Change<'a> = (Binary<'a>, Term<'a>);
 
 impl Inherited {
-    /// From what `:os.getenv/0` returns, and the encoding of file names in this VM.
+    /// From what `:os.env/0` returns, and the encoding of file names in this VM.
     pub(crate) fn decode(list: Term<'_>, encoding: Atom) -> NifResult<Inherited> {
         let latin1 = encoding == atoms::latin1();
         list.into_list_iterator()?
-            .map(|variable| variable_bytes(variable, latin1))
+            .map(|variable| {
+                let (name, value) = variable.decode()?;
+                c_string(variable_bytes(name, value, latin1)?)
+            })
             .collect::<NifResult<_>>()
             .map(Inherited)
     }
@@ -29,28 +32,28 @@ impl Inherited {
     pub(crate) fn path(&self) -> Option<&OsStr> {
         let mut variables = self.0.iter();
         variables
-            .find_map(|entry| entry.strip_prefix(b"PATH="))
+            .find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="))
             .map(OsStr::from_bytes)
     }
 
     /// The block for a command: these variables, or none with `clear`, and the changes.
     pub(crate) fn changed(&self, changes: &[Change<'_>], clear: bool) -> NifResult<Vec<CString>> {
         let mut block = Vec::with_capacity(self.0.len() + changes.len());
-        let changed = |entry: &[u8]| {
-            let name = name(entry);
+        let changed = |variable: &CStr| {
+            let name = name(variable.to_bytes());
             changes
                 .iter()
                 .any(|(changed, _)| changed.as_slice() == name)
         };
         if !clear {
-            for entry in self.0.iter().filter(|entry| !changed(entry)) {
-                block.push(c_string(entry)?);
-            }
+            let unchanged = self.0.iter().filter(|variable| !changed(variable));
+            block.extend(unchanged.cloned());
         }
         for (name, value) in changes {
             if let Ok(value) = value.decode::<Binary<'_>>() {
-                let entry = [name.as_slice(), b"=", value.as_slice()].concat();
-                block.push(c_string(&entry)?);
+                block.push(c_string(
+                    [name.as_slice(), b"=", value.as_slice()].concat(),
+                )?);
             }
         }
         Ok(block)
@@ -58,36 +61,40 @@ impl Inherited {
 }
 
 /// The name ends at the first `=` that is not the first byte.
-fn name(entry: &[u8]) -> &[u8] {
-    let end = entry.iter().skip(1).position(|byte| *byte == b'=');
-    end.map_or(entry, |index| &entry[..=index])
+fn name(variable: &[u8]) -> &[u8] {
+    let end = variable.iter().skip(1).position(|byte| *byte == b'=');
+    end.map_or(variable, |index| &variable[..=index])
 }
 
-/// The bytes of a variable of the VM's environment, `NAME=value` as a charlist.
+/// The bytes of a variable of the VM's environment, whose name and value are charlists.
 ///
 /// A VM that takes names for UTF-8 shows the bytes of what is none as characters below 256. Such
 /// a list has two readings; the bytes are the right one if the VM has inherited them.
-fn variable_bytes(list: Term<'_>, latin1: bool) -> NifResult<Vec<u8>> {
-    // Quick, and right for nearly all: a list of bytes.
-    let bytes = Binary::from_iolist(list).map(|bytes| bytes.to_vec());
-    match bytes {
-        Ok(bytes) if latin1 || bytes.is_ascii() => return Ok(bytes),
-        Ok(bytes) if std::str::from_utf8(&bytes).is_err() && is_inherited(&bytes) => {
+fn variable_bytes(name: Term<'_>, value: Term<'_>, latin1: bool) -> NifResult<Vec<u8>> {
+    // Quick, and right for nearly all: lists of bytes.
+    if let (Ok(name), Ok(value)) = (Binary::from_iolist(name), Binary::from_iolist(value)) {
+        let bytes = [name.as_slice(), b"=", value.as_slice()].concat();
+        let as_they_are = latin1
+            || bytes.is_ascii()
+            || std::str::from_utf8(&bytes).is_err() && is_inherited(&name, &value);
+        if as_they_are {
             return Ok(bytes);
         }
-        _ => {}
     }
-    let mut utf8 = Vec::new();
-    for code in list.into_list_iterator()? {
-        let char = char::from_u32(code.decode()?).ok_or(Error::BadArg)?;
-        utf8.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-    }
-    Ok(utf8)
+    let mut utf8 = String::new();
+    push_characters(&mut utf8, name)?;
+    utf8.push('=');
+    push_characters(&mut utf8, value)?;
+    Ok(utf8.into_bytes())
 }
 
-fn is_inherited(variable: &[u8]) -> bool {
-    std::env::vars_os().any(|(name, value)| {
-        let rest = variable.strip_prefix(name.as_bytes());
-        rest.and_then(|rest| rest.strip_prefix(b"=")) == Some(value.as_bytes())
-    })
+fn push_characters(text: &mut String, charlist: Term<'_>) -> NifResult<()> {
+    for code in charlist.into_list_iterator()? {
+        text.push(char::from_u32(code.decode()?).ok_or(Error::BadArg)?);
+    }
+    Ok(())
+}
+
+fn is_inherited(name: &[u8], value: &[u8]) -> bool {
+    std::env::vars_os().any(|(n, v)| n.as_bytes() == name && v.as_bytes() == value)
 }

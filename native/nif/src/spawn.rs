@@ -160,7 +160,7 @@ fn decode_command<'a>(
     Ok(exile_os::Command::new(program, arguments, block, path).directory(directory))
 }
 
-pub(crate) fn c_string(bytes: &[u8]) -> NifResult<CString> {
+pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> NifResult<CString> {
     CString::new(bytes).map_err(|_| Error::BadArg)
 }
 
