@@ -26,7 +26,8 @@ defmodule Mix.Tasks.Compile.Exile do
 
   ## Environment variables
 
-    * `EXILE_NATIVE_PATH` - a directory with a built library. Default: none, it is built
+    * `EXILE_NATIVE_PATH` - a directory with a built library, as an absolute path. Default:
+      none, the library is built
     * `CARGO` - the cargo to run. Default: the one in `PATH`
     * `CARGO_BUILD_TARGET` - the platform to build for, when it is not this one
     * `RUSTFLAGS` - flags for the Rust compiler
