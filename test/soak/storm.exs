@@ -78,6 +78,9 @@ defmodule Storm do
         :exits,
         :signalled,
         :streamed,
+        :piped,
+        :piped_and_killed,
+        :piped_to_nothing,
         :halted,
         :owner_killed,
         :server_killed,
@@ -115,6 +118,30 @@ defmodule Storm do
   defp scenario(:streamed) do
     data = :binary.copy("x", :rand.uniform(200_000))
     expect(data, Exile.stream!(["cat"], input: data) |> Enum.join())
+  end
+
+  defp scenario(:piped) do
+    data = :binary.copy("x", :rand.uniform(200_000))
+    code = :rand.uniform(2) - 1
+    stages = [["cat"], ["sh", "-c", "cat; exit #{code}"], ["cat"]]
+    elements = Enum.to_list(Exile.stream(stages, input: data))
+    {output, [exit]} = Enum.split(elements, -1)
+    expect({data, {:exit, {:status, code}}}, {Enum.join(output), exit})
+  end
+
+  defp scenario(:piped_and_killed) do
+    killed(fn -> Exile.stream!([["yes"], ["cat"], ["cat"]], stderr: :consume) |> Stream.run() end)
+  end
+
+  defp scenario(:piped_to_nothing) do
+    stages = Enum.shuffle([["sleep", "60"], ["cat"], ["no-such-program"]])
+
+    try do
+      Stream.run(Exile.stream!(stages))
+      raise "it ran"
+    rescue
+      error in Exile.Error -> expect({:enoent, "no-such-program"}, {error.reason, error.subject})
+    end
   end
 
   defp scenario(:halted) do
