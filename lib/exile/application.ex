@@ -13,7 +13,7 @@ defmodule Exile.Application do
 
   defp start_processes do
     # Where the kernel cannot tell how a reaped child ended, children must not be reaped by it.
-    if Exile.Native.exit_source() == :wait do
+    if Exile.Native.exit_source() != :pidfd do
       :ok = :os.set_signal(:sigchld, :default)
     end
 

@@ -2,7 +2,8 @@ defmodule Exile.Guard do
   @moduledoc false
 
   # Keeps the guard running, the helper program that outlives the VM and then ends the process
-  # groups of its commands. Started with `config :exile, guard: true`.
+  # groups of its commands. Started with `config :exile, guard: true`, and where the kernel does not
+  # end commands with the VM, unless `guard: false` is configured.
 
   use GenServer
 
@@ -14,7 +15,9 @@ defmodule Exile.Guard do
   @pause 1_000
 
   @doc "Whether a guard is wanted. The kernel needs no help when the VM is PID 1 of a namespace."
-  def wanted?, do: Application.get_env(:exile, :guard, false) and System.pid() != "1"
+  def wanted? do
+    Application.get_env(:exile, :guard, Native.guard_is_needed()) and System.pid() != "1"
+  end
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 

@@ -15,7 +15,13 @@ defmodule Exile.Native do
   @type status :: {:exited, 0..255} | {:signaled, 1..127, core :: boolean} | :unknown
 
   def load do
-    info = if System.get_env("EXILE_EXIT_SOURCE") == "wait", do: :wait, else: :auto
+    info =
+      case System.get_env("EXILE_EXIT_SOURCE") do
+        "wait" -> :wait
+        "portable" -> :portable
+        _ -> :auto
+      end
+
     path = :filename.join(:code.priv_dir(:exile), ~c"native/libexile_nif")
 
     # The library refuses to work for another version.
@@ -70,6 +76,9 @@ defmodule Exile.Native do
   @spec guard_start(binary, reference) :: {:ok, command} | {:error, 0, step :: atom, posix}
   def guard_start(_path, _reference), do: stub()
 
+  @spec guard_is_needed() :: boolean
+  def guard_is_needed, do: stub()
+
   @spec guard_stop() :: :ok
   def guard_stop, do: stub()
 
@@ -105,7 +114,7 @@ defmodule Exile.Native do
   @spec is_signal(binary) :: boolean
   def is_signal(_name), do: stub()
 
-  @spec exit_source() :: :pidfd | :wait
+  @spec exit_source() :: :pidfd | :wait | :portable
   def exit_source, do: stub()
 
   @spec counts() :: [{atom, non_neg_integer}]

@@ -1,5 +1,5 @@
-//! The guard: one idle program per VM. It holds a pidfd of every running command, and when the
-//! VM is killed it kills their process groups, so that what the commands started is gone, too.
+//! The guard: one idle program per VM. It watches every running command, and when the VM is killed
+//! it kills their process groups, so that what the commands started is gone, too.
 //!
 //! Standard input is the socket on which commands report themselves, the argument is the process
 //! id of the VM. The guard lives in a session of its own and ignores what a terminal or a service
@@ -10,29 +10,22 @@
 //! the VM, and may tell of their end before it tells of the VM's.
 //!
 //! # Safety
-//! Unsafe code here takes the ownership of descriptors that the kernel has just given, and sets
-//! signals to be ignored.
+//! Unsafe code here sets signals to be ignored.
 #![allow(unsafe_code)]
 
 use std::hint::black_box;
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use exile_os::{Status, guard};
+use exile_os::guard::{self, Process, take_report};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// Tells those who do not run this file what it is.
 const MARK: &str = concat!("exile_guard version ", env!("CARGO_PKG_VERSION"), ";");
-
-/// How long reports wait on the socket: a program that starts many commands wakes the guard
-/// twenty times a second, not for each of them.
-const REST: Duration = Duration::from_millis(50);
 
 /// How long a killed command is remembered. The VM's end follows within milliseconds.
 const REMEMBER: Duration = Duration::from_secs(2);
@@ -42,27 +35,38 @@ const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 /// A command that has reported itself.
 struct Guarded {
-    pidfd: OwnedFd,
+    process: Process,
     /// When it was seen to have been killed.
     killed: Option<Instant>,
+}
+
+impl Guarded {
+    fn new(process: Process) -> Guarded {
+        Guarded {
+            process,
+            killed: None,
+        }
+    }
 }
 
 fn main() -> ExitCode {
     black_box(MARK); // or else nothing needs it, and it is left out
     ignore_signals();
+    // Where the VM cannot start us as the leader of a session; where it can, this is refused.
+    let _ = nix::unistd::setsid();
     allow_many_descriptors();
     let stdin = std::io::stdin();
     let Some(vm) = std::env::args().nth(1).and_then(|pid| pid.parse().ok()) else {
         return ExitCode::FAILURE;
     };
     let mut commands = Vec::new();
-    // Without a pidfd the VM is dead already.
-    if let Some(vm) = guard::parent(vm) {
+    // If it is not there, it is dead already.
+    if let Some(vm) = Process::parent(vm) {
         watch(&vm, stdin.as_fd(), &mut commands);
     }
     take_last_reports(stdin.as_fd(), &mut commands);
     for command in &commands {
-        guard::kill_group(&command.pidfd);
+        command.process.kill_group();
     }
     ExitCode::SUCCESS
 }
@@ -91,7 +95,7 @@ fn allow_many_descriptors() {
 }
 
 /// Keeps `commands` up to date until the VM has ended.
-fn watch(vm: &OwnedFd, socket: BorrowedFd<'_>, commands: &mut Vec<Guarded>) {
+fn watch(vm: &Process, socket: BorrowedFd<'_>, commands: &mut Vec<Guarded>) {
     let mut rest_until = Instant::now();
     loop {
         let now = Instant::now();
@@ -102,7 +106,7 @@ fn watch(vm: &OwnedFd, socket: BorrowedFd<'_>, commands: &mut Vec<Guarded>) {
             commands
                 .iter()
                 .filter(running)
-                .map(|command| readable(command.pidfd.as_fd())),
+                .map(|command| readable(command.process.as_fd())),
         );
         if !resting {
             fds.push(readable(socket));
@@ -128,25 +132,18 @@ fn watch(vm: &OwnedFd, socket: BorrowedFd<'_>, commands: &mut Vec<Guarded>) {
         let now = Instant::now();
         commands.retain_mut(|command| match command.killed {
             Some(killed) => now < killed + REMEMBER,
-            None if ended.next() == Some(&true) => match guard::status(&command.pidfd) {
-                Some(Status::Signaled { signal, .. }) if signal == libc::SIGKILL as u8 => {
-                    command.killed = Some(now);
-                    true
-                }
-                Some(_) => false,
-                // This kernel does not tell, or not yet: it may have been killed.
-                None => {
-                    command.killed = Some(now);
-                    true
-                }
-            },
+            None if ended.next() == Some(&true) => {
+                let killed = command.process.may_have_been_killed();
+                command.killed = killed.then_some(now);
+                killed
+            }
             None => true,
         });
         if !resting && ready.last() == Some(&true) {
-            while let Ok(Some(command)) = take_report(socket) {
-                commands.push(command);
+            while let Ok(Some(process)) = take_report(socket) {
+                commands.push(Guarded::new(process));
             }
-            rest_until = Instant::now() + REST;
+            rest_until = Instant::now() + guard::REST;
         }
     }
 }
@@ -166,7 +163,7 @@ fn take_last_reports(socket: BorrowedFd<'_>, commands: &mut Vec<Guarded>) {
     let deadline = Instant::now() + LAST_REPORTS;
     loop {
         match take_report(socket) {
-            Ok(Some(command)) => commands.push(command),
+            Ok(Some(process)) => commands.push(Guarded::new(process)),
             Ok(None) => return,
             Err(Errno::EAGAIN) => {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -178,32 +175,5 @@ fn take_last_reports(socket: BorrowedFd<'_>, commands: &mut Vec<Guarded>) {
             Err(Errno::EINTR) => {}
             Err(_) => return,
         }
-    }
-}
-
-/// The next report; `None` at the end of the socket.
-fn take_report(socket: BorrowedFd<'_>) -> Result<Option<Guarded>, Errno> {
-    loop {
-        let mut data = [0; 1];
-        let mut slices = [IoSliceMut::new(&mut data)];
-        let mut space = nix::cmsg_space!([RawFd; 1]);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let report = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
-        if report.bytes == 0 {
-            return Ok(None);
-        }
-        for message in report.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(fds) = message {
-                if let Some(fd) = fds.first() {
-                    // SAFETY: the kernel has just given us this descriptor.
-                    let pidfd = unsafe { OwnedFd::from_raw_fd(*fd) };
-                    return Ok(Some(Guarded {
-                        pidfd,
-                        killed: None,
-                    }));
-                }
-            }
-        }
-        // No room for its descriptor: this command goes unguarded, the others must not.
     }
 }

@@ -26,6 +26,7 @@ rustler::atoms! {
     pipe,
     pipe_closed_or_invalid_caller,
     pipes,
+    portable,
     prepare,
     running,
     select,

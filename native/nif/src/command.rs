@@ -262,23 +262,25 @@ pub(crate) enum Outcome {
     Waits,
 }
 
-/// Called when the library is loaded. `exit_source` is the atom `wait` where statuses are to be
-/// had with `waitid` even if the kernel knows better.
+/// Called when the library is loaded. `exit_source` is the atom `wait` or `portable` where
+/// statuses are to be had in this way even if the kernel knows a better one.
 pub(crate) fn start(exit_source: Term<'_>) -> bool {
     let wanted = match exit_source.decode::<Atom>() {
         Ok(atom) if atom == atoms::wait() => Some(Source::Wait),
+        Ok(atom) if atom == atoms::portable() => Some(Source::Portable),
         _ => None,
     };
     exit::choose(wanted);
     reaper::start().is_ok()
 }
 
-/// `:pidfd`, or `:wait` where SIGCHLD must have its default disposition.
+/// `:pidfd`, or `:wait` or `:portable`, where SIGCHLD must have its default disposition.
 #[rustler::nif]
 fn exit_source() -> Atom {
     match exit::source() {
         Source::Pidfd => atoms::pidfd(),
         Source::Wait => atoms::wait(),
+        Source::Portable => atoms::portable(),
     }
 }
 

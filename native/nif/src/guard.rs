@@ -49,10 +49,16 @@ fn start_guard(
     let life = Life::new(child, Vec::new(), at_once.clone(), at_once);
     let handle = serve(env, life, reference).map_err(at(Step::Watch))?;
     let running: Vec<Arc<Life>> = living().values().filter_map(Weak::upgrade).collect();
-    for pidfd in running.iter().filter_map(|life| life.child.pidfd()) {
-        guard::report_patiently(&pidfd);
+    for life in running {
+        guard::report_patiently(&life.child);
     }
     Ok(handle)
+}
+
+/// `true` where commands outlive a VM that is killed, unless there is a guard.
+#[rustler::nif]
+fn guard_is_needed() -> bool {
+    guard::IS_NEEDED
 }
 
 /// Reports to the guard no more.

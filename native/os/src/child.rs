@@ -1,22 +1,21 @@
-//! A running program. Everything that ends or observes it goes through its pidfd, never through
-//! a bare number that may be somebody else's by now.
+//! A running program. Everything that ends or observes it goes through its [`EndFd`], never
+//! through a bare number that may be somebody else's by now.
 //!
 //! ```text
-//! running ──ended──▶ status known ──pidfd no longer watched──▶ pidfd closed
+//! running ──ended──▶ status known ──end no longer watched──▶ descriptor closed
 //! ```
 //!
-//! One lock guards the way: no system call uses the pidfd after it may have been closed, and no
-//! signal is sent once the status is known. The lock is never held across anything that waits.
+//! One lock guards the way: no system call uses the descriptor after it may have been closed, no
+//! signal is sent once the status is known, and where there is only a number, it is used before
+//! the program is reaped, which happens under this lock. The lock is never held across anything
+//! that waits.
 
-use std::ops::Deref;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::errno::Errno;
-use crate::exit::{self, Look, Source};
-use crate::kernel;
+use crate::exit::{self, Bell, EndFd, Look, Source};
+use crate::kernel::number;
 use crate::signal::Signal;
 use crate::status::Status;
 use crate::sync::{Mutex, MutexGuard};
@@ -25,54 +24,9 @@ use crate::sync::{Mutex, MutexGuard};
 /// this long it will not come any more.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
-static OPEN: AtomicUsize = AtomicUsize::new(0);
-
-/// How many pidfds are open: one for each child whose status is not known yet, or that somebody
-/// still watches.
+/// How many descriptors are open that tell of the end of a child.
 pub fn open_count() -> usize {
-    OPEN.load(Ordering::Acquire)
-}
-
-/// An open pidfd, counted.
-#[derive(Debug)]
-pub struct PidFd {
-    fd: OwnedFd,
-    /// Dropped after the descriptor: what is no longer counted is closed.
-    _counted: Counted,
-}
-
-impl PidFd {
-    fn new(fd: OwnedFd) -> Self {
-        PidFd {
-            fd,
-            _counted: Counted::new(),
-        }
-    }
-}
-
-/// One of [`OPEN`] while it lives.
-#[derive(Debug)]
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        OPEN.fetch_add(1, Ordering::AcqRel);
-        Counted
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        OPEN.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Deref for PidFd {
-    type Target = OwnedFd;
-
-    fn deref(&self) -> &OwnedFd {
-        &self.fd
-    }
+    exit::open_count()
 }
 
 /// A program that was spawned.
@@ -85,32 +39,40 @@ pub struct Child {
 #[derive(Debug)]
 struct Life {
     status: Option<Status>,
-    pidfd: Option<Arc<PidFd>>,
+    end: Option<Arc<EndFd>>,
+    /// Dropped when the status is known.
+    bell: Option<Bell>,
     /// An event loop has the descriptor; it must not be closed before that lets go.
     watched: bool,
     /// Its group is being ended: the first signal of a teardown was sent.
     terminating: bool,
     /// When it was first seen gone without a status.
     gone_since: Option<Instant>,
+    /// How many need its number, for which it must not be reaped.
+    #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+    held: usize,
 }
 
 impl Life {
-    /// The one place where the pidfd is closed.
+    /// The one place where descriptors are closed.
     fn tidy(&mut self) {
         if self.status.is_some() && !self.watched {
-            self.pidfd = None;
+            self.end = None;
         }
     }
 }
 
 impl Child {
-    pub(crate) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Arc<Child> {
+    pub(crate) fn new(pid: libc::pid_t, end: EndFd, bell: Option<Bell>) -> Arc<Child> {
         let life = Life {
             status: None,
-            pidfd: Some(Arc::new(PidFd::new(pidfd))),
+            end: Some(Arc::new(end)),
+            bell,
             watched: false,
             terminating: false,
             gone_since: None,
+            #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+            held: 0,
         };
         Arc::new(Child {
             pid,
@@ -130,24 +92,37 @@ impl Child {
 
     /// How it ended, or `None` while it runs (or has only just gone). Once known, it stays.
     pub fn try_status(&self) -> Option<Status> {
-        self.settle(&mut self.life())
+        let mut life = self.life();
+        let status = self.settle(&mut life);
+        life.tidy();
+        status
+    }
+
+    /// Learns the status of a zombie for whoever will ask; `false` if that cannot be. The
+    /// descriptor stays, for an event loop that has yet to watch it.
+    pub(crate) fn learn(&self) -> bool {
+        self.settle(&mut self.life()).is_some()
     }
 
     fn settle(&self, life: &mut Life) -> Option<Status> {
         if life.status.is_some() {
             return life.status;
         }
-        let pidfd = life.pidfd.clone()?;
-        if life.terminating && exit::source() == Source::Wait {
-            match kernel::is_zombie(&pidfd) {
+        #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+        if life.held > 0 {
+            return None;
+        }
+        let end = life.end.clone()?;
+        if life.terminating && exit::source() != Source::Pidfd {
+            match end.is_zombie() {
                 // Were it to end only now, the look below would reap it and leave its group alone.
                 Ok(false) => return None,
-                Ok(true) => self.end_group_while_it_can_be_named(&pidfd),
+                Ok(true) => self.end_group_while_it_can_be_named(&end),
                 // Somebody else has reaped it: its number may be anybody's.
                 Err(_) => {}
             }
         }
-        let status = match exit::look(&pidfd) {
+        let status = match exit::look(&end) {
             Look::Running => return None,
             Look::Ended(status) => status,
             Look::Gone => {
@@ -159,68 +134,100 @@ impl Child {
             }
         };
         life.status = Some(status);
-        life.tidy();
+        life.bell = None;
         exit::settled(self);
         life.status
     }
 
-    /// The pidfd, to be watched by an event loop; `None` when it is closed. It becomes readable
-    /// when the program ends. The watcher calls [`unwatched`](Self::unwatched) when it lets go.
-    pub fn watch(&self) -> Option<Arc<PidFd>> {
-        let mut life = self.life();
-        life.watched = life.pidfd.is_some();
-        life.pidfd.clone()
+    /// Whether it runs or is a zombie, so that its number is its own. Gone without a status, it was
+    /// reaped by somebody else.
+    fn is_there(&self, life: &mut Life) -> bool {
+        self.settle(life).is_none() && life.gone_since.is_none()
     }
 
-    /// The watcher has let go of the pidfd.
+    /// The descriptor that becomes readable when the program ends, to be watched by an event loop;
+    /// `None` when it is closed. The watcher calls [`unwatched`](Self::unwatched) when it lets go.
+    pub fn watch(&self) -> Option<Arc<EndFd>> {
+        let mut life = self.life();
+        life.watched = life.end.is_some();
+        life.end.clone()
+    }
+
+    /// The watcher has let go of the descriptor.
     pub fn unwatched(&self) {
         let mut life = self.life();
         life.watched = false;
         life.tidy();
     }
 
-    /// The pidfd for one look or one poll, kept open by the `Arc`; `None` when it is closed.
-    pub fn pidfd(&self) -> Option<Arc<PidFd>> {
-        self.life().pidfd.clone()
+    /// The same for one look or one poll, kept open by the `Arc`; `None` when it is closed.
+    pub fn end(&self) -> Option<Arc<EndFd>> {
+        self.life().end.clone()
+    }
+
+    /// Calls `with` with a number that is certainly that of the program; `None` once it has ended.
+    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    pub(crate) fn while_unreaped<T>(&self, with: impl FnOnce(libc::pid_t) -> T) -> Option<T> {
+        let mut life = self.life();
+        self.is_there(&mut life).then(|| with(self.pid))
+    }
+
+    /// Keeps the program from being reaped, so that its number stays its own, for as long as the
+    /// result lives; `None` once it has ended. Its status is known only after that.
+    #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+    pub(crate) fn hold(&self) -> Option<Held<'_>> {
+        let mut life = self.life();
+        if !self.is_there(&mut life) {
+            return None;
+        }
+        life.held += 1;
+        Some(Held(self))
     }
 
     /// Sends a signal to the program; `ESRCH` once it has ended.
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
         let mut life = self.life();
-        if self.settle(&mut life).is_some() {
-            return Err(Errno::ESRCH);
+        let is_there = self.is_there(&mut life);
+        match &life.end {
+            Some(end) if is_there => end.signal(signal),
+            _ => Err(Errno::ESRCH),
         }
-        match &life.pidfd {
-            Some(pidfd) => kernel::signal(pidfd, signal),
+    }
+
+    /// Sends a signal to the whole process group, through `end` because the group may outlive
+    /// the program; `ESRCH` when nobody is left in it or it can no longer be told from others.
+    ///
+    /// From the first signal on, the whole group is to end: where the rest of it cannot be reached
+    /// after the program is gone, as on old kernels, it ends with the program.
+    pub(crate) fn signal_group(&self, end: &EndFd, signal: Signal) -> Result<(), Errno> {
+        // The lock keeps anyone from reaping the program between the look and the signal.
+        let mut life = self.life();
+        let is_there = self.is_there(&mut life);
+        life.terminating |= signal != Signal::NONE;
+        match end.signal_group(signal) {
+            Some(result) => result,
+            None if is_there => number::signal_group(self.pid, signal),
             None => Err(Errno::ESRCH),
         }
     }
 
-    /// Sends a signal to the whole process group, through `pidfd` because the group may outlive
-    /// the program; `ESRCH` when nobody is left in it or it can no longer be told from others.
-    ///
-    /// From the first signal on, the whole group is to end: on old kernels, where the rest of it
-    /// cannot be reached after the program is gone, it ends with the program.
-    pub(crate) fn signal_group(&self, pidfd: &PidFd, signal: Signal) -> Result<(), Errno> {
-        // The lock keeps anyone from reaping the program between the look and the signal.
-        let mut life = self.life();
-        self.settle(&mut life);
-        life.terminating |= signal != Signal::NONE;
-        match kernel::signal_group(pidfd, signal) {
-            Err(Errno::EINVAL) if life.status.is_none() && life.gone_since.is_none() => {
-                kernel::signal_group_number(self.pid, signal)
-            }
-            Err(Errno::EINVAL) => Err(Errno::ESRCH),
-            result => result,
+    /// Before the program is reaped, its number is its own and so is that of its group: the last
+    /// moment at which what is left of it can be ended, unless the group can be reached later. To
+    /// be called under the lock.
+    fn end_group_while_it_can_be_named(&self, end: &EndFd) {
+        if end.signal_group(Signal::NONE).is_none() {
+            let _ = number::signal_group(self.pid, Signal::KILL);
         }
     }
+}
 
-    /// Before the program is reaped, its number is its own and so is that of its group: the last
-    /// moment at which kernels that cannot signal a group by a pidfd can end what is left of it.
-    /// To be called under the lock.
-    fn end_group_while_it_can_be_named(&self, pidfd: &PidFd) {
-        if kernel::signal_group(pidfd, Signal::NONE) == Err(Errno::EINVAL) {
-            let _ = kernel::signal_group_number(self.pid, Signal::KILL);
-        }
+/// Keeps a program from being reaped.
+#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+pub(crate) struct Held<'a>(&'a Child);
+
+#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.life().held -= 1;
     }
 }

@@ -19,6 +19,10 @@ impl Errno {
     pub const EINVAL: Errno = Errno(libc::EINVAL);
     /// A directory, where a file is wanted.
     pub const EISDIR: Errno = Errno(libc::EISDIR);
+    /// The kernel does not know this system call.
+    pub const ENOSYS: Errno = Errno(libc::ENOSYS);
+    /// Not permitted, to this user or in this sandbox.
+    pub const EPERM: Errno = Errno(libc::EPERM);
     /// Out of memory.
     pub const ENOMEM: Errno = Errno(libc::ENOMEM);
     /// No such process: it has ended.

@@ -4,16 +4,17 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `command` | what to run: argv, environment, directory, standard streams |
-//! | `spawn` | how to run it: `clone` with a pidfd |
+//! | `spawn` | how to run it: `clone`, or `posix_spawn` |
 //! | `pipeline` | several commands, each reading what the one before it writes |
 //! | `pipe` | the VM's ends of the pipes, non-blocking |
 //! | `child` | a running program: signals, and its status exactly once |
-//! | `exit` | where a status comes from, on new kernels and on old ones |
-//! | `kernel` | the system calls on children |
+//! | `exit` | how the end of a program is learned, on new kernels, old ones and other systems |
+//! | `kernel` | the system calls on processes |
 //! | `status` | how a program ended |
 //! | `teardown` | the sequence of signals that ends a command, as data |
 //! | `reaper` | the thread that runs teardowns, so that nobody else has to wait |
 //! | `guard` | reports to the program that outlives the VM |
+//! | `thread` | threads of our own |
 //! | `signal`, `errno` | numbers with names |
 //! | `sync` | locks, which a model checker can replace |
 //! | `model` | what the model checker proves, and the kernel it does so with |
@@ -38,6 +39,7 @@ pub mod spawn;
 pub mod status;
 pub mod sync;
 pub mod teardown;
+mod thread;
 
 pub use child::Child;
 pub use command::{Command, Stdio};

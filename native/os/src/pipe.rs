@@ -35,6 +35,12 @@ pub struct ReadEnd(OwnedFd);
 pub struct WriteEnd(OwnedFd);
 
 impl ReadEnd {
+    /// Our end of a new pipe.
+    pub(crate) fn new(end: OwnedFd) -> Result<ReadEnd, Errno> {
+        set_nonblocking(&end)?;
+        Ok(ReadEnd(end))
+    }
+
     /// Reads what is there, at most the length of `buffer`, and returns the part of it that was
     /// filled: `None` when that would block, an empty slice when nobody holds the other end any
     /// more.
@@ -60,6 +66,12 @@ impl ReadEnd {
 }
 
 impl WriteEnd {
+    /// Our end of a new pipe.
+    pub(crate) fn new(end: OwnedFd) -> Result<WriteEnd, Errno> {
+        set_nonblocking(&end)?;
+        Ok(WriteEnd(end))
+    }
+
     /// Writes as much as fits of the first [`MAX_SLICES`] slices: `None` when nothing does.
     pub fn write(&self, slices: &[IoSlice<'_>]) -> Result<Option<usize>, Errno> {
         let count = slices.len().min(MAX_SLICES) as libc::c_int;
@@ -90,36 +102,57 @@ fn would_block(call: impl FnMut() -> isize) -> Result<Option<usize>, Errno> {
 }
 
 /// Lets a pipe hold `bytes`. Fails with `EPERM` when the user has used up the pipe memory of the
-/// system, which is no reason to worry: the pipe goes on as it is.
+/// system, which is no reason to worry: the pipe goes on as it is. On other systems than Linux
+/// pipes grow by themselves, and this fails with `ENOSYS`.
 pub fn set_capacity(pipe: &impl AsRawFd, bytes: usize) -> Result<usize, Errno> {
-    let bytes = libc::c_int::try_from(bytes).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the descriptor is open while `pipe` lives; F_SETPIPE_SZ takes an int.
-    let set = check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) })?;
-    Ok(set.unsigned_abs() as usize)
+    #[cfg(target_os = "linux")]
+    {
+        let bytes = libc::c_int::try_from(bytes).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the descriptor is open while `pipe` lives; F_SETPIPE_SZ takes an int.
+        let set = check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) })?;
+        Ok(set.unsigned_abs() as usize)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (pipe, bytes);
+        Err(Errno::ENOSYS)
+    }
 }
 
 /// A pipe whose reading end is ours.
 pub(crate) fn output() -> Result<(ReadEnd, OwnedFd), Errno> {
     let (read, write) = pair()?;
-    set_nonblocking(&read)?;
-    Ok((ReadEnd(read), write))
+    Ok((ReadEnd::new(read)?, write))
 }
 
 /// A pipe whose writing end is ours.
 pub(crate) fn input() -> Result<(WriteEnd, OwnedFd), Errno> {
     let (read, write) = pair()?;
-    set_nonblocking(&write)?;
-    Ok((WriteEnd(write), read))
+    Ok((WriteEnd::new(write)?, read))
 }
 
-/// A pipe with neither end ours: what is written to the second is read from the first.
+/// The ends of a new pipe, to read from and to write to.
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-    let mut ends: [RawFd; 2] = [-1; 2];
-    // SAFETY: pipe2 writes two descriptors into the array.
-    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: pipe2 succeeded, so both are open and nobody else's.
-    let [read, write] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    #[cfg(not(target_vendor = "apple"))]
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    // In two steps where there is no way in one. A spawn of ours that comes between them closes
+    // what it does not hand on.
+    #[cfg(target_vendor = "apple")]
+    let (read, write) = {
+        let ends = nix::unistd::pipe()?;
+        close_on_exec(&ends.0)?;
+        close_on_exec(&ends.1)?;
+        ends
+    };
     Ok((above_standard(read)?, above_standard(write)?))
+}
+
+/// For what came without that flag.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
 }
 
 /// Moves a descriptor that got the number of a missing standard stream out of the way.

@@ -2,26 +2,28 @@
 //! wait for a command to end.
 //!
 //! It sleeps until a new teardown comes, a command under teardown ends, or a signal is due: the
-//! pidfds and an eventfd in one `poll`, the next due time as its timeout. With nothing to do it
-//! sleeps without end, except where zombies of strangers must be swept (see [`exit`]).
+//! descriptors of ends and a pipe in one `poll`, the next due time as its timeout. With nothing to
+//! do it sleeps without end, except where zombies of strangers must be swept (see [`exit`]).
 //!
 //! # Safety
-//! Unsafe code here makes an eventfd and polls descriptors that `Arc`s keep open.
+//! Unsafe code here polls descriptors that `Arc`s keep open.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::child::{Child, PidFd};
+use crate::child::Child;
 use crate::errno::{Errno, check};
-use crate::exit::{self, Source};
-use crate::kernel;
+use crate::exit::{self, EndFd, Source};
+use crate::pipe::{ReadEnd, WriteEnd, pair};
 use crate::signal::Signal;
 use crate::teardown::{Next, Progress, Target, Teardown};
+use crate::thread;
 
 /// How often zombies of strangers are buried where SIGCHLD cannot be ignored.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
@@ -66,11 +68,11 @@ impl Drop for Counted {
     }
 }
 
-/// A command as its teardown sees it. The pidfd stays open for the group after the command has
-/// ended; there is none if it was closed before, the command having ended.
+/// A command as its teardown sees it. The descriptor stays open for the group after the command
+/// has ended; there is none if it was closed before, the command having ended.
 struct Leader {
     child: Arc<Child>,
-    pidfd: Option<Arc<PidFd>>,
+    end: Option<Arc<EndFd>>,
 }
 
 impl Target for Leader {
@@ -79,10 +81,10 @@ impl Target for Leader {
     }
 
     fn signal_group(&self, signal: Signal) -> bool {
-        let Some(pidfd) = &self.pidfd else {
+        let Some(end) = &self.end else {
             return false;
         };
-        self.child.signal_group(pidfd, signal).is_ok()
+        self.child.signal_group(end, signal).is_ok()
     }
 }
 
@@ -94,7 +96,7 @@ enum Request {
 
 struct Reaper {
     requests: Sender<Request>,
-    bell: Arc<OwnedFd>,
+    bell: WriteEnd,
 }
 
 static REAPER: OnceLock<Reaper> = OnceLock::new();
@@ -121,23 +123,14 @@ fn reaper() -> Result<&'static Reaper, Errno> {
 }
 
 fn launch() -> Result<Reaper, Errno> {
-    // SAFETY: eventfd makes a new descriptor.
-    let bell = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-    // SAFETY: eventfd succeeded, so it is open and nobody else's.
-    let bell = Arc::new(unsafe { OwnedFd::from_raw_fd(bell) });
+    let (bell, button) = pair()?;
+    let (bell, button) = (ReadEnd::new(bell)?, WriteEnd::new(button)?);
     let (requests, inbox) = unbounded();
-    let thread_bell = Arc::clone(&bell);
-    // The thread inherits the mask: signals are the VM's business and not to be taken here.
-    let all = nix::sys::signal::SigSet::all();
-    let before = all.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)?;
-    let started = std::thread::Builder::new()
-        .name("exile_reaper".to_owned())
-        .spawn(move || run(&inbox, &thread_bell));
-    before.thread_set_mask()?;
-    match started {
-        Ok(_) => Ok(Reaper { requests, bell }),
-        Err(error) => Err(Errno::from_io(error)),
-    }
+    thread::spawn("exile_reaper", move || run(&inbox, &bell))?;
+    Ok(Reaper {
+        requests,
+        bell: button,
+    })
 }
 
 /// Ends `child` and its group by `teardown`. Returns at once; `on_end` is called when the
@@ -159,13 +152,12 @@ impl Reaper {
     fn ask(&self, request: Request) {
         // The receiver lives as long as the thread, which never ends.
         let _ = self.requests.send(request);
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: the descriptor is open, the buffer is 8 bytes. A full counter (EAGAIN) has rung.
-        let _ = unsafe { libc::write(self.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        // A pipe that is full has rung.
+        let _ = self.bell.write(&[IoSlice::new(&[1])]);
     }
 }
 
-fn run(inbox: &Receiver<Request>, bell: &OwnedFd) {
+fn run(inbox: &Receiver<Request>, bell: &ReadEnd) {
     let mut jobs: Vec<Job> = Vec::new();
     let mut when_idle = Vec::new();
     let mut last_sweep = Instant::now();
@@ -178,7 +170,7 @@ fn run(inbox: &Receiver<Request>, bell: &OwnedFd) {
         }
         let now = Instant::now();
         jobs.retain_mut(|job| !job.advance(now));
-        if exit::source() == Source::Wait && now.duration_since(last_sweep) >= SWEEP_PERIOD {
+        if exit::source() != Source::Pidfd && now.duration_since(last_sweep) >= SWEEP_PERIOD {
             exit::sweep();
             last_sweep = now;
         }
@@ -194,7 +186,7 @@ impl Job {
         Job {
             command: Leader {
                 child: Arc::clone(child),
-                pidfd: child.pidfd(),
+                end: child.end(),
             },
             progress: Progress::new(teardown, now),
             next: Next::At(now),
@@ -218,17 +210,17 @@ impl Job {
         self.next == Next::Done
     }
 
-    /// The pidfd to wait for; `None` once the command was seen to have ended.
-    pub(crate) fn awaited(&self) -> Option<&PidFd> {
-        let pidfd = self.command.pidfd.as_deref()?;
-        self.on_end.is_some().then_some(pidfd)
+    /// The descriptor to wait for; `None` once the command was seen to have ended.
+    pub(crate) fn awaited(&self) -> Option<&EndFd> {
+        let end = self.command.end.as_deref()?;
+        self.on_end.is_some().then_some(end)
     }
 }
 
 /// Sleeps until the bell rings, a command ends or something is due.
-fn sleep(jobs: &[Job], bell: &OwnedFd) {
-    let mut due = (exit::source() == Source::Wait).then(|| Instant::now() + SWEEP_PERIOD);
-    let mut fds = vec![readable(bell)];
+fn sleep(jobs: &[Job], bell: &ReadEnd) {
+    let mut due = (exit::source() != Source::Pidfd).then(|| Instant::now() + SWEEP_PERIOD);
+    let mut fds = vec![readable(bell.as_raw_fd())];
     for job in jobs {
         let mut at = match job.next {
             Next::At(at) => Some(at),
@@ -236,11 +228,11 @@ fn sleep(jobs: &[Job], bell: &OwnedFd) {
         };
         // By what `advance` saw: an end that came since then is news, and must not be missed
         // because somebody else has learned of it by now.
-        if let Some(pidfd) = job.awaited() {
-            if kernel::has_ended(pidfd) {
+        if let Some(end) = job.awaited() {
+            if end.is_readable() {
                 at = Some(Instant::now() + STATUS_DELAY);
             } else {
-                fds.push(readable(pidfd));
+                fds.push(readable(end.as_raw_fd()));
             }
         }
         due = due.into_iter().chain(at).min();
@@ -258,14 +250,14 @@ fn sleep(jobs: &[Job], bell: &OwnedFd) {
         // No memory, or the limit of descriptors was lowered below what is polled.
         std::thread::sleep(STATUS_DELAY);
     }
-    let mut rings = [0u8; 8];
-    // SAFETY: the descriptor is open and the buffer is 8 bytes; EAGAIN means nobody rang.
-    let _ = unsafe { libc::read(bell.as_raw_fd(), rings.as_mut_ptr().cast(), rings.len()) };
+    // More rings than that only make another round.
+    let mut rings = [0; 64];
+    let _ = bell.read_into(&mut rings);
 }
 
-fn readable(fd: &OwnedFd) -> libc::pollfd {
+fn readable(fd: RawFd) -> libc::pollfd {
     libc::pollfd {
-        fd: fd.as_raw_fd(),
+        fd,
         events: libc::POLLIN,
         revents: 0,
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::world::{self, is_open};
-use super::{each_source, explore};
+use super::{each_source, each_with_zombies};
 use crate::exit::Source;
 use crate::{Child, Errno, Signal, Status};
 
@@ -40,13 +40,13 @@ fn a_status_is_the_same_for_all_who_ask() {
 }
 
 #[test]
-fn a_pidfd_is_closed_when_the_status_is_known_and_nobody_watches() {
+fn a_descriptor_is_closed_when_the_status_is_known_and_nobody_watches() {
     each_source(None, |_| {
         let (child, fd, kernel) = ending();
         let other = Arc::clone(&child);
         let other = thread::spawn(move || other.try_status());
         // The event loop has the number and no `Arc`.
-        let watched = child.watch().map(|pidfd| pidfd.as_raw_fd());
+        let watched = child.watch().map(|end| end.as_raw_fd());
         if let Some(watched) = watched {
             child.try_status();
             assert!(is_open(watched));
@@ -63,7 +63,7 @@ fn a_pidfd_is_closed_when_the_status_is_known_and_nobody_watches() {
 fn no_signal_is_sent_once_the_status_is_known() {
     each_source(None, |_| {
         let (child, _, kernel) = ending();
-        // So that there is a pidfd to send it through, whatever is known.
+        // So that there is a descriptor to send it through, whatever is known.
         child.watch();
         let other = Arc::clone(&child);
         let other = thread::spawn(move || {
@@ -85,13 +85,13 @@ fn an_old_kernel_is_never_given_the_number_of_a_group_that_is_gone() {
     each_source(None, |source| {
         world::grow_old();
         let (child, _, kernel) = ending();
-        let pidfd = child.pidfd().unwrap();
+        let end = child.end().unwrap();
         let other = Arc::clone(&child);
         let other = thread::spawn(move || other.try_status());
         // The kernel of the model fails when the number is free. Only where zombies keep their
         // numbers can it be used at all.
         let sent = match source {
-            Source::Wait => child.signal_group(&pidfd, Signal::TERM),
+            Source::Wait | Source::Portable => child.signal_group(&end, Signal::TERM),
             Source::Pidfd => Err(Errno::ESRCH),
         };
         other.join().unwrap();
@@ -108,19 +108,20 @@ fn an_old_kernel_is_never_given_the_number_of_a_group_that_is_gone() {
 
 #[test]
 fn a_number_is_not_used_after_somebody_else_reaped_the_child() {
-    explore(Source::Wait, None, || {
+    each_with_zombies(|| {
         world::grow_old();
         for terminating in [true, false] {
             let (child, _) = world::child(PID);
-            let pidfd = child.pidfd().unwrap();
+            let end = child.end().unwrap();
             if terminating {
-                child.signal_group(&pidfd, Signal::TERM).unwrap();
+                child.signal_group(&end, Signal::TERM).unwrap();
             }
             world::end(PID, STATUS);
             world::bury(PID);
             // The kernel of the model fails when the number is free.
-            let sent = child.signal_group(&pidfd, Signal::TERM);
+            let sent = child.signal_group(&end, Signal::TERM);
             assert_eq!(sent, Err(Errno::ESRCH));
+            assert_eq!(child.signal(Signal::TERM), Err(Errno::ESRCH));
             assert_eq!(child.try_status(), None);
         }
     });

@@ -5,7 +5,7 @@
 //! and a number that was closed is used again as it would be.
 //!
 //! What would harm somebody else fails at once: a question through a descriptor that is closed,
-//! a signal to the number of a group whose leader is reaped.
+//! a signal to a number that is free.
 //!
 //! # Safety
 //! Unsafe code here asks whether a descriptor is open.
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::child::Child;
 use crate::errno::Errno;
-use crate::exit::{self, Source};
+use crate::exit::{self, Source, Watch};
 use crate::pipe::ReadEnd;
 use crate::shared;
 use crate::signal::Signal;
@@ -36,6 +36,7 @@ enum State {
 #[derive(Debug)]
 struct Process {
     pid: libc::pid_t,
+    /// Its pidfd, if it has one.
     fd: Option<RawFd>,
     state: State,
     status: Status,
@@ -101,12 +102,16 @@ pub fn grow_old() {
     world().old = true;
 }
 
-/// A child as `spawn` makes it, and its pidfd's number.
+/// A child as `spawn` makes it, and the number of the descriptor that tells of its end.
 pub fn child(pid: libc::pid_t) -> (Arc<Child>, RawFd) {
-    let pidfd = OwnedFd::from(File::open("/dev/null").unwrap());
-    let fd = pidfd.as_raw_fd();
-    world().start(pid, Some(fd));
-    (Child::new(pid, pidfd), fd)
+    let watch = Watch::new().unwrap();
+    let pidfd = watch
+        .wants_pidfd()
+        .then(|| OwnedFd::from(File::open("/dev/null").unwrap()));
+    world().start(pid, pidfd.as_ref().map(OwnedFd::as_raw_fd));
+    let (end, bell) = watch.begin(pid, pidfd).unwrap();
+    let fd = end.as_raw_fd();
+    (Child::new(pid, end, bell), fd)
 }
 
 /// A child that nobody here knows.
@@ -127,7 +132,7 @@ pub fn end(pid: libc::pid_t, status: Status) {
     if process.state == State::Runs {
         process.status = status;
         process.state = match exit::source() {
-            Source::Wait => State::Zombie,
+            Source::Wait | Source::Portable => State::Zombie,
             Source::Pidfd => State::Reaped,
         };
     }
@@ -153,84 +158,127 @@ pub fn group_signals(pid: libc::pid_t) -> Vec<i32> {
     world().numbered(pid).group_got.clone()
 }
 
-pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
-    world().of(pidfd).state != State::Runs
-}
-
-pub(crate) fn is_zombie(pidfd: &OwnedFd) -> Result<bool, Errno> {
-    match world().of(pidfd).state {
-        State::Runs => Ok(false),
-        State::Zombie => Ok(true),
-        State::Reaped => Err(Errno::ECHILD),
-    }
-}
-
-pub(crate) fn take_status(pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
-    let mut world = world();
-    let process = world.of(pidfd);
-    match process.state {
-        State::Runs => Ok(None),
-        State::Zombie => {
-            process.state = State::Reaped;
-            Ok(Some(process.status))
-        }
-        State::Reaped => Err(Errno::ECHILD),
-    }
-}
-
-pub(crate) fn kept_status(pidfd: &OwnedFd) -> Option<Status> {
-    let mut world = world();
-    let process = world.of(pidfd);
-    process.told.then_some(process.status)
-}
-
-pub(crate) fn zombie() -> Option<libc::pid_t> {
-    let world = world();
-    let mut processes = world.processes.iter();
-    processes
-        .find(|process| process.state == State::Zombie)
-        .map(|process| process.pid)
-}
-
 /// Also what other code in this process does that waits for any child.
 pub fn bury(pid: libc::pid_t) {
-    let mut world = world();
-    let process = world.numbered(pid);
-    if process.state == State::Zombie {
-        process.state = State::Reaped;
+    let _ = world().numbered(pid).reap();
+}
+
+impl Process {
+    fn reap(&mut self) -> Result<Option<Status>, Errno> {
+        match self.state {
+            State::Runs => Ok(None),
+            State::Zombie => {
+                self.state = State::Reaped;
+                Ok(Some(self.status))
+            }
+            State::Reaped => Err(Errno::ECHILD),
+        }
+    }
+
+    fn is_zombie(&self) -> Result<bool, Errno> {
+        match self.state {
+            State::Runs => Ok(false),
+            State::Zombie => Ok(true),
+            State::Reaped => Err(Errno::ECHILD),
+        }
     }
 }
 
-pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
-    let mut world = world();
-    let process = world.of(pidfd);
-    if process.state == State::Reaped {
-        // The kernel may reap at any moment. We know when we do.
-        assert_eq!(exit::source(), Source::Pidfd, "signalled after its end");
-        return Err(Errno::ESRCH);
+pub(crate) mod pidfd {
+    //! Processes by their pidfds.
+
+    use super::*;
+
+    pub(crate) fn reap(pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
+        world().of(pidfd).reap()
     }
-    process.got.push(signal.number());
-    Ok(())
+
+    pub(crate) fn is_zombie(pidfd: &OwnedFd) -> Result<bool, Errno> {
+        world().of(pidfd).is_zombie()
+    }
+
+    pub(crate) fn kept_status(pidfd: &OwnedFd) -> Option<Status> {
+        let mut world = world();
+        let process = world.of(pidfd);
+        process.told.then_some(process.status)
+    }
+
+    pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+        let mut world = world();
+        let process = world.of(pidfd);
+        if process.state == State::Reaped {
+            // The kernel may reap at any moment. We know when we do.
+            assert_eq!(exit::source(), Source::Pidfd, "signalled after its end");
+            return Err(Errno::ESRCH);
+        }
+        process.got.push(signal.number());
+        Ok(())
+    }
+
+    /// The group is empty once its leader is reaped.
+    pub(crate) fn signal_group(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+        let mut world = world();
+        if world.old {
+            return Err(Errno::EINVAL);
+        }
+        let process = world.of(pidfd);
+        if process.state == State::Reaped {
+            return Err(Errno::ESRCH);
+        }
+        process.group_got.push(signal.number());
+        Ok(())
+    }
+
+    pub(crate) fn bury(_pidfd: &OwnedFd) -> Result<(), Errno> {
+        unreachable!("models do not probe")
+    }
+
+    pub(crate) fn open(_pid: libc::pid_t) -> Result<OwnedFd, Errno> {
+        unreachable!("models have no guard")
+    }
 }
 
-/// The group is empty once its leader is reaped.
-pub(crate) fn signal_group(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
-    let mut world = world();
-    if world.old {
-        return Err(Errno::EINVAL);
-    }
-    let process = world.of(pidfd);
-    if process.state == State::Reaped {
-        return Err(Errno::ESRCH);
-    }
-    process.group_got.push(signal.number());
-    Ok(())
-}
+pub(crate) mod number {
+    //! Processes by their numbers.
 
-pub(crate) fn signal_group_number(leader: libc::pid_t, signal: Signal) -> Result<(), Errno> {
-    let mut world = world();
-    let process = world.numbered(leader);
-    assert_ne!(process.state, State::Reaped, "the number {leader} is free");
-    process.group_got.push(signal.number());
-    Ok(())
+    use super::*;
+
+    pub(crate) fn reap(pid: libc::pid_t) -> Result<Option<Status>, Errno> {
+        world().numbered(pid).reap()
+    }
+
+    pub(crate) fn is_zombie(pid: libc::pid_t) -> Result<bool, Errno> {
+        world().numbered(pid).is_zombie()
+    }
+
+    pub(crate) fn some_zombie() -> Result<Option<libc::pid_t>, Errno> {
+        let world = world();
+        let mut processes = world.processes.iter();
+        let zombie = processes.find(|process| process.state == State::Zombie);
+        Ok(zombie.map(|process| process.pid))
+    }
+
+    pub(crate) fn signal(pid: libc::pid_t, signal: Signal) -> Result<(), Errno> {
+        let mut world = world();
+        let process = world.numbered(pid);
+        assert_ne!(process.state, State::Reaped, "the number {pid} is free");
+        process.got.push(signal.number());
+        Ok(())
+    }
+
+    pub(crate) fn signal_group(leader: libc::pid_t, signal: Signal) -> Result<(), Errno> {
+        let mut world = world();
+        let process = world.numbered(leader);
+        assert_ne!(process.state, State::Reaped, "the number {leader} is free");
+        process.group_got.push(signal.number());
+        Ok(())
+    }
+
+    pub(crate) fn bury(_pid: libc::pid_t) {
+        unreachable!("models do not spawn")
+    }
+
+    pub(crate) fn next_zombie() -> Result<Option<libc::pid_t>, Errno> {
+        unreachable!("models have their own thread that waits")
+    }
 }

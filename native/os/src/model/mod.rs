@@ -20,6 +20,10 @@ mod teardown;
 #[cfg(test)]
 use crate::exit::{self, Source};
 
+/// With [`Source::Portable`] there are more orders, and each makes pipes.
+#[cfg(test)]
+const PORTABLE_BOUND: usize = 3;
+
 /// Runs `body` in every order of its threads, with statuses from `source`. With a `bound`, in
 /// every order with at most so many changes of threads that need not wait.
 #[cfg(test)]
@@ -31,15 +35,26 @@ fn explore(source: Source, bound: Option<usize>, body: impl Fn() + Send + Sync +
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     exit::choose(Some(source));
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = bound;
+    model.preemption_bound = match source {
+        Source::Portable => bound.or(Some(PORTABLE_BOUND)),
+        Source::Pidfd | Source::Wait => bound,
+    };
     model.check(body);
 }
 
-/// The same with statuses from either.
+/// The same with statuses from each.
 #[cfg(test)]
 fn each_source(bound: Option<usize>, body: impl Fn(Source) + Send + Sync + Clone + 'static) {
-    for source in [Source::Wait, Source::Pidfd] {
+    for source in [Source::Wait, Source::Pidfd, Source::Portable] {
         let body = body.clone();
         explore(source, bound, move || body(source));
+    }
+}
+
+/// The same where children are zombies until somebody takes their statuses.
+#[cfg(test)]
+fn each_with_zombies(body: impl Fn() + Send + Sync + Clone + 'static) {
+    for source in [Source::Wait, Source::Portable] {
+        explore(source, None, body.clone());
     }
 }

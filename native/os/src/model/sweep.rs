@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::explore;
+use super::each_with_zombies;
 use super::world;
-use crate::exit::{self, Source, while_registering};
+use crate::exit::{self, while_registering};
 use crate::{Child, Status};
 
 const PID: libc::pid_t = 7;
@@ -25,7 +25,7 @@ fn short_lived(status: Status) -> Arc<Child> {
 
 #[test]
 fn a_status_that_the_sweep_meets_is_kept_for_its_owner() {
-    explore(Source::Wait, None, || {
+    each_with_zombies(|| {
         let sweeper = thread::spawn(exit::sweep);
         let child = short_lived(STATUS);
         let seen = child.try_status();
@@ -37,7 +37,7 @@ fn a_status_that_the_sweep_meets_is_kept_for_its_owner() {
 
 #[test]
 fn two_sweeps_bury_the_strangers_and_them_alone() {
-    explore(Source::Wait, None, || {
+    each_with_zombies(|| {
         world::stranger(STRANGER);
         world::end(STRANGER, STATUS);
         let sweeper = thread::spawn(exit::sweep);
@@ -51,7 +51,7 @@ fn two_sweeps_bury_the_strangers_and_them_alone() {
 
 #[test]
 fn a_child_that_nobody_has_any_more_is_buried() {
-    explore(Source::Wait, None, || {
+    each_with_zombies(|| {
         let child = short_lived(STATUS);
         let sweeper = thread::spawn(exit::sweep);
         drop(child);
@@ -63,7 +63,7 @@ fn a_child_that_nobody_has_any_more_is_buried() {
 
 #[test]
 fn a_number_that_is_used_again_belongs_to_the_new_child() {
-    explore(Source::Wait, None, || {
+    each_with_zombies(|| {
         let old = short_lived(STATUS);
         let asker = thread::spawn(move || old.try_status());
         let sweeper = thread::spawn(exit::sweep);

@@ -1,4 +1,5 @@
-//! `clone` with a pidfd, and what the child does until it executes the program.
+//! `clone`, with a pidfd where there are any, and what the child does until it executes the
+//! program.
 //!
 //! The child runs on the parent's memory (`CLONE_VM`) while the calling thread waits
 //! (`CLONE_VFORK`), which makes a spawn cost the same at any heap size. Three rules follow:
@@ -15,14 +16,15 @@
 //! exited: the plan and the stack, both owned by the caller, outlive the child's use of them.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::ffi::{c_char, c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use super::{Pointers, SpawnError, Step, at};
-use crate::errno::{Errno, check, retry};
+use super::{Plan, Process, SpawnError, Step, at};
+use crate::errno::{Errno, check};
 use crate::guard;
+use crate::kernel::{number, pidfd};
 
 /// The child's stack in bytes: it uses under 1 KiB, the directory walk of [`hide_descriptors`]
 /// another [`ENTRIES_SIZE`]. Below the size from which allocators map memory anew.
@@ -47,24 +49,6 @@ const KERNEL_SIGSET_SIZE: usize = if cfg!(any(target_arch = "mips", target_arch 
 /// What the child's exit would say if anybody saw it; the errno in the plan says more.
 const EXIT_NOT_EXECUTED: c_int = 127;
 
-/// All that the child needs, borrowed from the caller of [`clone_and_exec`].
-pub(super) struct Plan<'a> {
-    pub(super) stdin: Option<RawFd>,
-    pub(super) stdout: Option<RawFd>,
-    pub(super) stderr: Option<RawFd>,
-    pub(super) stderr_to_stdout: bool,
-    /// In a session of its own, and free to outlive this process.
-    pub(super) detached: bool,
-    /// Where the guard wants to hear of the new process.
-    pub(super) guard: Option<RawFd>,
-    pub(super) directory: Option<&'a CStr>,
-    pub(super) candidates: &'a Pointers<'a>,
-    /// The candidates come from a search path.
-    pub(super) searched: bool,
-    pub(super) argv: &'a Pointers<'a>,
-    pub(super) env: &'a Pointers<'a>,
-}
-
 /// What parent and child share: the plan, and where the child tells what went wrong.
 struct Shared<'a> {
     plan: &'a Plan<'a>,
@@ -73,20 +57,9 @@ struct Shared<'a> {
     reported: bool,
 }
 
-/// A process that executes the program.
-pub(super) struct Process {
-    pub(super) pid: libc::pid_t,
-    pub(super) pidfd: OwnedFd,
-    /// The guard knows of it, or need not.
-    pub(super) reported: bool,
-}
-
 /// Makes the process and executes the program in it. Returns when it runs, or when it has failed
 /// and is gone.
-pub(super) fn clone_and_exec(plan: &Plan<'_>) -> Result<Process, SpawnError> {
-    let mut stack = Vec::<u8>::with_capacity(STACK_SIZE);
-    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
-    let top = top.wrapping_sub(top.addr() % STACK_ALIGN).cast::<c_void>();
+pub(super) fn execute(plan: &Plan<'_>, with_pidfd: bool) -> Result<Process, SpawnError> {
     let mut shared = Shared {
         plan,
         // SAFETY: getpid cannot fail.
@@ -95,19 +68,9 @@ pub(super) fn clone_and_exec(plan: &Plan<'_>) -> Result<Process, SpawnError> {
         reported: true,
     };
     let shared_ptr = ptr::from_mut(&mut shared);
-    let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-
-    let cloned = {
-        let _blocked = BlockedSignals::new().map_err(at(Step::Clone))?;
-        // SAFETY: `top` is the aligned end of a stack of STACK_SIZE bytes that lives until the
-        // end of this function; `run_child` gets the pointer it expects; with CLONE_PIDFD the
-        // variadic argument is where the descriptor goes. CLONE_VFORK suspends us meanwhile.
-        check(unsafe { libc::clone(run_child, top, flags, shared_ptr.cast(), &raw mut pidfd) })
-    };
-    let pid = cloned.map_err(at(Step::Clone))?;
-    // SAFETY: clone succeeded with CLONE_PIDFD, so the descriptor is open and nobody else's.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    // SAFETY: `run_child` gets the pointer that it expects, to what outlives this call.
+    let cloned = unsafe { clone(run_child, shared_ptr.cast(), with_pidfd) };
+    let (pid, pidfd) = cloned.map_err(at(Step::Clone))?;
 
     // SAFETY: the child wrote it before it left our memory; the compiler must not assume that
     // nothing changed behind its back.
@@ -122,7 +85,11 @@ pub(super) fn clone_and_exec(plan: &Plan<'_>) -> Result<Process, SpawnError> {
             })
         }
         Some((step, errno)) => {
-            bury(&pidfd);
+            // So that not even a zombie is left.
+            match &pidfd {
+                Some(pidfd) => drop(pidfd::bury(pidfd)),
+                None => number::bury(pid),
+            }
             Err(SpawnError {
                 step,
                 errno: Errno::new(errno),
@@ -131,13 +98,47 @@ pub(super) fn clone_and_exec(plan: &Plan<'_>) -> Result<Process, SpawnError> {
     }
 }
 
-/// Waits for a child that has failed and is exiting, so that not even a zombie is left.
-fn bury(pidfd: &OwnedFd) {
-    let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
-    let id = pidfd.as_raw_fd().unsigned_abs();
-    // SAFETY: the descriptor is open and waitid writes into `info` only. When the kernel reaps
-    // by itself the answer is ECHILD, which is as good.
-    let _ = retry(|| unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), libc::WEXITED) });
+/// Makes a process that exits at once. It has, or is about to, when this returns.
+pub(crate) fn clone_and_exit(
+    code: u8,
+    with_pidfd: bool,
+) -> Result<(libc::pid_t, Option<OwnedFd>), Errno> {
+    extern "C" fn exit(code: *mut c_void) -> c_int {
+        // SAFETY: the pointer is to the parent's `code`; _exit runs no handlers and flushes
+        // nothing of the parent's.
+        unsafe { libc::_exit(*code.cast::<c_int>()) }
+    }
+    let mut code = c_int::from(code);
+    // SAFETY: `exit` gets the pointer that it expects, to what outlives this call.
+    unsafe { clone(exit, (&raw mut code).cast(), with_pidfd) }
+}
+
+/// A process that runs `child` on memory of ours, with all signals blocked. Returns when it has
+/// executed a program or exited. Kernels before 5.2 do not know of pidfds and give none.
+///
+/// # Safety
+/// `child` only makes system calls, and comes to an end with the `argument`.
+unsafe fn clone(
+    child: extern "C" fn(*mut c_void) -> c_int,
+    argument: *mut c_void,
+    with_pidfd: bool,
+) -> Result<(libc::pid_t, Option<OwnedFd>), Errno> {
+    let mut stack = Vec::<u8>::with_capacity(STACK_SIZE);
+    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
+    let top = top.wrapping_sub(top.addr() % STACK_ALIGN).cast::<c_void>();
+    let mut pidfd: RawFd = -1;
+    let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    if with_pidfd {
+        flags |= libc::CLONE_PIDFD;
+    }
+    let _blocked = BlockedSignals::new()?;
+    // SAFETY: `top` is the aligned end of a stack of STACK_SIZE bytes that lives until the end of
+    // this function; with CLONE_PIDFD the variadic argument is where the descriptor goes.
+    // CLONE_VFORK suspends us meanwhile.
+    let pid = check(unsafe { libc::clone(child, top, flags, argument, &raw mut pidfd) })?;
+    // SAFETY: the kernel wrote a descriptor, which is open and nobody else's.
+    let pidfd = (pidfd != -1).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    Ok((pid, pidfd))
 }
 
 /// While it lives, no signal is delivered to this thread.
@@ -199,12 +200,10 @@ unsafe fn report_self(guard: RawFd) -> bool {
     // SAFETY: getpid cannot fail, and its number is ours as long as we live; the descriptor is
     // the child's own, whose table is a copy.
     unsafe {
-        let Ok(pidfd) = guard::open_pidfd(libc::getpid()) else {
+        let Ok(pidfd) = pidfd::open(libc::getpid()) else {
             return false;
         };
-        let sent = guard::report(guard, pidfd);
-        libc::close(pidfd);
-        guard::is_settled(sent)
+        guard::is_settled(guard::report(guard, pidfd.as_raw_fd()))
     }
 }
 

@@ -1,9 +1,22 @@
-//! How to run a command. All that can fail on input, or allocates, happens here and before the
-//! clone; what the child does between clone and exec is in [`linux`].
+//! How to run a command. All that can fail on input, or allocates, happens here and before there
+//! is a process; the files beside this one make it.
+//!
+//! | file | how | where |
+//! | --- | --- | --- |
+//! | `linux` | `clone`, and code of ours until the program is executed | Linux |
+//! | `posix` | `posix_spawn`, and no code of ours | macOS, FreeBSD; Linux with `--cfg exile_portable`, for tests |
 
-mod linux;
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+pub(crate) mod linux;
+#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+mod posix;
 
-use std::ffi::CString;
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+use linux::execute;
+#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+use posix::execute;
+
+use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -14,7 +27,9 @@ use crate::command::{Command, Stdio};
 use crate::errno::Errno;
 use crate::exit;
 use crate::guard;
+use crate::kernel::number;
 use crate::pipe::{self, ReadEnd, WriteEnd};
+use crate::signal::Signal;
 
 /// A file that somebody still holds open for writing is mostly one that was written a moment
 /// ago and is inherited by a program between its fork and its exec: waiting helps, briefly.
@@ -83,7 +98,7 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     } else {
         guard::socket()
     };
-    let plan = linux::Plan {
+    let plan = Plan {
         stdin: raw(&stdio.stdin),
         stdout: raw(&stdio.stdout),
         stderr: raw(&stdio.stderr),
@@ -101,9 +116,17 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     let mut reported = true;
     let child = loop {
         let result = exit::while_registering(|| {
-            let process = linux::clone_and_exec(&plan)?;
+            let watch = exit::Watch::new().map_err(at(Step::Clone))?;
+            let process = execute(&plan, watch.wants_pidfd())?;
             reported = process.reported;
-            Ok::<_, SpawnError>(Child::new(process.pid, process.pidfd))
+            match watch.begin(process.pid, process.pidfd) {
+                Ok((end, bell)) => Ok(Child::new(process.pid, end, bell)),
+                Err(errno) => {
+                    let _ = number::signal(process.pid, Signal::KILL);
+                    number::bury(process.pid);
+                    Err(at(Step::Watch)(errno))
+                }
+            }
         });
         match result {
             Err(error) if error.errno == Errno::ETXTBSY && tries < BUSY_TRIES => {
@@ -115,9 +138,7 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
         }
     };
     if !reported {
-        if let Some(pidfd) = child.pidfd() {
-            guard::report_patiently(&pidfd);
-        }
+        guard::report_patiently(&child);
     }
     Ok(Spawned {
         child,
@@ -127,10 +148,45 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     })
 }
 
+/// All that a child needs.
+struct Plan<'a> {
+    stdin: Option<RawFd>,
+    stdout: Option<RawFd>,
+    stderr: Option<RawFd>,
+    stderr_to_stdout: bool,
+    /// In a session of its own, and free to outlive this process.
+    detached: bool,
+    /// Where the guard wants to hear of the new process.
+    #[cfg_attr(
+        not(all(target_os = "linux", not(exile_portable))),
+        expect(dead_code, reason = "it hears of it later")
+    )]
+    guard: Option<RawFd>,
+    directory: Option<&'a CStr>,
+    candidates: &'a Pointers<'a>,
+    /// The candidates come from a search path.
+    searched: bool,
+    argv: &'a Pointers<'a>,
+    env: &'a Pointers<'a>,
+}
+
+/// A process that executes the program.
+struct Process {
+    pid: libc::pid_t,
+    /// Where it was asked for.
+    pidfd: Option<OwnedFd>,
+    /// The guard knows of it, or need not.
+    reported: bool,
+}
+
 /// A null-terminated array of pointers into `strings`.
 struct Pointers<'a> {
     array: Vec<*const libc::c_char>,
-    _strings: std::marker::PhantomData<&'a [CString]>,
+    #[cfg_attr(
+        all(target_os = "linux", not(exile_portable)),
+        expect(dead_code, reason = "only what they point to is used")
+    )]
+    strings: &'a [CString],
 }
 
 fn pointers(strings: &[CString]) -> Pointers<'_> {
@@ -139,10 +195,7 @@ fn pointers(strings: &[CString]) -> Pointers<'_> {
         .map(|string| string.as_ptr())
         .chain([std::ptr::null()])
         .collect();
-    Pointers {
-        array,
-        _strings: std::marker::PhantomData,
-    }
+    Pointers { array, strings }
 }
 
 /// Their ends, closed here when the plan is dropped, and ours.

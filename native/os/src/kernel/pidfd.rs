@@ -1,7 +1,4 @@
-//! What the kernel is asked about children, and told: one function for each question, without
-//! state and without policy.
-//!
-//! The model replaces this file (see `model`).
+//! Children by their pidfds, which name a process for as long as they are open.
 //!
 //! # Safety
 //! Unsafe code here passes pidfds that their borrowers keep open, and structures that the kernel
@@ -9,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::errno::{Errno, check, retry};
 use crate::signal::Signal;
@@ -18,20 +15,22 @@ use crate::status::Status;
 /// Linux 6.9 and later: `pidfd_send_signal` to the whole process group.
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
-/// Whether a child has ended, leaving its status where it is.
-pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
-    !matches!(is_zombie(pidfd), Ok(false))
+/// Fetches the status of a child that is a zombie; `None` while it runs.
+pub(crate) fn reap(pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
+    wait(pidfd, libc::WEXITED | libc::WNOHANG)
 }
 
-/// Whether a child has ended and keeps its number until it is reaped; `ECHILD` when it has been.
+/// Whether a child is a zombie, and leaves it one; `ECHILD` when it has been reaped.
 pub(crate) fn is_zombie(pidfd: &OwnedFd) -> Result<bool, Errno> {
     let found = wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?;
     Ok(found.is_some())
 }
 
-/// Takes the status of a child that has ended, which reaps it; `None` while it runs.
-pub(crate) fn take_status(pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
-    wait(pidfd, libc::WEXITED | libc::WNOHANG)
+/// Waits for a child that is exiting, so that not even a zombie is left. When the kernel reaps by
+/// itself the answer is `ECHILD`, which is as good.
+#[cfg(not(exile_portable))]
+pub(crate) fn bury(pidfd: &OwnedFd) -> Result<(), Errno> {
+    wait(pidfd, libc::WEXITED).map(drop)
 }
 
 fn wait(pidfd: &OwnedFd, options: libc::c_int) -> Result<Option<Status>, Errno> {
@@ -78,34 +77,12 @@ pub(crate) fn kept_status(pidfd: &OwnedFd) -> Option<Status> {
     (info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then(|| Status::from_wait(info.exit_code))
 }
 
-/// A child of this process, whoever's, that has ended and is not reaped yet.
-pub(crate) fn zombie() -> Option<libc::pid_t> {
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: waitid writes into `info` only.
-    retry(|| unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) }).ok()?;
-    // SAFETY: zeroed, and filled by waitid when a zombie was found.
-    let pid = unsafe { info.assume_init().si_pid() };
-    (pid != 0).then_some(pid)
-}
-
-/// Reaps a zombie, and forgets how it ended.
-pub(crate) fn bury(pid: libc::pid_t) {
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let options = libc::WEXITED | libc::WNOHANG;
-    // SAFETY: waitid writes into `info` only.
-    let _ = retry(|| unsafe {
-        libc::waitid(libc::P_PID, pid.unsigned_abs(), info.as_mut_ptr(), options)
-    });
-}
-
-/// Signals a child; `ESRCH` once it is reaped.
+/// Sends a signal to the process.
 pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
     send(pidfd, signal, 0)
 }
 
-/// Signals the process group that a child leads, or led; `ESRCH` when nobody is left in it,
-/// `EINVAL` where the kernel cannot.
+/// Sends a signal to the process group that the process leads, or led.
 pub(crate) fn signal_group(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
     send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP)
 }
@@ -125,8 +102,13 @@ fn send(pidfd: &OwnedFd, signal: Signal, flags: libc::c_uint) -> Result<(), Errn
     check(sent).map(drop)
 }
 
-/// Signals the process group of this number: whosever it is, so its leader must not be reaped.
-pub(crate) fn signal_group_number(leader: libc::pid_t, signal: Signal) -> Result<(), Errno> {
-    // SAFETY: kill has no memory effects.
-    check(unsafe { libc::kill(-leader, signal.number()) }).map(drop)
+/// A pidfd for a number; for callers who know that it cannot have been reused. Makes one system
+/// call and allocates nothing, so that the cloned child can call it.
+pub(crate) fn open(pid: libc::pid_t) -> Result<OwnedFd, Errno> {
+    // SAFETY: it makes a new descriptor, close-on-exec, and touches no memory; on success it is
+    // open and nobody else's.
+    unsafe {
+        let fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as libc::c_int))
+    }
 }

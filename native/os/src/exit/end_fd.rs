@@ -1,0 +1,223 @@
+//! A descriptor that becomes readable when a child ends, for event loops to wait on, and by which
+//! the child is looked at and signalled.
+//!
+//! On Linux it is a pidfd. Where pidfds are not to be had, it is a kqueue, or on Linux a pipe whose
+//! other end is closed here when the end is known (see [`waiter`](super::waiter)); then the child
+//! is named by its number.
+
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+#[cfg(target_os = "linux")]
+use super::{Source, source};
+use crate::errno::Errno;
+#[cfg(not(target_os = "linux"))]
+use crate::kernel::kqueue;
+use crate::kernel::number;
+#[cfg(target_os = "linux")]
+use crate::kernel::pidfd;
+use crate::signal::Signal;
+use crate::status::Status;
+
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// How many are open: one for each child whose status is not known yet, or that somebody still
+/// watches.
+pub(crate) fn open_count() -> usize {
+    OPEN.load(Ordering::Acquire)
+}
+
+/// The descriptor, counted.
+#[derive(Debug)]
+pub struct EndFd {
+    fd: OwnedFd,
+    name: Name,
+    /// Dropped after the descriptor: what is no longer counted is closed.
+    _counted: Counted,
+}
+
+/// How the child is named to the kernel.
+#[derive(Debug)]
+enum Name {
+    #[cfg(target_os = "linux")]
+    Pidfd,
+    /// Which means nothing once it is reaped.
+    Number(libc::pid_t),
+}
+
+/// One of [`OPEN`] while it lives.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        OPEN.fetch_add(1, Ordering::AcqRel);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Deref for EndFd {
+    type Target = OwnedFd;
+
+    fn deref(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+impl EndFd {
+    fn new(fd: OwnedFd, name: Name) -> EndFd {
+        EndFd {
+            fd,
+            name,
+            _counted: Counted::new(),
+        }
+    }
+
+    /// The descriptor, if it is a pidfd.
+    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {
+        matches!(self.name, Name::Pidfd).then_some(&self.fd)
+    }
+
+    /// Whether the child has ended, as an event loop would learn it.
+    pub(crate) fn is_readable(&self) -> bool {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+    }
+
+    // All that follows is for callers who know that a child named by its number was not reaped.
+
+    /// Fetches the status of a zombie; `None` while the child runs.
+    pub(super) fn reap(&self) -> Result<Option<Status>, Errno> {
+        match self.name {
+            #[cfg(target_os = "linux")]
+            Name::Pidfd => pidfd::reap(&self.fd),
+            Name::Number(pid) => number::reap(pid),
+        }
+    }
+
+    /// The status of a child that the kernel reaped, if it was kept.
+    pub(super) fn kept_status(&self) -> Option<Status> {
+        match self.name {
+            #[cfg(target_os = "linux")]
+            Name::Pidfd if source() == Source::Pidfd => pidfd::kept_status(&self.fd),
+            _ => None,
+        }
+    }
+
+    /// Whether the child is a zombie, and leaves it one; `ECHILD` when it has been reaped.
+    pub(crate) fn is_zombie(&self) -> Result<bool, Errno> {
+        match self.name {
+            #[cfg(target_os = "linux")]
+            Name::Pidfd => pidfd::is_zombie(&self.fd),
+            Name::Number(pid) => number::is_zombie(pid),
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        match self.name {
+            #[cfg(target_os = "linux")]
+            Name::Pidfd => pidfd::signal(&self.fd, signal),
+            Name::Number(pid) => number::signal(pid, signal),
+        }
+    }
+
+    /// Sends a signal to the process group of the child, also after that was reaped; `None` where
+    /// that cannot be done.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unused_variables, reason = "it cannot be done")
+    )]
+    pub(crate) fn signal_group(&self, signal: Signal) -> Option<Result<(), Errno>> {
+        match self.name {
+            #[cfg(target_os = "linux")]
+            Name::Pidfd => match pidfd::signal_group(&self.fd, signal) {
+                // The kernel does not know the flag, or a sandbox does not like it.
+                Err(Errno::EINVAL | Errno::ENOSYS) => None,
+                Err(Errno::EPERM) if source() == Source::Wait => None,
+                result => Some(result),
+            },
+            Name::Number(_) => None,
+        }
+    }
+}
+
+/// What a child will be watched with. Made before the child, so that nothing runs only to be
+/// ended for want of a descriptor.
+#[cfg(target_os = "linux")]
+pub(crate) struct Watch(Option<(OwnedFd, Bell)>);
+
+/// Dropped when the status of the child is known, which tells whoever waits on its [`EndFd`].
+#[cfg(target_os = "linux")]
+pub(crate) type Bell = OwnedFd;
+
+#[cfg(target_os = "linux")]
+impl Watch {
+    pub(crate) fn new() -> Result<Watch, Errno> {
+        if source() != Source::Portable {
+            return Ok(Watch(None));
+        }
+        // In a model it is the model that waits.
+        #[cfg(not(loom))]
+        super::waiter::start()?;
+        Ok(Watch(Some(crate::pipe::pair()?)))
+    }
+
+    /// Whether the child has to come with a pidfd.
+    pub(crate) fn wants_pidfd(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Watches a new child that has not been reaped.
+    pub(crate) fn begin(
+        self,
+        pid: libc::pid_t,
+        pidfd: Option<OwnedFd>,
+    ) -> Result<(EndFd, Option<Bell>), Errno> {
+        match (self.0, pidfd) {
+            (None, Some(pidfd)) => Ok((EndFd::new(pidfd, Name::Pidfd), None)),
+            (Some((end, bell)), _) => Ok((EndFd::new(end, Name::Number(pid)), Some(bell))),
+            (None, None) => Err(Errno::ENOSYS),
+        }
+    }
+}
+
+/// What a child will be watched with. Made before the child, so that nothing runs only to be
+/// ended for want of a descriptor.
+#[cfg(not(target_os = "linux"))]
+pub(crate) struct Watch(kqueue::Queue);
+
+/// A kqueue needs nobody to ring.
+#[cfg(not(target_os = "linux"))]
+pub(crate) type Bell = std::convert::Infallible;
+
+#[cfg(not(target_os = "linux"))]
+impl Watch {
+    pub(crate) fn new() -> Result<Watch, Errno> {
+        kqueue::Queue::new().map(Watch)
+    }
+
+    /// Whether the child has to come with a pidfd.
+    pub(crate) fn wants_pidfd(&self) -> bool {
+        false
+    }
+
+    /// Watches a new child that has not been reaped.
+    pub(crate) fn begin(
+        self,
+        pid: libc::pid_t,
+        _pidfd: Option<OwnedFd>,
+    ) -> Result<(EndFd, Option<Bell>), Errno> {
+        let queue = self.0.until_end_of(pid)?;
+        Ok((EndFd::new(queue, Name::Number(pid)), None))
+    }
+}

@@ -1,0 +1,57 @@
+//! The guard: one helper program that outlives the VM and ends the process groups of its commands
+//! when the VM is killed. Here is the VM's side of it, and what the program needs to be told of
+//! commands.
+//!
+//! | file | a command is | where |
+//! | --- | --- | --- |
+//! | `by_pidfd` | a pidfd, sent by the command itself | Linux, where the kernel ends the commands and the guard ends what they started |
+//! | `by_number` | its number, sent by the VM | elsewhere; the guard ends both |
+
+#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+mod by_number;
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+mod by_pidfd;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+use by_number as protocol;
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+use by_pidfd as protocol;
+
+pub use protocol::{Process, REST, report_patiently, take_report};
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+pub(crate) use protocol::{is_settled, report};
+
+use crate::errno::Errno;
+use crate::pipe::above_standard;
+
+/// Whether commands outlive a VM that is killed, unless there is a guard.
+pub const IS_NEEDED: bool = cfg!(not(all(target_os = "linux", not(exile_portable))));
+
+/// How long a report may wait for a guard that does not take it.
+const REPORT_PATIENCE: Duration = Duration::from_secs(1);
+
+static GUARD: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
+
+/// Makes the socket for a new guard: ours is used for reports from now on, the guard gets the
+/// one that is returned.
+pub fn connect() -> Result<OwnedFd, Errno> {
+    let (ours, theirs) = protocol::socket_pair()?;
+    let theirs = above_standard(theirs)?;
+    let ours = Arc::new(above_standard(ours)?);
+    *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(ours);
+    Ok(theirs)
+}
+
+/// The guard is gone, and is not replaced for now.
+pub fn disconnect() {
+    *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// Where to report, if there is a guard.
+pub(crate) fn socket() -> Option<Arc<OwnedFd>> {
+    GUARD.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
