@@ -58,6 +58,10 @@ defmodule Exile.PID1Test do
       assert run("auto") == {"{true, :nobody}\n", 0}
     end
 
+    test "where children are never more than a number" do
+      assert run("portable") == {"{true, :nobody}\n", 0}
+    end
+
     test "where statuses come from waitid and the sweep buries strangers" do
       assert run("wait") == {"{true, :nobody}\n", 0}
     end

@@ -1,4 +1,5 @@
 //! Statuses from the pidfd, with SIGCHLD ignored as the Erlang VM does.
+#![cfg(not(exile_portable))]
 
 mod common;
 mod exits;

@@ -1,13 +1,16 @@
 //! Statuses from `waitid`, with SIGCHLD at its default, and the zombies of strangers.
+#![cfg(not(exile_portable))]
 
 mod common;
 mod exits;
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::{
-    adopt_orphans, has_children, is_zombie_of_ours, line, one_at_a_time, quiet_sh, sh, soon, spawn,
-    status,
+    adopt_orphans, becomes_readable, has_children, is_zombie_of_ours, line, one_at_a_time,
+    quiet_sh, sh, soon, spawn, status,
 };
 use exile_os::exit::{self, Source};
 use exile_os::{Spawned, Status, child};
@@ -63,11 +66,14 @@ fn a_sweep_keeps_the_statuses_of_our_own() {
     exit::sweep();
     assert!(!is_zombie_of_ours(stranger));
     assert!(!has_children());
-    // The sweep has learned them all.
-    assert_eq!(child::open_count(), 0);
+    // The sweep has learned them all, and who waits for one is told.
     for (code, spawned) in spawned.iter().enumerate() {
+        let end = spawned.child.watch().unwrap();
+        assert!(becomes_readable(end.as_raw_fd(), Duration::ZERO));
+        spawned.child.unwatched();
         assert_eq!(spawned.child.try_status(), Some(Status::Exited(code as u8)));
     }
+    assert_eq!(child::open_count(), 0);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Where statuses come from is found out on the running kernel.
+#![cfg(not(exile_portable))]
 
 mod common;
 
@@ -62,23 +63,9 @@ fn the_probe_finds_that_a_pidfd_which_does_not_tell_is_no_source() {
 }
 
 #[test]
-fn the_probe_settles_for_waiting_when_it_cannot_spawn() {
-    alone("the_probe_settles_for_waiting_when_it_cannot_spawn", || {
-        sigchld(libc::SIG_IGN);
-        let before = descriptors();
-        let refused = std::thread::spawn(|| {
-            refuse(libc::SYS_execve, None, libc::EACCES);
-            exit::choose(None)
-        });
-        assert_eq!(refused.join().unwrap(), Source::Wait);
-        nothing_left(&before);
-    });
-}
-
-#[test]
 fn a_source_that_is_asked_for_is_taken() {
     alone("a_source_that_is_asked_for_is_taken", || {
-        for source in [Source::Wait, Source::Pidfd, Source::Wait] {
+        for source in [Source::Wait, Source::Portable, Source::Pidfd, Source::Wait] {
             assert_eq!(exit::choose(Some(source)), source);
             assert_eq!(exit::source(), source);
         }

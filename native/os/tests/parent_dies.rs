@@ -1,4 +1,5 @@
 //! A program does not outlive the process that spawned it, nor the thread.
+#![cfg(not(exile_portable))]
 
 mod common;
 

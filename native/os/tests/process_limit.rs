@@ -41,6 +41,8 @@ fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
                 assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
             }
             let command = quiet_sh("exit 0");
+            // Starts the thread that waits, where there is one.
+            assert_eq!(status(&spawn(&command).child), Status::Exited(0));
             let before = descriptors();
             let whole = limit(libc::RLIMIT_NPROC).rlim_cur;
             for _ in 0..50 {

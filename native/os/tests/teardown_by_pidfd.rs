@@ -1,4 +1,5 @@
 //! Teardowns where the kernel buries children and their pidfds tell the status.
+#![cfg(not(exile_portable))]
 
 mod common;
 mod teardowns;

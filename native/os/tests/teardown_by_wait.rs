@@ -1,4 +1,5 @@
 //! Teardowns where children are zombies until they are waited for.
+#![cfg(not(exile_portable))]
 
 mod common;
 mod teardowns;

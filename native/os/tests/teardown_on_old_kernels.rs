@@ -1,5 +1,6 @@
 //! Teardowns where a pidfd cannot signal a group: before Linux 6.9 the number of a group is all
 //! there is, and it is only safe to use while the leader has not been reaped.
+#![cfg(not(exile_portable))]
 
 mod common;
 mod teardowns;

@@ -231,6 +231,17 @@ pub(crate) fn is_zombie_of_ours(pid: libc::pid_t) -> bool {
     }
 }
 
+/// A child that has ended and was not waited for.
+pub(crate) fn a_zombie_of_ours() -> Option<libc::pid_t> {
+    // SAFETY: as above.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let found = libc::waitid(libc::P_ALL, 0, &raw mut info, options) == 0;
+        (found && info.si_pid() != 0).then(|| info.si_pid())
+    }
+}
+
 /// Sets what becomes of SIGCHLD in this process.
 pub(crate) fn sigchld(disposition: libc::sighandler_t) {
     disposition_of(libc::SIGCHLD, disposition);

@@ -296,8 +296,8 @@ fn a_command_that_had_ended_before_leaves_its_group_alone_and_its_end_is_told() 
         if known {
             assert_eq!(status(&spawned.child), Status::Exited(8));
         } else {
-            let pidfd = spawned.child.watch().unwrap();
-            let number = std::os::fd::AsRawFd::as_raw_fd(&**pidfd);
+            let end = spawned.child.watch().unwrap();
+            let number = std::os::fd::AsRawFd::as_raw_fd(&**end);
             assert!(crate::common::becomes_readable(number, PATIENCE));
             spawned.child.unwatched();
         }

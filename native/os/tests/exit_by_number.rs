@@ -1,0 +1,90 @@
+//! Statuses from `waitpid`, where children are never more than a number.
+
+mod common;
+mod exits;
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use common::{
+    becomes_readable, descriptors, has_children, is_zombie_of_ours, line, one_at_a_time, quiet_sh,
+    sh, soon, spawn, status,
+};
+use exile_os::exit::{self, Source};
+use exile_os::{Status, child};
+
+fn setup() {
+    common::sigchld(libc::SIG_DFL);
+    assert_eq!(exit::choose(Some(Source::Portable)), Source::Portable);
+}
+
+fn bury_strangers() {
+    soon("nobody is left to bury", || {
+        exit::sweep();
+        !has_children()
+    });
+}
+
+/// A zombie of this process that another part of it has yet to wait for.
+fn stranger() -> std::process::Child {
+    let stranger = std::process::Command::new("true").spawn().unwrap();
+    let pid = stranger.id() as libc::pid_t;
+    soon("it is a zombie", || is_zombie_of_ours(pid));
+    stranger
+}
+
+#[test]
+fn the_zombie_of_a_stranger_delays_no_status_and_is_left_to_its_owner() {
+    let _one = one_at_a_time();
+    setup();
+    let mut stranger = stranger();
+    for code in 0..20 {
+        assert_eq!(
+            status(&spawn(&quiet_sh(&format!("exit {code}"))).child),
+            Status::Exited(code)
+        );
+    }
+    assert!(stranger.wait().unwrap().success());
+    assert!(!has_children());
+}
+
+#[test]
+fn the_end_of_a_program_that_was_not_watched_yet_is_told_to_who_watches_it_then() {
+    let _one = one_at_a_time();
+    setup();
+    let before = descriptors();
+    for code in 0..20 {
+        let spawned = spawn(&quiet_sh(&format!("exit {code}")));
+        // The waiter has learned of it: it is no zombie any more.
+        soon("it is reaped", || !has_children());
+        let end = spawned.child.watch().unwrap();
+        assert!(becomes_readable(end.as_raw_fd(), Duration::ZERO));
+        spawned.child.unwatched();
+        assert_eq!(spawned.child.try_status(), Some(Status::Exited(code)));
+    }
+    assert_eq!(child::open_count(), 0);
+    assert_eq!(descriptors(), before);
+}
+
+#[test]
+fn a_program_that_nobody_asks_for_any_more_leaves_no_zombie() {
+    let _one = one_at_a_time();
+    setup();
+    let spawned = spawn(&sh("echo ready; cat"));
+    line(spawned.stdout.as_ref().unwrap());
+    drop(spawned);
+    soon("the kernel has forgotten it", || !has_children());
+}
+
+#[test]
+fn a_status_that_somebody_else_took_is_unknown_and_never_a_success() {
+    let _one = one_at_a_time();
+    setup();
+    let spawned = spawn(&sh("cat"));
+    // From here on the kernel throws statuses away.
+    common::sigchld(libc::SIG_IGN);
+    drop(spawned.stdin);
+    assert_eq!(status(&spawned.child), Status::Unknown);
+    assert_eq!(spawned.child.try_status(), Some(Status::Unknown));
+    assert_eq!(child::open_count(), 0);
+}
