@@ -44,10 +44,12 @@ enum Way {
 }
 
 impl Way {
-    #[cfg(not(exile_portable))]
-    const ALL: &[Way] = &[Way::Pidfd, Way::Wait, Way::Number, Way::Portable];
-    #[cfg(exile_portable)]
-    const ALL: &[Way] = &[Way::Portable];
+    const ALL: [Way; 4] = [Way::Pidfd, Way::Wait, Way::Number, Way::Portable];
+
+    /// Whether this build can go it.
+    fn is_built(self) -> bool {
+        self == Way::Portable || !cfg!(exile_portable)
+    }
 
     fn set_up(self) {
         let (disposition, source) = match self {
@@ -74,8 +76,10 @@ fn unshare(arguments: &[&str]) -> process::Command {
 fn in_namespaces(name: &str, body: impl FnOnce(Way)) {
     if is_alone(name) {
         let wanted = env::var(WAY).unwrap();
-        let way = Way::ALL.iter().find(|way| format!("{way:?}") == wanted);
-        let way = *way.unwrap();
+        let way = Way::ALL
+            .into_iter()
+            .find(|way| format!("{way:?}") == wanted);
+        let way = way.unwrap();
         way.set_up();
         return body(way);
     }
@@ -86,7 +90,7 @@ fn in_namespaces(name: &str, body: impl FnOnce(Way)) {
         return;
     }
     let binary = common::myself(name);
-    for way in Way::ALL {
+    for way in Way::ALL.into_iter().filter(|way| way.is_built()) {
         let mut command = unshare(&[]);
         command.arg(binary.get_program()).args(binary.get_args());
         for (key, value) in binary.get_envs() {
