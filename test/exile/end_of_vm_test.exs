@@ -213,6 +213,60 @@ defmodule Exile.EndOfVMTest do
     end
   end
 
+  test "a guard that comes during a spawn is told of the command" do
+    mark = VM.mark()
+    program = Path.join(VM.tmp_dir(mark), "busy")
+
+    # A program that is open for writing cannot be executed: the spawn tries for some 60 ms.
+    program = """
+    Application.put_env(:exile, :guard, false)
+    {:ok, _} = Application.ensure_all_started(:exile)
+    File.write!(#{inspect(program)}, "#!/bin/sh\nsleep 600 & echo ready; wait")
+    File.chmod!(#{inspect(program)}, 0o700)
+
+    meet = fn meet ->
+      {:ok, file} = File.open(#{inspect(program)}, [:append, :raw])
+      server = self()
+      spawner = spawn(fn ->
+        Process.flag(:trap_exit, true)
+        result = Exile.Process.start_link(#{inspect([program])}, stderr: :disable)
+        send(server, {:spawned, result})
+        Process.sleep(:infinity)
+      end)
+      Process.sleep(10)
+      {:ok, guard} = Exile.Guard.start_link([])
+      again = fn ->
+        GenServer.stop(guard)
+        Process.exit(spawner, :kill)
+        File.close(file)
+        meet.(meet)
+      end
+      receive do
+        {:spawned, _} -> again.()
+      after
+        0 ->
+          File.close(file)
+          receive do
+            {:spawned, {:ok, p}} -> p
+            {:spawned, {:error, _}} -> again.()
+          end
+      end
+    end
+
+    meet.(meet)
+    IO.puts("ready")
+    Process.sleep(:infinity)
+    """
+
+    port = VM.open(program, mark)
+    assert_receive {^port, {:data, {:eol, "ready"}}}, 60_000
+    vm = VM.os_pid(port)
+    eventually(fn -> for({_, "sleep" <> _} <- VM.marked(mark), do: 1) == [1] end, @time)
+    signal("KILL", vm)
+    ends(port, 137)
+    eventually(fn -> VM.marked(mark) == [] and VM.guard(vm) == nil end, @time)
+  end
+
   test "a guard leaves alone what a command that ended by itself left in the background" do
     mark = VM.mark()
 

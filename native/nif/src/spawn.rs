@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use exile_os::{Errno, Pipeline, SpawnError, Stdio, Step, Teardown, spawn_pipeline};
+use exile_os::{Errno, Pipeline, SpawnError, Stdio, Step, Teardown, guard, spawn_pipeline};
 use rustler::types::atom::Atom;
 use rustler::types::local_pid::LocalPid;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
@@ -73,16 +73,18 @@ fn spawn<'a>(
         Ok(stdout) => stdout,
         Err(errno) => return Ok(failed(env, 0, Step::Output, errno)),
     };
+    let guards = guard::connections();
     Ok(match spawn_pipeline(commands, stdin, stdout) {
-        Ok(pipeline) => serve_all(env, pipeline, owner, &errors, teardowns, reference),
+        Ok(pipeline) => serve_all(env, pipeline, guards, owner, &errors, teardowns, reference),
         Err((index, error)) => encode::spawn_error(env, index, error),
     })
 }
 
-/// Makes the caller the server of the commands.
+/// Makes the caller the server of the commands. `guards` is how many there had been before.
 fn serve_all<'a>(
     env: Env<'a>,
     pipeline: Pipeline,
+    guards: usize,
     owner: LocalPid,
     errors: &[bool],
     teardowns: Vec<(Teardown, Teardown)>,
@@ -122,6 +124,12 @@ fn serve_all<'a>(
         .collect();
     for life in &lives {
         living().insert(Arc::as_ptr(life).addr(), Arc::downgrade(life));
+    }
+    // A guard that came meanwhile may have been told of all that lived before these did.
+    if guard::connections() != guards {
+        for life in &lives {
+            guard::report_patiently(&life.child);
+        }
     }
     // Every one gets its handle before a failure is told: without one nobody would end it.
     let served: Vec<_> = lives

@@ -13,6 +13,7 @@ mod by_number;
 mod by_pidfd;
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,13 @@ pub const IS_NEEDED: bool = cfg!(not(all(target_os = "linux", not(exile_portable
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 
 static GUARD: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many guards there have been. When that has grown since before a spawn, the command may not
+/// have been reported to the last of them.
+pub fn connections() -> usize {
+    CONNECTIONS.load(Ordering::Acquire)
+}
 
 /// Makes the socket for a new guard: ours is used for reports from now on, the guard gets the
 /// one that is returned.
@@ -43,6 +51,8 @@ pub fn connect() -> Result<OwnedFd, Errno> {
     let theirs = above_standard(theirs)?;
     let ours = Arc::new(above_standard(ours)?);
     *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(ours);
+    // Whoever sees it counted finds it.
+    CONNECTIONS.fetch_add(1, Ordering::AcqRel);
     Ok(theirs)
 }
 
