@@ -26,7 +26,7 @@ use crate::{atoms, encode, end, turn};
 pub(crate) struct Command {
     life: Arc<Life>,
     server: Pid,
-    /// The VM has the pidfd.
+    /// The VM has the descriptor that tells of its end.
     selected: AtomicBool,
     /// Watches the server, until either ends.
     monitor: Mutex<Option<Monitor>>,
@@ -204,8 +204,8 @@ impl Handle<Command> {
 
     /// Has the server told when the command ends.
     fn watch(&self, wait: Wait) -> Result<(), Errno> {
-        let pidfd = self.life.child.watch().ok_or(Errno::ESRCH)?;
-        match self.select(pidfd.as_raw_fd(), Direction::Read, &wait) {
+        let end = self.life.child.watch().ok_or(Errno::ESRCH)?;
+        match self.select(end.as_raw_fd(), Direction::Read, &wait) {
             Ok(()) => {
                 self.selected.store(true, Ordering::Release);
                 Ok(())
@@ -225,16 +225,16 @@ impl Handle<Command> {
         monitor.is_some()
     }
 
-    /// Takes the pidfd back from the VM.
+    /// Takes that descriptor back from the VM.
     fn let_go(&self, caller: Caller) {
         if self.selected.swap(false, Ordering::AcqRel) {
-            if let Some(pidfd) = self.life.child.watch() {
-                self.stop(caller, pidfd.as_raw_fd());
+            if let Some(end) = self.life.child.watch() {
+                self.stop(caller, end.as_raw_fd());
             }
         }
     }
 
-    /// How the command ended, if it has. When its server sees that, the pidfd is not needed any
+    /// How the command ended, if it has. When its server sees that, the descriptor is not needed any
     /// more; when others do, the server has yet to get its message.
     pub(crate) fn status(&self, caller: Caller, pid: Pid) -> Option<Status> {
         let status = self.life.status(caller)?;
