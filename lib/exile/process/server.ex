@@ -251,7 +251,7 @@ defmodule Exile.Process.Server do
   # for their output, looks up because the pipes are no longer his.
   defp input_failed(%{running: running, teardowns: teardowns}) do
     for {handle, teardown} <- Enum.zip(running.handles, teardowns) do
-      Native.command_terminate(handle, 0, Teardown.abandoned(teardown))
+      _ = Native.command_terminate(handle, 0, Teardown.abandoned(teardown))
     end
 
     for pipe <- [running.stdout, running.stderr], pipe do
