@@ -284,6 +284,10 @@ defmodule Exile.PromisesTest do
   end
 
   describe "the VM by `System.halt/1`, by `kill -9` or in a crash" do
+    @describetag skip:
+                   Exile.Native.guard_is_needed() &&
+                     "commands are not bound to the VM by the kernel"
+
     for {how, finale} <- [
           {"System.halt/1", "System.halt(4)"},
           {"kill -9", ~s|System.cmd("kill", ["-KILL", System.pid()])|},
