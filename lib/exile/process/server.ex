@@ -24,7 +24,7 @@ defmodule Exile.Process.Server do
   @status_delay 1
 
   # Commands that run this long keep no garbage of their spawn, the environment above all.
-  @idle 1_000
+  @idle 100
 
   # Not its turn to spawn: after this long it asks again without having been told to, since what
   # should have told it may be lost with a process that was killed.

@@ -51,6 +51,13 @@ defmodule Exile.Process.StartLinkTest do
     {"0\n", 0} == System.cmd("id", ["-u"])
   end
 
+  describe "a command that runs on" do
+    test "costs the VM a few KiB" do
+      {:ok, p} = Command.start_link(["sleep", "60"])
+      eventually(fn -> Process.info(p.pid, :memory) < {:memory, 4_096} end)
+    end
+  end
+
   describe "start_link/2" do
     test "starts a command that is linked to the caller and owned by it" do
       assert {:ok, %Command{} = p} = Command.start_link(["cat"])
