@@ -74,6 +74,7 @@ defmodule Exile.MixProject do
       main: "readme",
       extras: ["README.md" | @guides] ++ ~w(CHANGELOG.md RELEASE.md bench/NOTES.md LICENSE),
       groups_for_extras: [Guides: @guides],
+      assets: %{"bench/chart" => "bench/chart"},
       groups_for_modules: [
         "Run and stream": [Exile, Exile.Stream, Exile.Stream.Sink],
         "Talk and control": [Exile.Process],

@@ -147,8 +147,8 @@ defmodule Bench.JSON do
 end
 
 defmodule Bench.SVG do
-  # A bar for each contender and metric: how many times as good as the first baseline of its
-  # case, on a logarithmic scale. What is better goes to the right, what is worse to the left.
+  # A bar for each contender, by the first metric of each case: how many times as good as the first
+  # baseline, on a logarithmic scale. What is better goes to the right, what is worse to the left.
 
   @row 18
   @name_width 330
@@ -160,23 +160,10 @@ defmodule Bench.SVG do
 
   def draw(results) do
     {body, height} =
-      for result <- results,
-          [baseline | _] <- [result.baselines],
-          metric <- result.metrics,
-          reduce: {[], 24} do
+      for result <- results, chart = chart(result), reduce: {[], 24} do
         {drawn, y} ->
-          bars =
-            for row <- metric.rows,
-                ratio = row.ratios[baseline],
-                do: {row.name, goodness(ratio, metric.better)}
-
-          title =
-            text(
-              8,
-              y + 14,
-              "title",
-              "#{result.name}, #{metric.title}: times as good as #{baseline}"
-            )
+          {title, bars} = chart
+          title = text(8, y + 14, "title", title)
 
           bars =
             for {{name, ratio}, index} <- Enum.with_index(bars, 1),
@@ -201,6 +188,19 @@ defmodule Bench.SVG do
       "</svg>\n"
     ]
   end
+
+  # What the case is about, against whom it is held first; `nil` where there is nothing to compare.
+  defp chart(%{baselines: [baseline | _], metrics: [metric | _]} = result) do
+    bars =
+      for row <- metric.rows, ratio = row.ratios[baseline] do
+        {row.name, goodness(ratio, metric.better)}
+      end
+
+    if bars != [],
+      do: {"#{result.name}, #{metric.title}: times as good as #{baseline}", bars}
+  end
+
+  defp chart(_result), do: nil
 
   defp goodness(ratio, :higher), do: ratio
   defp goodness(ratio, :lower) when ratio > 0, do: 1 / ratio

@@ -12,7 +12,7 @@ defmodule Exile.Stream.Sink do
   defstruct [:pipe]
 
   @typedoc "The field is private."
-  @type t :: %__MODULE__{pipe: Exile.Native.pipe()}
+  @type t :: %__MODULE__{pipe: reference}
 
   @doc false
   @spec write!(t, term) :: :ok
