@@ -126,7 +126,8 @@ defmodule Exile.PidReuseTest do
              {_p, pid} = ended.()
              {_p, _} = start.("exec sleep 600")
              Stranger.called(pid, "exec sleep 600 <&- >&-")
-             IO.puts(pid)
+             # What is printed may be lost with the VM.
+             File.write!(System.fetch_env!("STRANGER"), "#{pid}")
              System.cmd("kill", ["-KILL", System.pid()])
              """
 
@@ -166,7 +167,10 @@ defmodule Exile.PidReuseTest do
 
     test "by the guard, when the VM is killed" do
       script = ~S"""
-      stranger=$(elixir -pa "$0" -e "$1")
+      export STRANGER=$(mktemp)
+      elixir -pa "$0" -e "$1"
+      stranger=$(cat "$STRANGER")
+      rm "$STRANGER"
       while grep -qs [e]xile_guard /proc/[0-9]*/cmdline; do sleep 0.01; done
       for stat in /proc/[0-9]*/stat; do
         read -r pid name state rest <$stat
