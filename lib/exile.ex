@@ -52,7 +52,8 @@ defmodule Exile do
       * a binary
       * a function that gets an `Exile.Stream.Sink`, a collectable, and pushes into it; what it
         returns is ignored
-      * `{:file, path}` - a file, relative to the VM's directory, that the command itself reads
+      * `{:file, path}` - a file, relative to the VM's directory, that the command itself reads. A
+        FIFO that nobody has open for writing is an empty one
       * a `File.Stream` of bytes (`File.stream!(path, [], 65_536)`): its file, which the command
         itself reads. One of lines, or with an encoding, is enumerated
     * `:stdout` - `{:file, path}`: the command writes to this file itself, relative to the VM's
@@ -66,7 +67,8 @@ defmodule Exile do
       command. Default: `:console`.
     * `:max_chunk_size` (bytes) - the most that one element holds. Default: `65_536`.
     * `:exit_timeout` (milliseconds or `:infinity`) - how long to wait, once the output has ended,
-      for the command to exit by itself before it is ended by signals and counts as failed.
+      for the command to exit by itself before it is ended by signals and counts as failed. Of an
+      output that goes to a file nobody sees the end, so it does not count there.
       Default: `:infinity`.
     * `:drain_timeout` (milliseconds or `:infinity`) - how long to read on, once the command has
       exited and its output has been read, from a pipe that programs it left behind still hold

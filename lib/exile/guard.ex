@@ -14,6 +14,9 @@ defmodule Exile.Guard do
   # A guard that does not last is not started again and again.
   @pause 1_000
 
+  # When its end is told, its status may take a little longer.
+  @status_delay 1
+
   @doc "Whether a guard is wanted. The kernel needs no help when the VM is PID 1 of a namespace."
   def wanted? do
     Application.get_env(:exile, :guard, Native.guard_is_needed()) and System.pid() != "1"
@@ -47,9 +50,15 @@ defmodule Exile.Guard do
   @impl true
   def handle_info({:select, _, ref, _}, %{ref: ref} = state) do
     :ok = Native.guard_stop()
-    _ = Native.command_status(state.command)
-    Process.send_after(self(), :start, max(@pause - (now() - state.started), 0))
-    {:noreply, %{state | ref: nil}}
+
+    if Native.command_status(state.command) == :running do
+      # Its end is known, its status is not yet.
+      Process.send_after(self(), {:select, nil, ref, nil}, @status_delay)
+      {:noreply, state}
+    else
+      Process.send_after(self(), :start, max(@pause - (now() - state.started), 0))
+      {:noreply, %{state | ref: nil}}
+    end
   end
 
   def handle_info(:start, state) do

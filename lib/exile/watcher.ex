@@ -12,6 +12,9 @@ defmodule Exile.Watcher do
   # A busy machine takes a while to end hundreds of processes.
   @kill_patience 5_000
 
+  # The most milliseconds that the VM can wait.
+  @max_timeout 0xFFFF_FFFF
+
   # A command that is just being started is ended when it runs; only a broken disk takes longer.
   @spawn_patience 5_000
   @spawn_pause 5
@@ -40,7 +43,7 @@ defmodule Exile.Watcher do
     receive do
       {:select, _, ^ref, _} -> :ok
     after
-      longest + @kill_patience -> :ok
+      min(longest + @kill_patience, @max_timeout) -> :ok
     end
 
     if spawning > 0 and now() < deadline do

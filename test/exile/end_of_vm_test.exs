@@ -161,22 +161,21 @@ defmodule Exile.EndOfVMTest do
       {port, mark, vm}
     end
 
-    for {how, finale, status, guard} <- [
-          {"when System.stop is called", {:call, "System.stop(3)"}, 3, false},
-          {"when System.halt is called", {:call, "System.halt(4)"}, 4, false},
-          {"when the VM gets SIGTERM", {:signal, "TERM"}, 0, false},
-          {"when the VM is killed", {:signal, "KILL"}, 137, false},
-          {"when the VM is killed, with the guard", {:signal, "KILL"}, 137, true}
+    for {how, finale, signals, status, guard} <- [
+          {"when System.stop is called", "System.stop(3)", [], 3, false},
+          {"when System.halt is called", "System.halt(4)", [], 4, false},
+          {"when the VM gets SIGTERM", "", ["TERM"], 0, false},
+          {"when the VM is killed", "", ["KILL"], 137, false},
+          {"when the VM is killed, with the guard", "", ["KILL"], 137, true}
         ] do
       @tag skip: status in [4, 137] && @unbound
       test how do
         for moment <- @moments do
-          {kind, finale} = unquote(finale)
-          {port, mark, vm} = storm(moment, if(kind == :call, do: finale), unquote(guard))
+          {port, mark, vm} = storm(moment, unquote(finale), unquote(guard))
 
-          if kind == :signal do
+          for signal <- unquote(signals) do
             Process.sleep(moment)
-            signal(finale, vm)
+            signal(signal, vm)
           end
 
           ends(port, unquote(status))

@@ -5,6 +5,10 @@ defmodule Exile.StopTest do
 
   alias Exile.Process, as: Command
 
+  setup do
+    on_exit(fn -> {:ok, _} = Application.ensure_all_started(:exile) end)
+  end
+
   defp restart do
     capture_log(fn -> Application.stop(:exile) end)
     {:ok, _} = Application.ensure_all_started(:exile)
@@ -40,6 +44,21 @@ defmodule Exile.StopTest do
         {:ok, p} -> start_many([p.pid | started])
         {:error, %{reason: :ecanceled}} -> started
       end
+    end
+
+    test "every command has had its teardown, however long some say that theirs may take" do
+      {:ok, patient} = Command.start_link(~w(sleep 600), teardown: [sigterm: 0xFFFFFFFF])
+
+      script =
+        "trap 'sleep 0.3; echo done; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
+
+      {:ok, other} = Command.start_link(sh(script), teardown: [sigterm: 5_000])
+      {:ok, "ready\n"} = Command.read(other)
+      capture_log(fn -> Application.stop(:exile) end)
+      assert Command.read(other) == {:ok, "done\n"}
+      assert Command.await_exit(other) == {:ok, 0}
+      assert Command.await_exit(patient) == {:ok, 143}
+      {:ok, _} = Application.ensure_all_started(:exile)
     end
 
     test "and is started again, all is as before" do

@@ -50,6 +50,23 @@ defmodule Exile.TurnTest do
       end
     end
 
+    test "come to nothing when their owners are killed before it is their turn", %{
+      busy: busy,
+      tmp_dir: dir
+    } do
+      tasks = starters(busy)
+      eventually(fn -> Exile.Native.counts()[:waiting] > @count / 2 end)
+      file = Path.join(dir, "ran")
+
+      owners = for _ <- 1..10, do: spawn(fn -> {:ok, _} = Command.start_link(["touch", file]) end)
+
+      eventually(fn -> Exile.Native.counts()[:waiting] > @count / 2 end)
+      for owner <- owners, do: Process.exit(owner, :kill)
+      Task.await_many(tasks, 30_000)
+      eventually(fn -> Exile.Native.counts()[:waiting] == 0 end)
+      refute File.exists?(file)
+    end
+
     test "all run" do
       tasks =
         for n <- 1..200 do

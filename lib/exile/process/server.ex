@@ -110,7 +110,7 @@ defmodule Exile.Process.Server do
          {Teardown.abandoned(teardown), Teardown.at_stop(teardown)}}
       end
 
-    case spawn_in_turn([stages, environment(), stdio, owner, exit_ref], false) do
+    case spawn_in_turn([stages, environment(), stdio, owner, exit_ref], owner, false) do
       {:ok, handles, stdin, stdout, stderr} ->
         {:ok, %{server: self(), handles: handles, stdin: stdin, stdout: stdout, stderr: stderr}}
 
@@ -122,17 +122,19 @@ defmodule Exile.Process.Server do
   defp environment, do: {:os.env(), :file.native_name_encoding()}
 
   # A few at once; the others wait here, in the order in which they came.
-  defp spawn_in_turn(arguments, again?) do
+  defp spawn_in_turn(arguments, owner, again?) do
     ref = make_ref()
 
     with :wait <- apply(Native, :spawn, arguments ++ [{ref, again?}]) do
       receive do
         {:select, _, ^ref, _} -> :ok
+        # Nobody wants it any more.
+        {:EXIT, ^owner, _reason} -> exit(:shutdown)
       after
         @turn_patience -> :ok
       end
 
-      spawn_in_turn(arguments, true)
+      spawn_in_turn(arguments, owner, true)
     end
   end
 

@@ -57,8 +57,8 @@ defmodule Exile.Stream.Input do
   defp enumerable?(input), do: Enumerable.impl_for(input) != nil
 
   # Only where the command is sure to read the same bytes from the file itself: lines lose their
-  # carriage returns, encodings and compressed files are converted. Later versions of Elixir know
-  # of files on other nodes and of offsets.
+  # carriage returns, encodings and compressed files are converted, some are read from an offset, a
+  # FIFO is waited for. Since Elixir 1.16 files may be on other nodes.
   defp plain_file?(%File.Stream{path: path, modes: modes, line_or_bytes: size} = stream) do
     is_integer(size) and is_binary(path) and not String.contains?(path, <<0>>) and
       Enum.all?(
@@ -66,7 +66,7 @@ defmodule Exile.Stream.Input do
         &(&1 in [:raw, :binary, :read, :read_ahead] or match?({:read_ahead, _}, &1))
       ) and
       Map.get(stream, :node, node()) == node() and
-      Map.get(stream, :read_offset, 0) == 0
+      (File.regular?(path) or not File.exists?(path))
   end
 
   @doc "Writes all there is; runs in the process that owns the command's standard input."

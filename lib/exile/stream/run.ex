@@ -128,7 +128,9 @@ defmodule Exile.Stream.Run do
   # The output is at its end.
   defp finish!(%__MODULE__{stream: stream} = run) do
     close_pipes(run)
-    in_time = wait(run, stream.exit_timeout)
+    # The end of an output that goes to a file is that of the command.
+    timeout = if stream.stdout == :pipe, do: stream.exit_timeout, else: :infinity
+    in_time = wait(run, timeout)
     late = Enum.find_index(in_time, &(&1 == :timeout))
     statuses = if late, do: terminate!(run, 0), else: in_time
 
@@ -181,13 +183,13 @@ defmodule Exile.Stream.Run do
     {statuses, outcome} = stop!(run)
     _ = raise_failed(outcome)
 
-    failed = Enum.find_index(failures(statuses), & &1)
+    failed = for {true, index} <- Enum.with_index(failures(statuses)), do: index
 
-    if failed != nil and stream.on_failure == :raise and not stream.ignore_epipe do
+    if failed != [] and stream.on_failure == :raise and not stream.ignore_epipe do
       # Ended by SIGPIPE or by us: either way because nobody read on.
-      if Enum.any?(statuses, &match?({:signaled, _, _}, &1)),
+      if Enum.any?(failed, &match?({:signaled, _, _}, Enum.at(statuses, &1))),
         do: raise(AbnormalExit, :epipe),
-        else: raise(AbnormalExit, abnormal(run, failed, codes!(run, statuses), nil))
+        else: raise(AbnormalExit, abnormal(run, hd(failed), codes!(run, statuses), nil))
     end
 
     :ok

@@ -204,7 +204,8 @@ impl Handle<Command> {
 
     /// Has the server told when the command ends.
     fn watch(&self, wait: Wait) -> Result<(), Errno> {
-        let end = self.life.child.watch().ok_or(Errno::ESRCH)?;
+        // It has ended and others know its status already: as all commands are being ended.
+        let end = self.life.child.watch().ok_or(Errno::ECANCELED)?;
         match self.select(end.as_raw_fd(), Direction::Read, &wait) {
             Ok(()) => {
                 self.selected.store(true, Ordering::Release);

@@ -164,6 +164,8 @@ impl End {
         env: Env<'a>,
         max: usize,
     ) -> Result<Option<Chunk<'a>>, Unusable> {
+        // Answers are mostly small: no look needs a large binary.
+        self.last_full = false;
         for _ in 1..LOOKS {
             if let Some(chunk) = self.read(env, max)? {
                 return Ok(Some(chunk));

@@ -32,11 +32,17 @@ fn queue() -> MutexGuard<'static, Queue> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Half of the threads that the VM has for input and output unless it was told otherwise.
+const MOST: usize = 5;
+
 /// How many may spawn at once: one more than there are cores, so that one that is held up by a
 /// slow disk does not hold up all the others on a small machine.
 fn limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
-    *LIMIT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from) + 1)
+    *LIMIT.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        MOST.min(cores + 1)
+    })
 }
 
 /// How many processes wait for their turn.
@@ -75,25 +81,30 @@ pub(crate) enum Refused {
 }
 
 impl Turn {
-    /// One who has waited before stands first.
+    /// One who was told to ask again stands first, one who was not keeps his place.
     pub(crate) fn take(env: Env<'_>, reference: Term<'_>, again: bool) -> Result<Turn, Refused> {
         let mut queue = queue();
         if queue.closed {
             return Err(Refused::Closed);
         }
-        if again {
-            // It may have become tired of waiting for its message.
-            queue.waiting.retain(|wait| !wait.is_for(pid(env)));
-        }
+        // Who has become tired of waiting for his message asks again, too.
+        let place = if again {
+            queue.waiting.iter().position(|wait| wait.is_for(pid(env)))
+        } else {
+            None
+        };
         if queue.running < limit() {
             queue.running += 1;
+            if let Some(place) = place {
+                queue.waiting.remove(place);
+            }
             return Ok(Turn(env.into()));
         }
         let wait = Wait::new(pid(env), reference);
-        if again {
-            queue.waiting.push_front(wait);
-        } else {
-            queue.waiting.push_back(wait);
+        match place {
+            Some(place) => queue.waiting[place] = wait,
+            None if again => queue.waiting.push_front(wait),
+            None => queue.waiting.push_back(wait),
         }
         Err(Refused::NotYet)
     }

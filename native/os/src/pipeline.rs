@@ -27,8 +27,8 @@ pub struct Pipeline {
 }
 
 /// Runs `commands`, the first reading from `stdin`, the last writing to `stdout`, whatever they
-/// say of these streams themselves. When one of them cannot be run, the error tells its index, and
-/// nothing is left of the others.
+/// say of these streams themselves. When one of them cannot be run, the error tells its index; those
+/// before it, which ran already, are being killed.
 pub fn spawn_pipeline(
     commands: Vec<Command>,
     stdin: Stdio,

@@ -53,6 +53,35 @@ fn a_sweep_buries_the_zombies_of_strangers() {
 }
 
 #[test]
+fn a_spawn_on_a_slow_disk_holds_up_nobody() {
+    let _one = one_at_a_time();
+    setup();
+    common::disposition_of(libc::SIGIO, libc::SIG_IGN);
+    let stranger = stranger();
+    let directory = common::TempDir::new();
+    let path = directory.path().join("slow");
+    std::fs::copy("/bin/true", &path).unwrap();
+    // A file that somebody holds a lease on is executed when that is given up.
+    let leased = std::fs::File::open(&path).unwrap();
+    common::lease(&leased, libc::F_WRLCK);
+    let slow = std::thread::spawn({
+        let path = path.clone();
+        move || status(&spawn(&common::command(path, &[])).child)
+    });
+    soon("the spawn hangs", || common::lease_is_being_broken(&leased));
+
+    let start = std::time::Instant::now();
+    exit::sweep();
+    assert_eq!(status(&spawn(&quiet_sh("exit 3")).child), Status::Exited(3));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(is_zombie_of_ours(stranger));
+
+    common::lease(&leased, libc::F_UNLCK);
+    assert_eq!(slow.join().unwrap(), Status::Exited(0));
+    bury_strangers();
+}
+
+#[test]
 fn a_sweep_keeps_the_statuses_of_our_own() {
     let _one = one_at_a_time();
     setup();

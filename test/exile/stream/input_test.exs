@@ -256,11 +256,11 @@ defmodule Exile.Stream.InputTest do
 
     test "of byte chunks is the file itself", %{tmp_dir: dir} do
       path = file(dir, @all_bytes)
-      link = Exile.stream!(~w(readlink /proc/self/fd/0), input: File.stream!(path, [], 10))
+      link = Exile.stream!(~w(readlink /proc/self/fd/0), input: file_stream(path, [], 10))
       assert Enum.join(link) == Path.expand(path) <> "\n"
 
       for modes <- [[], [:read_ahead], [{:read_ahead, false}], [{:read_ahead, 4096}]],
-          do: assert(cat(File.stream!(path, modes, 10)) == @all_bytes)
+          do: assert(cat(file_stream(path, modes, 10)) == @all_bytes)
     end
 
     test "whose elements are not the bytes of the file is enumerated", %{tmp_dir: dir} do
@@ -274,20 +274,28 @@ defmodule Exile.Stream.InputTest do
             {path, [{:encoding, :latin1}], 5},
             {zipped, [:compressed], 5}
           ] do
-        stream = File.stream!(path, modes, size)
+        stream = file_stream(path, modes, size)
         assert cat(stream) == Enum.join(stream)
         pipe = Exile.stream!(~w(readlink /proc/self/fd/0), input: stream, ignore_epipe: true)
         assert Enum.join(pipe) =~ "pipe:"
       end
     end
 
+    test "of a FIFO waits for whoever writes to it", %{tmp_dir: dir} do
+      fifo = Path.join(dir, "fifo")
+      {_, 0} = System.cmd("mkfifo", [fifo])
+      reader = Task.async(fn -> cat(file_stream(fifo, [], 10)) end)
+      {_, 0} = System.cmd("sh", ["-c", "echo from the other end > \"$0\"", fifo])
+      assert Task.await(reader) == "from the other end\n"
+    end
+
     test "of a missing file raises what enumerating it raises", %{tmp_dir: dir} do
       for path <- [Path.join(dir, "missing"), dir],
-          stream <- both(~w(cat), input: File.stream!(path, [], 10)) do
+          stream <- both(~w(cat), input: file_stream(path, [], 10)) do
         error = assert_raise File.Error, fn -> Enum.to_list(stream) end
 
         assert error ==
-                 assert_raise(File.Error, fn -> Enum.to_list(File.stream!(path, [], 10)) end)
+                 assert_raise(File.Error, fn -> Enum.to_list(file_stream(path, [], 10)) end)
 
         assert_quiet()
       end
@@ -513,6 +521,13 @@ defmodule Exile.Stream.InputTest do
   defp letter(letter), do: letter
 
   defp large, do: :binary.copy("x", 5_000_000)
+
+  # Its arguments have changed their order.
+  if Version.match?(System.version(), ">= 1.16.0") do
+    defp file_stream(path, modes, size), do: File.stream!(path, size, modes)
+  else
+    defp file_stream(path, modes, size), do: File.stream!(path, modes, size)
+  end
 
   defp file(dir, content, name \\ "file") do
     path = Path.join(dir, name)

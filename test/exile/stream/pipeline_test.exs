@@ -273,6 +273,15 @@ defmodule Exile.Stream.PipelineTest do
       end
     end
 
+    test "early is told by the one that failed, not by one whose reader had enough" do
+      stream = Exile.stream!([~w(yes), sh("head -n 1; exit 5")])
+      assert_raise AbnormalExit, ~r/^stage 2 of 2.*: 5$/, fn -> Enum.take(stream, 1) end
+
+      assert_raise AbnormalExit, ~r/:epipe/, fn ->
+        Enum.take(Exile.stream!([~w(yes), ~w(cat)]), 1)
+      end
+    end
+
     test "comes to all stages when the reader raises, throws or is killed" do
       test = self()
       stream = Exile.stream!([~w(yes), ~w(cat)])
@@ -416,14 +425,18 @@ defmodule Exile.Stream.PipelineTest do
       assert File.read!(path) == "out\nerr\n"
     end
 
-    test "fails as any stream does, also by :exit_timeout", %{tmp_dir: dir} do
+    test "fails as any stream does", %{tmp_dir: dir} do
       path = Path.join(dir, "out")
       stream = Exile.stream!(sh("echo x; exit 2"), stdout: {:file, path})
       assert_raise AbnormalExit, ~r/: 2$/, fn -> Stream.run(stream) end
-      stream = Exile.stream!(~w(sleep 60), stdout: {:file, path}, exit_timeout: 100)
-      assert_raise AbnormalExit, ~r/terminated/, fn -> Stream.run(stream) end
-      assert_no_command()
       assert_quiet()
+    end
+
+    test "is written to the end whatever :exit_timeout says", %{tmp_dir: dir} do
+      path = Path.join(dir, "out")
+      script = sh("for i in 1 2 3; do echo $i; sleep 0.1; done")
+      Stream.run(Exile.stream!(script, stdout: {:file, path}, exit_timeout: 10))
+      assert File.read!(path) == "1\n2\n3\n"
     end
 
     test "raises Exile.Error when the file cannot be opened, and runs nothing", %{tmp_dir: dir} do

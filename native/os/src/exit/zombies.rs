@@ -1,12 +1,15 @@
 //! Zombies, where the kernel leaves them to us: those of our own children and those of strangers
 //! (orphans, when the VM is PID 1 of a container) stand in one queue.
 //!
-//! Whoever finds a zombie asks here whose it is. A spawn holds [`SPAWNING`] from before the child
-//! is made until it is entered, or a child that nobody knows yet could be taken for a stranger.
+//! Whoever finds a zombie asks here whose it is. One that nobody knows may be of a child that was
+//! made a moment ago and is not entered yet. So it is a stranger only when all spawns are done that
+//! were under way when it was found: later ones cannot have made it, because it had its number
+//! already, unless it was reaped meanwhile. No spawn is ever waited for under a lock, since one on a
+//! slow disk takes its time.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use super::waiter;
@@ -14,15 +17,31 @@ use super::{Source, source};
 use crate::child::Child;
 use crate::kernel::number;
 use crate::shared;
-use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::sync::{Mutex, MutexGuard};
 
-type Ours = HashMap<libc::pid_t, Weak<Child>>;
+/// How long, and how often, to look whether the spawns are done that may have made a zombie. Most
+/// take less than a millisecond; for the others the zombie waits for the next sweep.
+const SPAWN_LOOKS: u32 = if cfg!(loom) { 1 } else { 20 };
+const SPAWN_PAUSE: Duration = Duration::from_millis(1);
 
-shared! { static SPAWNING: RwLock<()> = RwLock::new(()); }
-shared! { static OURS: Mutex<Ours> = Mutex::new(HashMap::new()); }
+#[derive(Default)]
+struct Known {
+    /// Our children whose status is not known yet.
+    ours: HashMap<libc::pid_t, Weak<Child>>,
+    /// The spawns that are under way, numbered in the order in which they began.
+    spawning: BTreeSet<u64>,
+    begun: u64,
+    /// Whose statuses were fetched since the sweep last looked for a zombie.
+    fetched: HashSet<libc::pid_t>,
+    /// A spawn has failed since then, and reaped a child of which nothing is known.
+    failed: bool,
+}
 
-fn ours() -> MutexGuard<'static, Ours> {
-    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+shared! { static KNOWN: Mutex<Known> = Mutex::new(Known::default()); }
+shared! { static SWEEPING: Mutex<()> = Mutex::new(()); }
+
+fn known() -> MutexGuard<'static, Known> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs `spawn` so that the new child is not taken for a stranger.
@@ -32,37 +51,37 @@ pub(crate) fn while_registering<E>(
     if source() == Source::Pidfd {
         return spawn();
     }
-    let _spawning = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
-    let child = spawn()?;
-    ours().insert(child.pid(), Arc::downgrade(&child));
+    let number = {
+        let mut known = known();
+        known.begun += 1;
+        let number = known.begun;
+        known.spawning.insert(number);
+        number
+    };
+    let spawned = spawn();
+    let mut known = known();
+    known.spawning.remove(&number);
+    known.failed |= spawned.is_err();
+    let child = spawned?;
+    known.ours.insert(child.pid(), Arc::downgrade(&child));
+    drop(known);
     #[cfg(target_os = "linux")]
     waiter::wake();
     Ok(child)
 }
 
-/// Whose a zombie is.
-enum Whose {
-    Ours(Arc<Child>),
-    /// Ours, but nobody asks for it any more.
-    Forgotten,
-    Strangers,
-}
-
-fn whose(pid: libc::pid_t) -> Whose {
-    match ours().get(&pid).map(Weak::upgrade) {
-        Some(Some(child)) => Whose::Ours(child),
-        Some(None) => Whose::Forgotten,
-        None => Whose::Strangers,
-    }
-}
-
-/// Buries every zombie that is nobody's, and has the statuses of ours fetched. Blocks while a
-/// spawn is under way.
+/// Buries every zombie that is nobody's, and has the statuses of ours fetched.
 pub fn sweep() {
-    let strangers_too = true;
-    while let Ok(Some(pid)) = number::some_zombie() {
-        if !settle_or_bury(pid, strangers_too) {
-            break;
+    let _one = SWEEPING.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        {
+            let mut known = known();
+            known.fetched.clear();
+            known.failed = false;
+        }
+        match number::some_zombie() {
+            Ok(Some(pid)) if settle(pid) || bury(pid) => {}
+            _ => break,
         }
     }
     // Some may be gone because somebody else has fetched their statuses: nothing tells of that
@@ -72,33 +91,46 @@ pub fn sweep() {
     }
 }
 
-/// Has the status of a zombie fetched; `false` when it is still there, being a stranger's.
-#[cfg(target_os = "linux")]
+/// Has the status of a zombie fetched; `false` when it is still there, being none of ours.
 pub(super) fn settle(pid: libc::pid_t) -> bool {
-    settle_or_bury(pid, false)
+    let child = known().ours.get(&pid).and_then(Weak::upgrade);
+    child.is_some_and(|child| child.learn())
 }
 
-fn settle_or_bury(pid: libc::pid_t, strangers_too: bool) -> bool {
-    let _no_spawn = SPAWNING.write().unwrap_or_else(PoisonError::into_inner);
-    match whose(pid) {
-        Whose::Ours(child) => return child.learn(),
-        Whose::Strangers if !strangers_too => return false,
-        Whose::Strangers => {}
-        Whose::Forgotten => {
-            ours().remove(&pid);
+/// Buries a zombie unless it is, or may be, that of somebody who will ask for its status. `false`: it
+/// is still there.
+fn bury(pid: libc::pid_t) -> bool {
+    let begun = known().begun;
+    for look in 0..SPAWN_LOOKS {
+        if look > 0 {
+            std::thread::sleep(SPAWN_PAUSE);
         }
+        let mut known = known();
+        if known.fetched.contains(&pid) {
+            // Gone, and the number may be that of a new child which is not entered yet.
+            return true;
+        }
+        match known.ours.get(&pid).map(Weak::upgrade) {
+            Some(Some(_)) => return false,
+            // Nobody asks for it any more.
+            Some(None) => {
+                known.ours.remove(&pid);
+            }
+            None if known.spawning.first().is_some_and(|first| *first <= begun) => continue,
+            None if known.failed => return false,
+            None => {}
+        }
+        let _ = number::reap(pid);
+        return true;
     }
-    // It may have been reaped since it was found. Then its number is nobody's: a new child would
-    // be one of ours, and no spawn is under way.
-    let _ = number::reap(pid);
-    true
+    false
 }
 
 /// Looks at each of ours; how many have no status yet.
 pub(super) fn settle_all() -> usize {
     let all: Vec<Arc<Child>> = {
-        let ours = ours();
-        ours.values().filter_map(Weak::upgrade).collect()
+        let known = known();
+        known.ours.values().filter_map(Weak::upgrade).collect()
     };
     let running = |child: &&Arc<Child>| !child.learn();
     all.iter().filter(running).count()
@@ -110,9 +142,10 @@ pub(crate) fn settled(child: &Child) {
     if source() == Source::Pidfd {
         return;
     }
-    if let Entry::Occupied(entry) = ours().entry(child.pid()) {
-        if std::ptr::eq(entry.get().as_ptr(), child) {
-            entry.remove();
-        }
+    let mut known = known();
+    let entered = known.ours.get(&child.pid());
+    if entered.is_some_and(|entered| std::ptr::eq(entered.as_ptr(), child)) {
+        known.ours.remove(&child.pid());
+        known.fetched.insert(child.pid());
     }
 }

@@ -242,6 +242,23 @@ pub(crate) fn a_zombie_of_ours() -> Option<libc::pid_t> {
     }
 }
 
+/// Takes a lease on a file (`F_WRLCK`), so that whoever opens or executes it has to wait, or gives
+/// it up (`F_UNLCK`).
+#[cfg(target_os = "linux")]
+pub(crate) fn lease(file: impl AsFd, kind: libc::c_int) {
+    // SAFETY: the descriptor is open; F_SETLEASE takes an int.
+    let leased = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_SETLEASE, kind) };
+    assert_eq!(leased, 0);
+}
+
+/// Whether somebody waits for the file of a lease.
+#[cfg(target_os = "linux")]
+pub(crate) fn lease_is_being_broken(file: impl AsFd) -> bool {
+    // SAFETY: the descriptor is open.
+    let lease = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GETLEASE) };
+    lease != libc::F_WRLCK
+}
+
 /// Sets what becomes of SIGCHLD in this process.
 pub(crate) fn sigchld(disposition: libc::sighandler_t) {
     disposition_of(libc::SIGCHLD, disposition);
