@@ -91,34 +91,41 @@ pub fn sweep() {
     }
 }
 
-/// Has the status of a zombie fetched; `false` when it is still there, being none of ours.
+/// Has the status of a zombie fetched, or buries it when nobody asks for it any more; `false` when it
+/// is still there, being none of ours.
 pub(super) fn settle(pid: libc::pid_t) -> bool {
-    let child = known().ours.get(&pid).and_then(Weak::upgrade);
-    child.is_some_and(|child| child.learn())
+    let mut known = known();
+    match known.ours.get(&pid).map(Weak::upgrade) {
+        Some(Some(child)) => {
+            drop(known);
+            child.learn()
+        }
+        Some(None) => {
+            known.ours.remove(&pid);
+            let _ = number::reap(pid);
+            true
+        }
+        None => false,
+    }
 }
 
-/// Buries a zombie unless it is, or may be, that of somebody who will ask for its status. `false`: it
-/// is still there.
+/// Buries the zombie of a stranger, unless it may be one of ours. `false`: it is still there.
 fn bury(pid: libc::pid_t) -> bool {
     let begun = known().begun;
     for look in 0..SPAWN_LOOKS {
         if look > 0 {
             std::thread::sleep(SPAWN_PAUSE);
         }
-        let mut known = known();
+        let known = known();
         if known.fetched.contains(&pid) {
             // Gone, and the number may be that of a new child which is not entered yet.
             return true;
         }
-        match known.ours.get(&pid).map(Weak::upgrade) {
-            Some(Some(_)) => return false,
-            // Nobody asks for it any more.
-            Some(None) => {
-                known.ours.remove(&pid);
-            }
-            None if known.spawning.first().is_some_and(|first| *first <= begun) => continue,
-            None if known.failed => return false,
-            None => {}
+        if known.spawning.first().is_some_and(|first| *first <= begun) {
+            continue;
+        }
+        if known.failed || known.ours.contains_key(&pid) {
+            return false;
         }
         let _ = number::reap(pid);
         return true;
