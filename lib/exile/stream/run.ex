@@ -60,8 +60,7 @@ defmodule Exile.Stream.Run do
   end
 
   defp input(nil), do: {:null, nil}
-  defp input({:file, path}), do: {{:file, path}, nil}
-  defp input({:file_stream, path}), do: {{:file, path}, nil}
+  defp input({kind, path}) when kind in [:file, :file_stream], do: {{:file, path}, nil}
   defp input({:write, write}), do: {:pipe, &Input.evaluate(write, &1)}
 
   # What enumerating the file would have raised.

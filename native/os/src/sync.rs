@@ -4,11 +4,11 @@
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(loom)]
-pub use loom::sync::{Mutex, MutexGuard, RwLock};
+pub use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(not(loom))]
-pub use std::sync::{Mutex, MutexGuard, RwLock};
+pub use std::sync::{Mutex, MutexGuard};
 
 /// A static that is made when it is first used; in a model, anew for every order.
 #[cfg(not(loom))]
