@@ -85,7 +85,7 @@ defmodule Exile do
 
   While it is enumerated the stream raises
 
-    * `Exile.Error` when the command cannot be started, with the reasons of
+    * `Exile.Process.Error` when the command cannot be started, with the reasons of
       `Exile.Process.start_link/2`
     * `Exile.Stream.AbnormalExit` when it ended with a status other than 0, or (`:epipe`) before
       all its input was read. In a pipeline when any command did: the exception names the first

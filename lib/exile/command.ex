@@ -12,7 +12,8 @@ defmodule Exile.Command do
           env: [{binary, binary | nil}],
           clear_env: boolean,
           stderr: :console | :redirect_to_stdout | :disable | :consume,
-          teardown: Teardown.t()
+          teardown: Teardown.t(),
+          start_timeout: timeout
         }
 
   @enforce_keys [:argv]
@@ -21,22 +22,36 @@ defmodule Exile.Command do
             env: [],
             clear_env: false,
             stderr: :console,
-            teardown: :default
+            teardown: :default,
+            start_timeout: :infinity
 
   @max_milliseconds 0xFFFF_FFFF
 
-  @doc "Checks a command and its options."
-  @spec new!(term, term) :: t
-  def new!(argv, options) do
+  @options [:cd, :env, :clear_env, :stderr, :teardown, :start_timeout]
+
+  @doc "The options of a command."
+  @spec options() :: [atom, ...]
+  def options, do: @options
+
+  @doc "Checks a command and its options. `known` are the options that an error message names."
+  @spec new!(term, term, [atom]) :: t
+  def new!(argv, options, known \\ @options) do
     command = %__MODULE__{argv: argv!(argv)}
 
     unless Keyword.keyword?(options) do
       raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
     end
 
-    # Of an option given twice, the first counts, as everywhere.
+    for {key, value} <- options, key not in @options do
+      raise ArgumentError,
+            "unknown option #{inspect(key)} with value #{inspect(value)}; the known ones are " <>
+              Enum.map_join(known, ", ", &inspect/1)
+    end
+
+    # If an option is given twice, the first wins, as in Keyword. `nil` stands for the default.
     options
     |> Enum.reverse()
+    |> Enum.reject(fn {_key, value} -> value == nil end)
     |> Enum.reduce(command, fn {key, value}, command -> put!(command, key, value) end)
   end
 
@@ -65,8 +80,6 @@ defmodule Exile.Command do
             "got: #{inspect(other)}"
   end
 
-  defp put!(command, :cd, nil), do: %{command | cd: nil}
-
   defp put!(command, :cd, directory) when is_binary(directory) do
     %{command | cd: no_nul!(":cd", directory)}
   end
@@ -74,7 +87,7 @@ defmodule Exile.Command do
   # Improper lists have no length.
   defp put!(command, :env, env)
        when (is_list(env) and length(env) >= 0) or (is_map(env) and not is_struct(env)) do
-    # Of several values for one name, the last counts.
+    # If a name is given twice, the last value wins.
     %{command | env: env |> Enum.map(&variable!/1) |> Map.new() |> Map.to_list()}
   end
 
@@ -94,39 +107,66 @@ defmodule Exile.Command do
     %{command | teardown: steps}
   end
 
-  defp put!(_command, key, value)
-       when key in [:cd, :env, :clear_env, :stderr, :teardown] do
+  defp put!(command, :start_timeout, :infinity), do: %{command | start_timeout: :infinity}
+
+  defp put!(command, :start_timeout, timeout)
+       when is_integer(timeout) and timeout in 0..@max_milliseconds do
+    %{command | start_timeout: timeout}
+  end
+
+  defp put!(_command, key, value) do
     raise ArgumentError,
           "invalid value for option #{inspect(key)}: expected #{expected(key)}, " <>
             "got: #{inspect(value)}"
   end
 
-  defp put!(_command, key, value) do
-    raise ArgumentError, "unknown option #{inspect(key)} with value #{inspect(value)}"
-  end
-
   defp expected(:cd), do: "a directory as a binary"
-  defp expected(:env), do: "a list or map of pairs of binaries"
+  defp expected(:env), do: "a list or map of names and values"
   defp expected(:clear_env), do: "a boolean"
   defp expected(:stderr), do: ":console, :redirect_to_stdout, :disable or :consume"
+  defp expected(:start_timeout), do: "milliseconds or :infinity"
   defp expected(:teardown), do: "a list of signals with milliseconds, [sigterm: 500]"
 
-  defp variable!({name, value})
-       when is_binary(name) and (is_binary(value) or value in [nil, false]) do
-    if name == "" or String.contains?(name, "=") do
+  defp variable!({name, value}) when value in [nil, false], do: {name!(name), nil}
+
+  defp variable!({name, value}) do
+    {name!(name), no_nul!("a value in :env", text!(value, "a value"))}
+  end
+
+  defp variable!(other) do
+    raise ArgumentError,
+          "invalid value for option :env: expected pairs of a name and a value " <>
+            "(or nil to unset), got: #{inspect(other)}"
+  end
+
+  defp name!(name) do
+    text = text!(name, "a name")
+
+    if text == "" or String.contains?(text, "=") do
       raise ArgumentError,
             "invalid value for option :env: a name must not be empty or contain \"=\", " <>
               "got: #{inspect(name)}"
     end
 
-    _ = no_nul!("a name in :env", name)
-    {name, value && no_nul!("a value in :env", value)}
+    no_nul!("a name in :env", text)
   end
 
-  defp variable!(other) do
+  defp text!(text, _what) when is_binary(text), do: text
+
+  # An improper list, or one with something else than characters, is no text; a charlist is.
+  defp text!(term, what) when is_atom(term) or is_number(term) or is_list(term) do
+    to_string(term)
+  rescue
+    _ in [ArgumentError, FunctionClauseError, UnicodeConversionError, Protocol.UndefinedError] ->
+      no_text!(term, what)
+  end
+
+  defp text!(other, what), do: no_text!(other, what)
+
+  defp no_text!(term, what) do
     raise ArgumentError,
-          "invalid value for option :env: expected pairs of a name and a value, both binaries " <>
-            "(or nil to unset), got: #{inspect(other)}"
+          "invalid value for option :env: expected #{what} to be a binary, a charlist, an atom or " <>
+            "a number, got: #{inspect(term)}"
   end
 
   defp step!({signal, wait})

@@ -9,13 +9,12 @@ defmodule Exile.Guard do
 
   require Logger
 
-  alias Exile.{Error, Native}
+  alias Exile.Native
+  alias Exile.Process.Error
+  alias Exile.Runtime.Running
 
   # A guard that does not last is not started again and again.
   @pause 1_000
-
-  # When its end is told, its status may take a little longer.
-  @status_delay 1
 
   @doc "Whether a guard is wanted. The kernel needs no help when the VM is PID 1 of a namespace."
   def wanted? do
@@ -38,28 +37,33 @@ defmodule Exile.Guard do
     path = Application.app_dir(:exile, "priv/native/exile_guard")
     ref = make_ref()
 
-    case Native.guard_start(path, ref) do
-      {:ok, command} ->
-        {:ok, %{command: command, ref: ref, started: now()}}
+    case path |> Native.guard_start(ref) |> Running.answer(ref, :infinity) do
+      {:ok, process} ->
+        {:ok, wait(%{process: process, ref: nil, started: now()})}
 
-      {:error, 0, step, reason} ->
+      {:error, %{step: step, reason: reason}} ->
         {:error, %Error{reason: reason, operation: step, subject: path}}
     end
   end
 
-  @impl true
-  def handle_info({:select, _, ref, _}, %{ref: ref} = state) do
-    :ok = Native.guard_stop()
+  # A message with the reference comes when it has ended.
+  defp wait(%{process: process} = state) do
+    ref = make_ref()
 
-    if Native.command_status(state.command) == :running do
-      # Its end is known, its status is not yet.
-      Process.send_after(self(), {:select, nil, ref, nil}, @status_delay)
-      {:noreply, state}
-    else
-      Process.send_after(self(), :start, max(@pause - (now() - state.started), 0))
-      {:noreply, %{state | ref: nil}}
+    case Native.process_wait(process, :exit, ref) do
+      :wait -> %{state | ref: ref}
+      _status -> ended(state)
     end
   end
+
+  defp ended(state) do
+    :ok = Native.guard_stop()
+    Process.send_after(self(), :start, max(@pause - (now() - state.started), 0))
+    %{state | ref: nil}
+  end
+
+  @impl true
+  def handle_info({:select, _, ref, _}, %{ref: ref} = state), do: {:noreply, ended(state)}
 
   def handle_info(:start, state) do
     case start() do
@@ -73,7 +77,14 @@ defmodule Exile.Guard do
     end
   end
 
+  # A stray call or message does no harm.
   def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def handle_call(_request, _from, state), do: {:noreply, state}
+
+  @impl true
+  def handle_cast(_request, state), do: {:noreply, state}
 
   # The native side kills the guard when this process is gone.
   @impl true

@@ -9,9 +9,12 @@ defmodule Exile.Native do
   @on_load :load
 
   @type pipe :: reference
-  @type command :: reference
+  @type process :: reference
+  @type until :: :exit | :exhausted | :over
   @type posix :: atom | {:errno, integer}
   @type steps :: [{signal :: binary, milliseconds :: non_neg_integer}]
+  @typedoc "How long a process has, in milliseconds, and the signals that it gets after that."
+  @type ending :: {process, grace :: non_neg_integer, steps}
   @type status :: {:exited, 0..255} | {:signaled, 1..127, core :: boolean} | :unknown
 
   def load do
@@ -31,49 +34,46 @@ defmodule Exile.Native do
     end
   end
 
-  @type stage ::
-          {[binary], binary | nil, {[{binary, binary | nil}], clear :: boolean}, atom,
-           {abandoned :: steps, at_stop :: steps}}
+  @typedoc "Why nothing was started: which command, what was being done, what the system said."
+  @type failure :: %{index: non_neg_integer, step: atom, reason: posix}
 
-  @spec spawn(
-          [stage],
-          {[{charlist, charlist}], :latin1 | :utf8},
-          {stdin :: atom | {:file, binary}, stdout :: atom | {:file, binary, append :: boolean}},
-          pid,
-          reference,
-          {reference, again :: boolean}
-        ) ::
-          {:ok, [command], pipe | nil, pipe | nil, pipe | nil}
-          | :wait
-          | {:error, index :: non_neg_integer, step :: atom, posix}
-  def spawn(_stages, _environment, _stdio, _owner, _reference, _turn), do: stub()
+  @spec spawn(map, reference) :: reference | {:error, failure}
+  def spawn(_spec, _reference), do: stub()
 
-  @spec command_status(command) :: status | :running
-  def command_status(_command), do: stub()
+  @spec spawn_cancel(reference) :: :ok | :sent
+  def spawn_cancel(_request), do: stub()
 
-  @spec command_wait(command, reference) :: status | :wait
-  def command_wait(_command, _reference), do: stub()
+  @spec tether_tell(reference, pid, reference) :: :ok
+  def tether_tell(_tether, _pid, _reference), do: stub()
 
-  @spec command_cancel(command, reference) :: :ok | :sent
-  def command_cancel(_command, _reference), do: stub()
+  @spec process_status(process) :: status | :running
+  def process_status(_process), do: stub()
 
-  @spec command_pid(command) :: pos_integer | :undefined
-  def command_pid(_command), do: stub()
+  @spec process_wait(process, until, reference) :: status | :wait | {:error, posix}
+  def process_wait(_process, _until, _reference), do: stub()
 
-  @spec command_signal(command, binary) :: :ok | {:error, posix}
-  def command_signal(_command, _name), do: stub()
+  @spec process_cancel(process, reference) :: :ok | :sent
+  def process_cancel(_process, _reference), do: stub()
 
-  @spec command_terminate(command, non_neg_integer, steps) :: :ok | {:error, posix}
-  def command_terminate(_command, _grace, _steps), do: stub()
+  @spec process_pid(process) :: pos_integer | :undefined
+  def process_pid(_process), do: stub()
+
+  @spec process_signal(process, binary) :: :ok | {:error, posix}
+  def process_signal(_process, _name), do: stub()
+
+  @spec process_end([ending]) :: :ok
+  def process_end(_endings), do: stub()
+
+  @spec process_set_owner(process, pid) :: :ok
+  def process_set_owner(_process, _owner), do: stub()
 
   @spec allow_spawns() :: :ok
   def allow_spawns, do: stub()
 
-  @spec terminate_all(reference) ::
-          {milliseconds :: non_neg_integer, spawning :: non_neg_integer}
-  def terminate_all(_reference), do: stub()
+  @spec stop_all(reference) :: {milliseconds :: non_neg_integer, spawning :: non_neg_integer}
+  def stop_all(_reference), do: stub()
 
-  @spec guard_start(binary, reference) :: {:ok, command} | {:error, 0, step :: atom, posix}
+  @spec guard_start(binary, reference) :: reference | {:error, failure}
   def guard_start(_path, _reference), do: stub()
 
   @spec guard_is_needed() :: boolean

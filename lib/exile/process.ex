@@ -19,8 +19,11 @@ defmodule Exile.Process do
 
   ## Who owns what
 
-  The caller of `start_link/2` owns the command. It is linked to the command's Erlang process, it
-  alone may call `await_exit/2`, and when it dies, for whatever reason, the command is ended.
+  The caller of `start_link/2` owns the command. It alone may call `await_exit/2`, and when it dies,
+  for whatever reason, the command is ended. There is no Erlang process behind a command, and no link:
+  an `Exile.Process` is a handle, as a socket is. A running command lives as long as its owner, whether
+  anybody still holds the handle or not. Once it has ended and the handle is garbage, nothing is left
+  of it.
 
   It also owns the pipes at first. Only a pipe's owner may read from it, write to it or close it;
   for everybody else, and for a pipe that is closed, the answer is
@@ -41,25 +44,29 @@ defmodule Exile.Process do
 
   ## The end of a command
 
-  A command is ended by signals to its whole process group, in a sequence that `await_exit/2`
-  describes and the `:teardown` option changes. Ended in this way, in under a second, is also a
-  command whose owner died or whose Erlang process was killed. A command that exits by itself
-  leaves programs that it started in the background alone, as a shell does.
+  Each command leads a session and a process group of its own, so it has no controlling terminal: a
+  program that asks for a password on `/dev/tty` fails at once.
+
+  A command is ended by signals to it and to its whole process group, in a sequence that
+  `await_exit/2` describes and the `:teardown` option changes. A command whose owner died is ended
+  in the same way, in under a second. A command that exits by itself leaves programs that it started
+  in the background alone, as a shell does.
 
   When the VM itself is killed, the kernel kills every command with it.
   """
 
-  alias Exile.{Command, Error, Native, Pipe, Teardown}
-  alias Exile.Process.Server
+  alias Exile.{Command, Native, Teardown}
+  alias Exile.Process.Error
+  alias Exile.Runtime.{Pipe, Running}
 
-  @enforce_keys [:pid, :owner, :command, :stdin, :stdout, :stderr, :teardown]
+  @enforce_keys [:owner, :program, :process, :stdin, :stdout, :stderr, :teardown]
   defstruct @enforce_keys
 
   @typedoc "A command that was started. The fields are private."
   @type t :: %__MODULE__{
-          pid: pid,
           owner: pid,
-          command: Native.command(),
+          program: binary,
+          process: Native.process(),
           stdin: Native.pipe() | nil,
           stdout: Native.pipe() | nil,
           stderr: Native.pipe() | nil,
@@ -71,10 +78,14 @@ defmodule Exile.Process do
 
   @type option ::
           {:cd, binary}
-          | {:env, [{binary, binary | nil | false}] | %{binary => binary | nil | false}}
+          | {:env, [{name :: variable, value :: variable}] | %{variable => variable}}
           | {:clear_env, boolean}
           | {:stderr, :console | :redirect_to_stdout | :disable | :consume}
           | {:teardown, [{signal :: atom, milliseconds :: non_neg_integer}]}
+          | {:start_timeout, timeout}
+
+  @typedoc "A name or a value in the environment; as a value, `nil` and `false` unset the variable."
+  @type variable :: binary | charlist | atom | number
 
   @default_max 65_535
 
@@ -85,11 +96,12 @@ defmodule Exile.Process do
   @max_timeout 0xFFFF_FFFF
 
   @doc """
-  Starts a command and links it to the caller, its owner.
+  Starts a command, which the caller owns.
 
   The command is a non-empty list of binaries, the program first. A program without a `/` is
   looked up in the `PATH` of the VM; one with a `/` is a file, relative to `:cd` if that is given.
-  No shell is involved: arguments reach the program byte for byte.
+  Relative and empty entries of `PATH` are directories of the VM, not of `:cd`. No shell is involved:
+  arguments reach the program byte for byte.
 
   When it returns `{:ok, process}` the program is running; that it cannot be executed is an error
   here and never an exit status.
@@ -97,27 +109,30 @@ defmodule Exile.Process do
   ## Options
 
     * `:cd` (binary) - the directory to run in. Default: that of the VM.
-    * `:env` (list or map of pairs of binaries) - added to the environment of the VM. A value of
-      `nil` or `false` unsets the variable. Default: `[]`.
+    * `:env` (list or map of names and values) - added to the environment of the VM. Both may be
+      binaries, charlists, atoms or numbers. A value of `nil` or `false` unsets the variable.
+      Default: `[]`.
     * `:clear_env` (boolean) - start from an empty environment in place of the VM's.
       Default: `false`.
     * `:stderr` - where standard error goes. Default: `:console`.
       * `:console` - to the standard error of the VM
       * `:redirect_to_stdout` - where standard output goes
       * `:disable` - to the null device
-      * `:consume` - into a pipe, to be read with `read_stderr/2` or `read_any/2`. Who does not
-        read it stops a command that writes more than a pipe holds.
+      * `:consume` - into a pipe, to be read with `read_stderr/2` or `read_any/2`. If nobody reads
+        it, the command blocks as soon as the pipe is full.
     * `:teardown` (list of `{signal, milliseconds}`) - how to end the command: each signal, and
-      how long to wait after it; SIGKILL always comes last. Default: SIGTERM twice, evenly spread
-      over the time there is. Where there is less time than the sequence takes, its waits are
-      shortened in proportion.
+      how long to wait after it; SIGKILL always comes last. It is kept to wherever the command is
+      ended. Default: SIGTERM twice, over whatever time there is.
+    * `:start_timeout` (milliseconds or `:infinity`) - how long to wait for the program to run. It
+      takes long only where a file does, on a network disk that does not answer for instance. Then the
+      error is `:etimedout`, and nothing runs. Default: `:infinity`.
 
-  Any other option, and a value of the wrong kind, raises `ArgumentError`, as does a NUL byte in
-  an argument, a directory or a variable.
+  An option whose value is `nil` has its default. Any other option, and a value of the wrong kind,
+  raises `ArgumentError`, as does a NUL byte in an argument, a directory or a variable.
 
   ## Errors
 
-  `{:error, %Exile.Error{reason: reason}}`; nothing is left of the command. Among the reasons:
+  `{:error, %Exile.Process.Error{reason: reason}}`; nothing is left of the command. Among the reasons:
 
     * `:enoent` - no such program, or no such directory for `:cd`
     * `:eacces` - the program may not be executed, or the directory not entered
@@ -127,7 +142,8 @@ defmodule Exile.Process do
     * `:etxtbsy` - somebody has the program open for writing, and keeps it so
     * `:emfile`, `:enfile` - the VM or the system has too many files open
     * `:eagain`, `:enomem` - too many processes, or no memory left
-    * `:ecanceled` - the application `:exile` has stopped, perhaps with the VM
+    * `:etimedout` - the program did not run within `:start_timeout`
+    * `:ecanceled` - the application `:exile` is not started, or has stopped, perhaps with the VM
 
   ## Examples
 
@@ -145,15 +161,14 @@ defmodule Exile.Process do
   """
   @spec start_link([binary, ...], [option]) :: {:ok, t} | {:error, Error.t()}
   def start_link(command, options \\ []) do
-    command = Command.new!(command, options)
+    %Command{argv: [program | _]} = command = Command.new!(command, options)
 
-    with {:ok, %{handles: [handle]} = running} <-
-           Server.start_link([command], {:pipe, :pipe}, nil) do
+    with {:ok, %{processes: [process]} = running} <- Running.start([command], :pipe, :pipe) do
       {:ok,
        %__MODULE__{
-         pid: running.server,
          owner: self(),
-         command: handle,
+         program: program,
+         process: process,
          stdin: running.stdin,
          stdout: running.stdout,
          stderr: running.stderr,
@@ -247,26 +262,11 @@ defmodule Exile.Process do
   def read_any(process, max \\ @default_max)
 
   def read_any(%__MODULE__{stdout: stdout, stderr: stderr}, max) do
-    stdout |> read_any(stderr, max!(max), :stop) |> end_of_command()
-  end
+    max = max!(max)
 
-  @doc false
-  @spec read_any(Native.pipe() | nil, Native.pipe() | nil, pos_integer, Pipe.drain()) ::
-          {:ok, {:stdout | :stderr, binary}} | :eof | :exited | pipe_error
-  def read_any(nil, nil, _max, _drain), do: not_a_pipe()
-  def read_any(stdout, nil, max, drain), do: read_tagged(:stdout, stdout, max, drain)
-  def read_any(nil, stderr, max, drain), do: read_tagged(:stderr, stderr, max, drain)
-
-  def read_any(stdout, stderr, max, drain) do
-    {stdout, stderr} = {{:stdout, stdout}, {:stderr, stderr}}
-
-    if :rand.uniform(2) == 1,
-      do: Pipe.read_any(stdout, stderr, max, drain),
-      else: Pipe.read_any(stderr, stdout, max, drain)
-  end
-
-  defp read_tagged(tag, pipe, max, drain) do
-    with {:ok, data} <- Pipe.read(pipe, max, drain), do: {:ok, {tag, data}}
+    if stdout || stderr,
+      do: stdout |> Pipe.read_output(stderr, max, :stop) |> end_of_command(),
+      else: not_a_pipe()
   end
 
   @doc """
@@ -354,17 +354,21 @@ defmodule Exile.Process do
       {:error, :esrch}
   """
   @spec kill(t, signal :: atom) :: :ok | {:error, Error.reason()}
-  def kill(%__MODULE__{command: command}, signal) do
+  def kill(%__MODULE__{process: process}, signal) do
     unless Command.signal?(signal) do
       raise ArgumentError, "expected a signal like :sigterm, got: #{inspect(signal)}"
     end
 
-    Native.command_signal(command, Atom.to_string(signal))
+    Native.process_signal(process, Atom.to_string(signal))
   end
 
   @doc """
-  Closes the caller's pipes of this command, waits until the command has ended, and returns its
-  exit status.
+  Closes the command's standard input, waits until the command has ended, and returns its exit
+  status.
+
+  What the command still writes is read and dropped until then, so that it neither waits for a
+  reader nor fails for want of one. After that its pipes are closed. Pipes that other processes own
+  are theirs.
 
   The status is that of a shell: the exit code, or 128 plus the number of the signal that ended
   the command. Once the command has ended, the function returns the same status as often as it is
@@ -373,14 +377,18 @@ defmodule Exile.Process do
   ## Timeout
 
   `timeout` is in milliseconds (default: 5,000). If the command is still there after a quarter of
-  it, its whole process group gets SIGTERM, after half of it again, after three quarters SIGKILL;
-  so the function returns within the timeout, with the status that this led to. `:teardown` of
-  `start_link/2` replaces the two SIGTERMs. With `:infinity` the command gets all the time it
-  needs and no signal.
+  it, the command and its process group get SIGTERM, after half of it again, after three quarters
+  SIGKILL; so the function returns within the timeout, with the status that this led to. With
+  `:infinity` the command gets all the time it needs and no signal.
+
+  The `:teardown` option of `start_link/2` replaces the two SIGTERMs, and its waits are kept to: where
+  they take longer than the timeout leaves, so does the function.
 
   ## Errors
 
-    * `{:error, %Exile.Error{reason: :echild}}` - the command has ended, but how is unknown,
+    * `{:error, %Exile.Process.Error{reason: :eperm}}` - the command has become a user that the VM may
+      not signal. It is returned as soon as a signal is refused.
+    * `{:error, %Exile.Process.Error{reason: :echild}}` - the command has ended, but how is unknown,
       because other native code in this VM took the status.
     * It exits, as `GenServer.call/3` does, when the command is there a second after SIGKILL and
       the timeout, which only happens when the kernel cannot end it.
@@ -392,6 +400,10 @@ defmodule Exile.Process do
       iex> Exile.Process.await_exit(p)
       {:ok, 1}
 
+      iex> {:ok, p} = Exile.Process.start_link(["sh", "-c", "echo nobody reads this; exit 2"])
+      iex> Exile.Process.await_exit(p)
+      {:ok, 2}
+
       iex> {:ok, p} = Exile.Process.start_link(["sleep", "60"])
       iex> Exile.Process.await_exit(p, 100)
       {:ok, 143}
@@ -401,65 +413,48 @@ defmodule Exile.Process do
 
   def await_exit(%__MODULE__{owner: owner} = process, timeout) when owner == self() do
     timeout!(timeout)
-    pipes = [process.stdin, process.stdout, process.stderr]
-    pipes |> Enum.filter(& &1) |> Enum.each(&Native.pipe_close/1)
+    outputs = Enum.filter([process.stdout, process.stderr], & &1)
+    Running.close([process.stdin])
 
-    with :timeout <- wait(process.command, if(timeout == :infinity, do: :infinity, else: 0)),
-         {grace, steps} = Teardown.before(process.teardown, timeout),
-         :ok <- Native.command_terminate(process.command, grace, steps),
-         :timeout <- wait(process.command, min(timeout + @kill_patience, @max_timeout)) do
-      exit({:timeout, {__MODULE__, :await_exit, [process, timeout]}})
-    else
-      {:error, reason} -> {:error, %Error{reason: reason, operation: :status}}
-      status -> exit_code(status)
-    end
-  end
+    case await(process, outputs, timeout) do
+      :timeout ->
+        exit({:timeout, {__MODULE__, :await_exit, [process, timeout]}})
 
-  def await_exit(%__MODULE__{}, _timeout) do
-    raise ArgumentError,
-          "only the owner of a command, #{inspect(self())} is not, may await its exit"
-  end
-
-  @doc false
-  @spec wait(Native.command(), timeout) :: Native.status() | :timeout
-  def wait(command, timeout) do
-    ref = make_ref()
-
-    case Native.command_wait(command, ref) do
-      :wait ->
-        receive do
-          {:select, _, ^ref, _} -> known_status(command)
-        after
-          timeout ->
-            case Native.command_cancel(command, ref) do
-              :ok ->
-                :timeout
-
-              :sent ->
-                receive do
-                  {:select, _, ^ref, _} -> known_status(command)
-                end
-            end
-        end
+      {:error, reason} ->
+        {:error, %Error{reason: reason, operation: :signal, subject: process.program}}
 
       status ->
-        status
+        Running.close(outputs)
+        exit_code(status, process.program)
     end
   end
 
-  defp known_status(command) do
-    case Native.command_status(command) do
-      {:exited, _} = status -> status
-      {:signaled, _, _} = status -> status
-      :unknown -> :unknown
+  def await_exit(%__MODULE__{owner: owner}, _timeout) do
+    raise ArgumentError,
+          "await_exit/2 must be called by the command's owner, #{inspect(owner)}; " <>
+            "#{inspect(self())} is not the owner"
+  end
+
+  defp await(%__MODULE__{process: process}, outputs, :infinity) do
+    Running.wait_and_drain(process, outputs, :exit, :infinity)
+  end
+
+  # The first quarter is the command's own, SIGKILL comes with the last.
+  defp await(%__MODULE__{process: process, teardown: teardown}, outputs, timeout) do
+    grace = div(timeout, 4)
+    steps = Teardown.within(teardown, div(timeout, 2))
+    rest = max(timeout - grace, Teardown.duration(steps)) + @kill_patience
+
+    with :timeout <- Running.wait_and_drain(process, outputs, :exit, grace) do
+      Native.process_end([{process, 0, steps}])
+      Running.wait_and_drain(process, outputs, :exhausted, min(rest, @max_timeout))
     end
   end
 
-  @doc false
-  @spec exit_code(Native.status()) :: {:ok, 0..255} | {:error, Error.t()}
-  def exit_code({:exited, code}), do: {:ok, code}
-  def exit_code({:signaled, signal, _core}), do: {:ok, 128 + signal}
-  def exit_code(:unknown), do: {:error, %Error{reason: :echild, operation: :status}}
+  defp exit_code(status, program) do
+    with {:error, reason} <- Running.exit_code(status),
+         do: {:error, %Error{reason: reason, operation: :status, subject: program}}
+  end
 
   @doc """
   The process id of the command, `{:ok, os_pid}`, or `:undefined` after it has ended.
@@ -468,8 +463,8 @@ defmodule Exile.Process do
   belong to somebody else by the time it is used.
   """
   @spec os_pid(t) :: {:ok, pos_integer} | :undefined
-  def os_pid(%__MODULE__{command: command}) do
-    with pid when is_integer(pid) <- Native.command_pid(command), do: {:ok, pid}
+  def os_pid(%__MODULE__{process: process}) do
+    with pid when is_integer(pid) <- Native.process_pid(process), do: {:ok, pid}
   end
 
   defp end_of_command(:exited), do: :eof

@@ -15,10 +15,9 @@ defmodule Exile.Stream do
             stdout: :pipe,
             on_failure: :raise,
             max_chunk_size: 65_536,
-            exit_timeout: :infinity,
+            exit_timeout: nil,
             drain_timeout: :infinity,
-            ignore_epipe: false,
-            ignore_input_epipe: false
+            ignore_epipe: false
 
   @typedoc "Commands to be run when it is enumerated. The fields are private."
   @type t :: %__MODULE__{
@@ -27,13 +26,13 @@ defmodule Exile.Stream do
           stdout: :pipe | {:file, binary, append :: boolean},
           on_failure: :raise | :tell,
           max_chunk_size: pos_integer,
-          exit_timeout: timeout,
+          exit_timeout: timeout | nil,
           drain_timeout: timeout,
-          ignore_epipe: boolean,
-          ignore_input_epipe: boolean
+          ignore_epipe: boolean
         }
 
   @own_options [:stdout, :max_chunk_size, :exit_timeout, :drain_timeout, :ignore_epipe]
+  @older_names [:chunk_size, :use_stderr]
 
   @doc false
   @spec new!(term, term, :raise | :tell) :: t
@@ -58,6 +57,7 @@ defmodule Exile.Stream do
 
     own
     |> Enum.reverse()
+    |> Enum.reject(fn {_key, value} -> value == nil end)
     |> Enum.reduce(stream, fn {key, value}, stream -> put!(stream, key, value) end)
     |> join()
   end
@@ -67,22 +67,19 @@ defmodule Exile.Stream do
       raise ArgumentError, "expected a pipeline to be a proper list, got: #{inspect(pipeline)}"
     end
 
-    Enum.map(pipeline, &Command.new!(&1, options))
+    Enum.map(pipeline, &Command.new!(&1, options, known_options()))
   end
 
-  defp commands!(argv, options), do: [Command.new!(argv, options)]
+  defp commands!(argv, options), do: [Command.new!(argv, options, known_options())]
+
+  defp known_options, do: [:input | @own_options] ++ Command.options() ++ @older_names
 
   # A stream that is the input of another becomes the beginning of its pipeline.
   defp join(%__MODULE__{input: {:stream, inner}} = stream) do
-    %{
-      stream
-      | commands: inner.commands ++ stream.commands,
-        input: inner.input,
-        ignore_input_epipe: stream.ignore_epipe or inner.ignore_input_epipe
-    }
+    %{stream | commands: inner.commands ++ stream.commands, input: inner.input}
   end
 
-  defp join(stream), do: %{stream | ignore_input_epipe: stream.ignore_epipe}
+  defp join(stream), do: stream
 
   @doc false
   # Whether its output is nothing but what the last of its commands writes.
@@ -97,8 +94,11 @@ defmodule Exile.Stream do
       :error ->
         options
 
+      {:ok, nil} ->
+        Keyword.delete(options, old)
+
       {:ok, value} ->
-        if Keyword.has_key?(options, new) do
+        if options[new] != nil do
           raise ArgumentError,
                 "options #{inspect(old)} and #{inspect(new)} mean the same and exclude each " <>
                   "other, got: #{inspect(Keyword.take(options, [old, new]))}"

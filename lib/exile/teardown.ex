@@ -1,41 +1,27 @@
 defmodule Exile.Teardown do
   @moduledoc false
 
-  # The sequence of signals that ends a command: `[{signal, milliseconds to wait after it}]`,
-  # SIGKILL after the last. `:default` is SIGTERM twice, as some programs want it (the first
-  # lets GNU parallel finish its jobs, the second ends it), over whatever time there is.
+  # The sequence of signals that ends a process: `[{signal, milliseconds to wait after it}]`, SIGKILL
+  # after the last. One that was given is kept as it is. `:default` is SIGTERM twice, as some programs
+  # want it (the first lets GNU parallel finish its jobs, the second ends it), over whatever time
+  # there is.
 
   @type t :: :default | [{atom, non_neg_integer}]
 
-  # How long the signals may take when nobody waits for the command any more.
-  @abandoned 600
+  # For a process that nobody waits for: done in half a second.
+  @abandoned [sigterm: 300, sigterm: 150]
 
-  @doc "For a command that nobody waits for: at once, and done in under a second."
+  @doc "For a process whose owner or VM is gone, or that nobody can reach any more."
   @spec abandoned(t) :: Exile.Native.steps()
-  def abandoned(teardown), do: within(teardown, @abandoned)
+  def abandoned(:default), do: abandoned(@abandoned)
+  def abandoned(steps), do: for({signal, wait} <- steps, do: {Atom.to_string(signal), wait})
 
-  @doc "For the end of the VM: at once, and in the time that was asked for."
-  @spec at_stop(t) :: Exile.Native.steps()
-  def at_stop(:default), do: within(:default, @abandoned)
-  def at_stop(steps), do: within(steps, :infinity)
+  @doc "For a process that is to end within `time` milliseconds, unless the user said otherwise."
+  @spec within(t, non_neg_integer) :: Exile.Native.steps()
+  def within(:default, time), do: abandoned(sigterm: div(time, 2), sigterm: div(time, 2))
+  def within(steps, _time), do: abandoned(steps)
 
-  @doc """
-  For a command that must have ended after `timeout` milliseconds: the first quarter is the
-  command's own, SIGKILL comes with the last.
-  """
-  @spec before(t, non_neg_integer) :: {grace :: non_neg_integer, Exile.Native.steps()}
-  def before(teardown, timeout), do: {div(timeout, 4), within(teardown, div(timeout, 2))}
-
-  @doc "The steps, their waits shortened in proportion where together they exceed `time`."
-  @spec within(t, timeout) :: Exile.Native.steps()
-  def within(:default, time) when is_integer(time),
-    do: [{"sigterm", div(time, 2)}, {"sigterm", div(time, 2)}]
-
-  def within(steps, time) do
-    total = steps |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-
-    for {signal, wait} <- steps do
-      {Atom.to_string(signal), if(total > time, do: div(wait * time, total), else: wait)}
-    end
-  end
+  @doc "How long it takes at most until SIGKILL."
+  @spec duration(Exile.Native.steps()) :: non_neg_integer
+  def duration(steps), do: steps |> Enum.map(&elem(&1, 1)) |> Enum.sum()
 end

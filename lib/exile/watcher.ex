@@ -33,12 +33,22 @@ defmodule Exile.Watcher do
     {:ok, nil}
   end
 
+  # A stray call or message does no harm.
+  @impl true
+  def handle_call(_request, _from, state), do: {:noreply, state}
+
+  @impl true
+  def handle_cast(_request, state), do: {:noreply, state}
+
+  @impl true
+  def handle_info(_message, state), do: {:noreply, state}
+
   @impl true
   def terminate(_reason, _state), do: end_all(now() + @spawn_patience)
 
   defp end_all(deadline) do
     ref = make_ref()
-    {longest, spawning} = Native.terminate_all(ref)
+    {longest, spawning} = Native.stop_all(ref)
 
     receive do
       {:select, _, ^ref, _} -> :ok

@@ -48,7 +48,6 @@ defmodule Exile.Stream.AbnormalExit do
   defp what(status, nil), do: "exited with exit status: #{status}"
 
   defp what(status, timeout) do
-    "was terminated, exit status: #{status}, " <>
-      "because it did not exit within #{timeout} ms after its output had ended"
+    what(status, nil) <> ", since it did not exit within #{timeout} ms after its output had ended"
   end
 end

@@ -4,7 +4,7 @@ defmodule Exile.Stream.Input do
   # What the first command of a stream reads: checked when the stream is made. What only this VM
   # has is evaluated, when the stream runs, by a process of its own.
 
-  alias Exile.{Error, Native, Process.Server, Stream.Sink}
+  alias Exile.{Native, Process.Error, Stream.Feeder, Stream.Sink}
 
   @typedoc """
   Nothing; a file, which the command itself reads; a file that was given as a `File.Stream`; the
@@ -70,7 +70,7 @@ defmodule Exile.Stream.Input do
   end
 
   @doc "Writes all there is; runs in the process that owns the command's standard input."
-  @spec evaluate((Sink.t() -> any), Native.pipe()) :: Server.outcome()
+  @spec evaluate((Sink.t() -> any), Native.pipe()) :: Feeder.outcome()
   def evaluate(write, stdin) do
     write.(%Sink{pipe: stdin})
     :ok

@@ -7,13 +7,13 @@ defmodule Exile.Stream.Run do
   # * The reader has enough: `halt!/1`. The reader raises: `abandon/1`.
   # * The reader dies: nothing runs here, the native side sees it.
 
-  alias Exile.{Error, Native, Pipe, Stream, Teardown}
-  alias Exile.Process, as: Command
-  alias Exile.Process.Server
-  alias Exile.Stream.{AbnormalExit, Input}
+  alias Exile.{Native, Stream, Teardown}
+  alias Exile.Process.Error
+  alias Exile.Runtime.{Pipe, Running}
+  alias Exile.Stream.{AbnormalExit, Feeder, Input}
 
-  @enforce_keys [:stream, :running, :owner, :drain]
-  defstruct [:stream, :running, :owner, :drain, unread: 0]
+  @enforce_keys [:stream, :running, :feeder, :owner, :drain]
+  defstruct [:stream, :running, :feeder, :owner, :drain, unread: 0]
 
   @typedoc """
   `unread` counts once `drain` is a time: how much of what comes may be the commands' own, written
@@ -21,19 +21,23 @@ defmodule Exile.Stream.Run do
   """
   @type t :: %__MODULE__{
           stream: Stream.t(),
-          running: Server.commands(),
+          running: Running.t(),
+          feeder: pid | nil,
           owner: pid,
           drain: Pipe.drain(),
           unread: integer
         }
 
-  # A reader who stops early: how long the command may take to end by itself, and how long the
-  # signals after that. Together under a second.
+  # A reader that stops early: how long the command may take to end by itself, and how long the
+  # signals after that, unless the user said otherwise. Together under a second.
   @halt_grace 250
   @halt_teardown 500
 
   # SIGKILL is not always obeyed at once.
   @kill_patience 1_000
+
+  # The most milliseconds that the VM can wait.
+  @max_timeout 0xFFFF_FFFF
 
   # The command has ended; how long its input may take to be done, too. Long enough for an input
   # that has nothing more to say, short enough for one that waits for something else.
@@ -47,20 +51,30 @@ defmodule Exile.Stream.Run do
 
   @spec start!(Stream.t()) :: t
   def start!(%Stream{} = stream) do
-    {stdin, input} = input(stream.input)
+    {stdin, write} = input(stream.input)
+    drain = if stream.drain_timeout == :infinity, do: nil, else: stream.drain_timeout
+    options = [fed: write != nil, tethered: true, drain: drain]
 
-    case Server.start_link(stream.commands, {stdin, stream.stdout}, input) do
+    case Running.start(stream.commands, stdin, stdout(stream.stdout), options) do
       {:ok, running} ->
-        drain = if stream.drain_timeout == :infinity, do: :infinity, else: :stop
-        %__MODULE__{stream: stream, running: running, owner: self(), drain: drain}
+        %__MODULE__{
+          stream: stream,
+          running: running,
+          feeder: write && Feeder.start(running, endings(stream, running, 0), write),
+          owner: self(),
+          drain: if(drain, do: :stop, else: :infinity)
+        }
 
       {:error, error} ->
         raise as_without_exile(stream.input, error)
     end
   end
 
+  defp stdout(:pipe), do: :pipe
+  defp stdout({:file, path, append}), do: {:write, path, append}
+
   defp input(nil), do: {:null, nil}
-  defp input({kind, path}) when kind in [:file, :file_stream], do: {{:file, path}, nil}
+  defp input({kind, path}) when kind in [:file, :file_stream], do: {{:read, path}, nil}
   defp input({:write, write}), do: {:pipe, &Input.evaluate(write, &1)}
 
   # What enumerating the file would have raised.
@@ -75,8 +89,9 @@ defmodule Exile.Stream.Run do
   def resume(%__MODULE__{owner: owner} = run) when owner == self(), do: run
 
   def resume(%__MODULE__{} = run) do
+    Enum.each(run.running.processes, &Native.process_set_owner(&1, self()))
     Enum.each(pipes(run), &Native.pipe_set_owner(&1, self()))
-    _ = Server.adopt(run.running.server)
+    _ = run.feeder && Feeder.adopt(run.feeder)
     %{run | owner: self()}
   end
 
@@ -84,7 +99,7 @@ defmodule Exile.Stream.Run do
   @spec next!(t) :: {:element, term, t} | {:last, {:exit, term}} | :done
   def next!(%__MODULE__{drain: :stop} = run) do
     # Asked each time: pipes that others keep full never look as if the commands had ended.
-    if Enum.any?(writers(run), &(Native.command_status(&1) == :running)),
+    if Enum.any?(writers(run), &(Native.process_status(&1) == :running)),
       do: read_on!(run),
       else: run |> drain(length(pipes(run)) * @pipe_capacity) |> read_on!()
   end
@@ -92,8 +107,8 @@ defmodule Exile.Stream.Run do
   def next!(run), do: read_on!(run)
 
   # The commands that write to what is read here.
-  defp writers(%__MODULE__{running: %{handles: handles, stderr: nil}}), do: Enum.take(handles, -1)
-  defp writers(%__MODULE__{running: %{handles: handles}}), do: handles
+  defp writers(%__MODULE__{running: %{stderr: nil} = running}), do: Enum.take(running.processes, -1)
+  defp writers(%__MODULE__{running: running}), do: running.processes
 
   defp read_on!(%__MODULE__{drain: drain} = run) do
     case read(run) do
@@ -118,43 +133,36 @@ defmodule Exile.Stream.Run do
       is_integer(drain) and run.unread <= 0 and now() >= drain -> :exited
       pipes(run) == [] -> :eof
       running.stderr == nil -> Pipe.read(running.stdout, stream.max_chunk_size, drain)
-      true -> Command.read_any(running.stdout, running.stderr, stream.max_chunk_size, drain)
+      true -> Pipe.read_output(running.stdout, running.stderr, stream.max_chunk_size, drain)
     end
   end
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  # The output is at its end.
+  # The output is at its end. Input that was not read is no failure, one that failed is.
   defp finish!(%__MODULE__{stream: stream} = run) do
-    close_pipes(run)
+    Running.close(pipes(run))
     # The end of an output that goes to a file is that of the command.
-    timeout = if stream.stdout == :pipe, do: stream.exit_timeout, else: :infinity
-    in_time = wait(run, timeout)
+    timeout = if stream.stdout == :pipe, do: stream.exit_timeout || :infinity, else: :infinity
+    in_time = wait(run, :exit, timeout)
     late = Enum.find_index(in_time, &(&1 == :timeout))
     statuses = if late, do: terminate!(run, 0), else: in_time
 
-    outcome = run |> input_outcome(@input_grace) |> raise_failed()
+    _ = run |> input_outcome(@input_grace) |> raise_failed()
     codes = codes!(run, statuses)
     failed = late || Enum.find_index(failures(statuses), & &1)
-
-    failure =
-      cond do
-        failed -> abnormal(run, failed, codes, late && stream.exit_timeout)
-        outcome in [:epipe, :unfinished] and not stream.ignore_input_epipe -> :epipe
-        true -> nil
-      end
+    failure = failed && abnormal(run, failed, codes, late && stream.exit_timeout)
 
     case {stream.on_failure, failure} do
       {:raise, nil} -> :done
       {:raise, failure} -> raise AbnormalExit, failure
-      {:tell, :epipe} -> {:last, {:exit, :epipe}}
       {:tell, nil} -> {:last, {:exit, {:status, 0}}}
       {:tell, {code, _, _}} -> {:last, {:exit, {:status, code}}}
     end
   end
 
-  # Which commands failed. One that a SIGPIPE ended had more to say than the next one wanted to
-  # know; only behind the last one is nobody who could have had enough.
+  # Which commands failed. A command killed by SIGPIPE because the next one stopped reading does not
+  # count as failed; after the last one nobody reads but us.
   defp failures(statuses) do
     last = length(statuses) - 1
 
@@ -179,7 +187,8 @@ defmodule Exile.Stream.Run do
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
-    {statuses, outcome} = stop!(run)
+    outcome = stop(run)
+    statuses = statuses!(run)
     _ = raise_failed(outcome)
 
     failed = for {true, index} <- Enum.with_index(failures(statuses)), do: index
@@ -197,63 +206,77 @@ defmodule Exile.Stream.Run do
   @doc "The reader has failed, and that is all that counts."
   @spec abandon(t) :: :ok
   def abandon(run) do
-    _ = stop!(run)
+    _ = stop(run)
     :ok
   end
 
-  # The pipe was taken away: by the server, because the input failed, or by a user's mistake.
+  # The pipe was taken away: by the feeder, because the input failed, or by a user's mistake.
   defp interrupted!(run, reason) do
-    {_status, outcome} = stop!(run)
-    _ = raise_failed(outcome)
+    _ = raise_failed(stop(run))
     raise error(List.last(run.stream.commands), :read, reason)
   end
 
-  defp stop!(run) do
-    close_pipes(run)
+  # Has the commands ended, then closes the pipes, then stops the input; its outcome. Returns when the
+  # commands and their groups are gone.
+  defp stop(%__MODULE__{stream: stream, running: running} = run) do
+    endings = endings(stream, running, stream.exit_timeout || @halt_grace)
+    end_all(endings)
+    Running.close(pipes(run))
     outcome = input_outcome(run, 0)
-    {terminate!(run, @halt_grace), outcome}
+    _ = wait(run, :over, patience(endings))
+    outcome
   end
-
-  defp close_pipes(run), do: Enum.each(pipes(run), &Native.pipe_close/1)
 
   defp pipes(%__MODULE__{running: %{stdout: stdout, stderr: stderr}}) do
     for pipe <- [stdout, stderr], pipe, do: pipe
   end
 
+  # How each of the commands is ended, after a time that it has for itself.
+  defp endings(stream, running, grace) do
+    for {process, command} <- Enum.zip(running.processes, stream.commands) do
+      {process, grace, Teardown.within(command.teardown, @halt_teardown)}
+    end
+  end
+
+  # Without an end to its time a command is not ended at all.
+  defp end_all([{_, :infinity, _} | _]), do: :ok
+  defp end_all(endings), do: Native.process_end(endings)
+
+  # How long it may take until all are gone.
+  defp patience([{_, :infinity, _} | _]), do: :infinity
+
+  defp patience(endings) do
+    longest = endings |> Enum.map(fn {_, grace, steps} -> grace + Teardown.duration(steps) end)
+    min(Enum.max(longest) + @kill_patience, @max_timeout)
+  end
+
   # All at once; the statuses.
   defp terminate!(%__MODULE__{running: running, stream: stream} = run, grace) do
-    for {handle, command} <- Enum.zip(running.handles, stream.commands) do
-      steps = Teardown.within(command.teardown, @halt_teardown)
+    endings = endings(stream, running, grace)
+    end_all(endings)
+    _ = wait(run, :over, patience(endings))
+    statuses!(run)
+  end
 
-      with {:error, reason} <- Native.command_terminate(handle, grace, steps) do
-        raise error(command, :status, reason)
+  # The statuses of commands that were ended.
+  defp statuses!(%__MODULE__{running: %{processes: processes}, stream: %{commands: commands}}) do
+    for {process, command} <- Enum.zip(processes, commands) do
+      case Running.wait(process, :exhausted, 0) do
+        :timeout -> raise error(command, :status, :etimedout)
+        {:error, reason} -> raise error(command, :signal, reason)
+        status -> status
       end
     end
-
-    statuses = wait(run, grace + @halt_teardown + @kill_patience)
-
-    for {:timeout, command} <- Enum.zip(statuses, stream.commands) do
-      raise error(command, :status, :etimedout)
-    end
-
-    statuses
   end
 
   # What became of each command, all within `timeout`: a status or `:timeout`.
-  defp wait(%__MODULE__{running: %{handles: handles}}, :infinity) do
-    Enum.map(handles, &Command.wait(&1, :infinity))
+  defp wait(%__MODULE__{running: %{processes: processes}}, until, timeout) do
+    deadline = Running.deadline(timeout)
+    Enum.map(processes, &Running.wait(&1, until, Running.left(deadline)))
   end
 
-  defp wait(%__MODULE__{running: %{handles: handles}}, timeout) do
-    deadline = now() + timeout
-    Enum.map(handles, &Command.wait(&1, max(deadline - now(), 0)))
-  end
-
-  defp input_outcome(%__MODULE__{stream: %{input: {:write, _}}} = run, timeout) do
-    Server.input_outcome(run.running.server, timeout)
-  end
-
-  defp input_outcome(_run, _timeout), do: :ok
+  defp input_outcome(%__MODULE__{feeder: nil}, _timeout), do: :ok
+  defp input_outcome(%__MODULE__{feeder: feeder}, timeout), do: Feeder.outcome(feeder, timeout)
 
   defp raise_failed({:failed, kind, reason, stack}), do: :erlang.raise(kind, reason, stack)
   defp raise_failed(outcome), do: outcome
@@ -264,9 +287,9 @@ defmodule Exile.Stream.Run do
 
   defp codes!(%__MODULE__{stream: %{commands: commands}}, statuses) do
     for {command, status} <- Enum.zip(commands, statuses) do
-      case Command.exit_code(status) do
+      case Running.exit_code(status) do
         {:ok, code} -> code
-        {:error, error} -> raise %{error | subject: hd(command.argv)}
+        {:error, reason} -> raise error(command, :status, reason)
       end
     end
   end

@@ -3,9 +3,11 @@ defmodule Exile.Stream.Sink do
   What an `:input` function of `Exile.stream!/2` gets: a `Collectable` that writes to the
   command's standard input.
 
-  Collecting into it raises `Exile.Error` with the reason `:epipe` when the command does not read
-  any more. A function that lets this pass ends there, and the stream goes on as its
-  `:ignore_epipe` option says.
+  Collecting into it returns `:ok`, and raises `Exile.Process.Error` with the reason `:epipe` when the
+  command does not read any more. A function that lets this pass ends there, and the stream goes on.
+
+  Only the process that called the function may use it: it owns the pipe. In any other process, a
+  task for instance, the reason is `:pipe_closed_or_invalid_caller`.
   """
 
   @enforce_keys [:pipe]
@@ -17,11 +19,9 @@ defmodule Exile.Stream.Sink do
   @doc false
   @spec write!(t, term) :: :ok
   def write!(%__MODULE__{pipe: pipe}, data) do
-    case Exile.Pipe.write(pipe, iovec!(data)) do
+    case Exile.Runtime.Pipe.write(pipe, iovec!(data)) do
       :ok -> :ok
-      # Closed in the meantime: by the stream, which is at its end.
-      {:error, :pipe_closed_or_invalid_caller} -> raise error(:epipe)
-      {:error, reason} -> raise error(reason)
+      {:error, reason} -> raise %Exile.Process.Error{reason: reason, operation: :write}
     end
   end
 
@@ -34,8 +34,6 @@ defmodule Exile.Stream.Sink do
               __STACKTRACE__
   end
 
-  defp error(reason), do: %Exile.Error{reason: reason, operation: :write}
-
   defimpl Collectable do
     def into(sink) do
       collect = fn
@@ -43,8 +41,8 @@ defmodule Exile.Stream.Sink do
           Exile.Stream.Sink.write!(sink, data)
           sink
 
-        sink, :done ->
-          sink
+        _sink, :done ->
+          :ok
 
         _sink, :halt ->
           :ok

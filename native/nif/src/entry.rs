@@ -20,9 +20,10 @@ use rustler::codegen_runtime::{
 use rustler::sys::{ERL_NIF_DIRTY_NIF_OPTION, ERL_NIF_TERM, ErlNifEntry, ErlNifEnv, ErlNifFunc};
 use rustler::{Env, Nif, Term};
 
-use crate::command::{self, Command};
-use crate::pipe::Pipe;
-use crate::resource;
+use crate::pipe::{Grip, Pipe};
+use crate::process::{Process, Tether};
+use crate::request::Request;
+use crate::{resource, vm};
 
 /// Tells those who cannot load this file what it is.
 const MARK: &str = concat!("libexile_nif version ", env!("CARGO_PKG_VERSION"), ";");
@@ -82,8 +83,11 @@ fn start(env: *mut ErlNifEnv, load_info: ERL_NIF_TERM) -> c_int {
         };
         version == env!("CARGO_PKG_VERSION")
             && resource::open::<Pipe>(env)
-            && resource::open::<Command>(env)
-            && command::start(exit_source)
+            && resource::open::<Grip>(env)
+            && resource::open::<Process>(env)
+            && resource::open::<Tether>(env)
+            && resource::open::<Request>(env)
+            && vm::start(exit_source).is_ok()
     });
     c_int::from(!started.unwrap_or(false))
 }

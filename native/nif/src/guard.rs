@@ -1,61 +1,68 @@
-//! The guard, seen from the VM: a command of its own kind, that outlives the VM.
+//! The guard, seen from the VM: a program of our own, that outlives the VM.
 
 use std::ffi::CString;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use exile_os::{SpawnError, Stdio, Step, Teardown, guard};
+use exile_os::{Attempt, Errno, SpawnError, Stdio, Step, Teardown, guard, life};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, NifResult, Term};
 
-use crate::command::{Command, Life, living, serve};
-use crate::resource::Handle;
-use crate::spawn::c_string;
+use crate::process::{Bonds, Life, Process};
+use crate::resource::{Caller, Handle, Pid, pid};
+use crate::spawn::{c_string, submit};
 use crate::{atoms, encode};
 
 /// Starts the guard, the program at `path`, in place of one that is gone, and tells it of all
-/// commands that run. The caller is its server. `{:ok, command}` or `{:error, 0, step, reason}`.
-#[rustler::nif(schedule = "DirtyIo")]
+/// processes that run. The caller owns it, and gets the message `{reference, answer}`:
+/// `{:ok, process}` or an error, as `spawn` does.
+#[rustler::nif]
 fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
     let path = c_string(path.as_slice())?;
     let vm = c_string(std::process::id().to_string().as_bytes())?;
-    Ok(match start_guard(env, path, vm, reference) {
-        Ok(handle) => (atoms::ok(), handle).encode(env),
-        Err(error) => {
-            guard::disconnect();
-            encode::spawn_error(env, 0, error)
+    let owner = pid(env);
+    Ok(submit(env, reference, move |request| {
+        let started = start(path, vm, owner, &request.attempt);
+        let wait = request.over(Caller::THREAD);
+        match (wait, started) {
+            (Some(wait), Ok(process)) => {
+                wait.answer(Caller::THREAD, |env| (atoms::ok(), process).encode(env));
+            }
+            (Some(wait), Err(error)) => {
+                wait.answer(Caller::THREAD, |env| encode::spawn_error(env, 0, error));
+            }
+            // Nobody wants it any more.
+            (None, started) => drop(started.map(|process| process.life().end())),
         }
-    })
+    }))
 }
 
-fn start_guard(
-    env: Env<'_>,
+fn start(
     path: CString,
     vm: CString,
-    reference: Term<'_>,
-) -> Result<Handle<Command>, SpawnError> {
-    let at = |step| move |errno| SpawnError { step, errno };
+    owner: Pid,
+    attempt: &Attempt,
+) -> Result<Handle<Process>, SpawnError> {
+    let at = |step| move |errno: Errno| SpawnError { step, errno };
     let socket = guard::connect().map_err(at(Step::Stdio))?;
     let command = exile_os::Command::new(path, [vm], Vec::new(), None)
         .directory(Some(c"/".to_owned()))
         .stdio(Stdio::Fd(socket), Stdio::Null, Stdio::Null)
         .detached();
-    let child = exile_os::spawn(&command)?.child;
     // It holds nothing that it would have to put in order.
     let at_once = Teardown {
         grace: Duration::ZERO,
         steps: Vec::new(),
     };
-    let life = Life::new(child, Vec::new(), at_once.clone(), at_once);
-    let handle = serve(env, life, reference).map_err(at(Step::Watch))?;
-    let running: Vec<Arc<Life>> = living().values().filter_map(Weak::upgrade).collect();
-    for life in running {
-        guard::report_patiently(&life.child);
-    }
-    Ok(handle)
+    let begun = exile_os::spawn(&command, attempt).and_then(|spawned| {
+        let bonds = Bonds::new(owner);
+        Life::begin_apart(spawned.child, at_once, bonds).map_err(at(Step::Watch))
+    });
+    let life = begun.inspect_err(|_| guard::disconnect())?;
+    life::living::children().iter().for_each(guard::report);
+    Ok(Handle::of(Caller::THREAD, life, owner))
 }
 
-/// `true` where commands outlive a VM that is killed, unless there is a guard.
+/// `true` where processes outlive a VM that is killed, unless there is a guard.
 #[rustler::nif]
 fn guard_is_needed() -> bool {
     guard::IS_NEEDED

@@ -9,9 +9,10 @@
 //! | `resource` | raw resources and `enif_select`, and nothing else knows of them |
 //! | `pipe`, `end` | one end of a pipe and who owns it; how its bytes move |
 //! | `question` | whether an answer is due |
-//! | `command` | a command and who is told of its end |
-//! | `spawn`, `environment`, `turn` | making commands, a few at once |
+//! | `process` | a process, who owns it and who is told of its end |
+//! | `spawn`, `environment`, `request` | making processes |
 //! | `guard` | making the guard |
+//! | `vm` | what concerns the VM as a whole |
 //! | `encode`, `atoms` | terms |
 //! | `model` | what the model checker proves, and the VM it does so with |
 
@@ -19,7 +20,6 @@
 #![cfg_attr(loom, allow(dead_code))]
 
 mod atoms;
-mod command;
 mod encode;
 mod end;
 #[cfg(not(loom))]
@@ -31,9 +31,13 @@ mod guard;
 #[cfg(all(loom, test))]
 mod model;
 mod pipe;
+mod process;
 mod question;
+#[cfg(not(loom))]
+mod request;
 #[cfg_attr(loom, path = "model/resource.rs")]
 mod resource;
 #[cfg(not(loom))]
 mod spawn;
-mod turn;
+#[cfg(not(loom))]
+mod vm;

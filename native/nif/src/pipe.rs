@@ -13,29 +13,43 @@
 //! * A wait ends with exactly one message: the VM's when the pipe is ready, ours when the owner
 //!   changes or the command has ended. What the message means is found out by trying again.
 //! * A read or write tries the system call first and selects only when that would block.
+//! * Erlang code holds a [`Grip`], and the VM, once it has selected the descriptor, the [`Pipe`]. When
+//!   the processes at the other end have ended and nobody grips the pipe, it is closed. While they
+//!   run it stays open: they live as long as their owner, whoever holds what.
+//! * When the owner dies, the processes that must not outlive it are claimed before the pipe is
+//!   closed, since that may end them.
 //! * All system calls happen under the lock and in the states idle and waiting. The lock is not
 //!   held when the VM is told to stop, since it may call [`Pipe::stop`] right then.
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, Weak};
 use std::sync::atomic::Ordering;
 
 use exile_os::Errno;
-use exile_os::pipe::{ReadEnd, WriteEnd};
 use exile_os::sync::{AtomicUsize, Mutex, MutexGuard};
 use rustler::{Encoder, Env, NifResult, Term};
 
 use crate::end::{Batch, Chunk, End, Fd, Unusable, account};
+use crate::process::Life;
 use crate::question::Question;
 use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
 use crate::{atoms, encode};
 
-/// One end of a pipe, as Erlang code holds it.
+/// One end of a pipe.
 pub(crate) struct Pipe {
-    /// How many commands on the other side have not ended yet. When none is left, others may
+    /// How many processes on the other side have not ended yet. When none is left, others may
     /// still hold the pipe open.
-    commands: AtomicUsize,
+    processes: AtomicUsize,
     question: Question,
+    /// Who ends with the owner of the pipe.
+    ends: Ends,
     state: Mutex<State>,
+}
+
+/// Which processes are ended when the owner of a pipe dies.
+pub(crate) struct Ends {
+    pub(crate) lives: Vec<Weak<Life>>,
+    /// All of them; else those that the same process owns.
+    pub(crate) all: bool,
 }
 
 struct State {
@@ -43,6 +57,24 @@ struct State {
     owner: Pid,
     monitor: Option<Monitor>,
     wait: Option<Wait>,
+    /// Erlang code may use it.
+    gripped: bool,
+}
+
+/// A pipe, as Erlang code holds it.
+pub(crate) struct Grip(Handle<Pipe>);
+
+impl Resource for Grip {
+    const NAME: &'static str = "Grip";
+
+    fn kind() -> &'static Kind {
+        static KIND: Kind = Kind::new();
+        &KIND
+    }
+
+    fn released(&mut self, caller: Caller) {
+        self.0.let_go(caller);
+    }
 }
 
 enum Phase {
@@ -78,6 +110,11 @@ impl Resource for Pipe {
     }
 
     fn down(handle: &Handle<Self>, caller: Caller, pid: Pid) {
+        for life in handle.ends.lives.iter().filter_map(Weak::upgrade) {
+            if handle.ends.all && handle.is_of(pid) || life.kin().is_owner(pid) {
+                life.end();
+            }
+        }
         // A monitor of an owner that has handed the pipe on may still fire.
         handle.close(caller, pid);
     }
@@ -91,47 +128,53 @@ impl Pipe {
 }
 
 impl Handle<Pipe> {
-    /// Our end of a pipe that `commands` commands write to.
-    pub(crate) fn reading(
-        caller: Caller,
-        end: ReadEnd,
+    /// Our end of a pipe with `processes` processes at the other end, which tell it of their ends.
+    pub(crate) fn open(
+        fd: Fd,
         owner: Pid,
-        commands: usize,
+        processes: usize,
         question: Question,
-    ) -> Handle<Pipe> {
-        Handle::open(caller, End::new(Fd::Read(end)), owner, commands, question)
-    }
-
-    /// Our end of a pipe that one command reads from.
-    pub(crate) fn writing(
-        caller: Caller,
-        end: WriteEnd,
-        owner: Pid,
-        question: Question,
-    ) -> Handle<Pipe> {
-        Handle::open(caller, End::new(Fd::Write(end)), owner, 1, question)
-    }
-
-    fn open(
-        caller: Caller,
-        end: End,
-        owner: Pid,
-        commands: usize,
-        question: Question,
+        ends: Ends,
     ) -> Handle<Pipe> {
         let state = State {
-            phase: Phase::Open(end),
+            phase: Phase::Open(End::new(fd)),
             owner,
             monitor: None,
             wait: None,
+            gripped: true,
         };
-        let pipe = Handle::new(Pipe {
-            commands: AtomicUsize::new(commands),
+        Handle::new(Pipe {
+            processes: AtomicUsize::new(processes),
             question,
+            ends,
             state: Mutex::new(state),
-        });
-        pipe.set_owner(caller, owner);
-        pipe
+        })
+    }
+
+    /// The one handle of it for Erlang code.
+    pub(crate) fn grip(self) -> Handle<Grip> {
+        Handle::new(Grip(self))
+    }
+
+    /// Erlang code cannot use it any more.
+    fn let_go(&self, caller: Caller) {
+        self.lock().gripped = false;
+        self.close_if_useless(caller);
+    }
+
+    /// Of the last process that ends and the last who lets go, whoever comes second closes.
+    fn close_if_useless(&self, caller: Caller) {
+        let owner = {
+            let state = self.lock();
+            (!state.gripped && self.processes_ended()).then_some(state.owner)
+        };
+        if let Some(owner) = owner {
+            self.close(caller, owner);
+        }
+    }
+
+    fn is_of(&self, pid: Pid) -> bool {
+        self.lock().owner == pid
     }
 
     /// Makes `owner` the owner. `false` when the pipe is closed.
@@ -157,16 +200,17 @@ impl Handle<Pipe> {
         true
     }
 
-    /// A command has ended. After the last, whoever waits looks again, and nobody will wait any
+    /// A process has ended. After the last, a process that waits looks again, and none will wait any
     /// more.
-    pub(crate) fn command_ended(&self, caller: Caller) {
-        if self.commands.fetch_sub(1, Ordering::AcqRel) == 1 {
+    pub(crate) fn process_ended(&self, caller: Caller) {
+        if self.processes.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.wake(caller, &mut self.lock());
+            self.close_if_useless(caller);
         }
     }
 
-    fn commands_ended(&self) -> bool {
-        self.commands.load(Ordering::Acquire) == 0
+    fn processes_ended(&self) -> bool {
+        self.processes.load(Ordering::Acquire) == 0
     }
 
     /// Ends a wait with a message, unless the VM has sent it.
@@ -217,7 +261,7 @@ impl Handle<Pipe> {
     ) -> Result<Attempt<T>, Unusable> {
         let mut state = self.lock();
         // Looked at before the bytes are: what the command wrote before its end is then read.
-        let ended = self.commands_ended();
+        let ended = self.processes_ended();
         if let Some(moved) = io(state.used_by(caller)?)? {
             return Ok(Attempt::Moved(moved));
         }
@@ -275,7 +319,7 @@ fn wait(env: Env<'_>, reference: Term<'_>) -> Option<Wait> {
 #[rustler::nif]
 fn pipe_read<'a>(
     env: Env<'a>,
-    pipe: Handle<Pipe>,
+    pipe: Handle<Grip>,
     max: usize,
     reference: Term<'a>,
     drain: bool,
@@ -283,13 +327,13 @@ fn pipe_read<'a>(
     let wait = || wait(env, reference);
     let read = |end: &mut End| {
         // Only who is ready to wait, and would have to, looks for long.
-        if reference.is_ref() && pipe.question.take(pid(env)) {
+        if reference.is_ref() && pipe.0.question.take(pid(env)) {
             end.look_for_answer(env, max)
         } else {
             end.read(env, max)
         }
     };
-    match pipe.attempt(pid(env), wait, drain, read) {
+    match pipe.0.attempt(pid(env), wait, drain, read) {
         Ok(Attempt::Moved(Chunk::Data(data))) => {
             account(env, data.len());
             (atoms::ok(), data.to_term(env)).encode(env)
@@ -309,7 +353,7 @@ fn pipe_read<'a>(
 #[rustler::nif]
 fn pipe_write<'a>(
     env: Env<'a>,
-    pipe: Handle<Pipe>,
+    pipe: Handle<Grip>,
     list: Term<'a>,
     offset: usize,
     reference: Term<'a>,
@@ -318,10 +362,10 @@ fn pipe_write<'a>(
     let slices = batch.slices(offset)?;
     let wait = || wait(env, reference);
     Ok(
-        match pipe.attempt(pid(env), wait, false, |end| end.write(&slices)) {
+        match pipe.0.attempt(pid(env), wait, false, |end| end.write(&slices)) {
             Ok(Attempt::Moved(written)) => {
                 account(env, written);
-                pipe.question.ask(pid(env));
+                pipe.0.question.ask(pid(env));
                 let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
                 let (rest, next) = batch.after(offset + written);
                 if written < all {
@@ -344,8 +388,8 @@ fn pipe_write<'a>(
 /// Gives up the wait that `reference` stands for. `:ok`: its message will not come. `:sent`: it has
 /// been sent, and if the pipe has another owner by now, who waits, that is none of our business.
 #[rustler::nif]
-fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Pipe>, reference: Term<'a>) -> Term<'a> {
-    if pipe.give_up(|wait| wait.is(reference)) {
+fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Grip>, reference: Term<'a>) -> Term<'a> {
+    if pipe.0.give_up(|wait| wait.is(reference)) {
         atoms::ok()
     } else {
         atoms::sent()
@@ -355,8 +399,8 @@ fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Pipe>, reference: Term<'a>) -> Ter
 
 /// `:ok` or `{:error, :pipe_closed_or_invalid_caller}`.
 #[rustler::nif]
-fn pipe_close(env: Env<'_>, pipe: Handle<Pipe>) -> Term<'_> {
-    if pipe.close(env.into(), pid(env)) {
+fn pipe_close(env: Env<'_>, pipe: Handle<Grip>) -> Term<'_> {
+    if pipe.0.close(env.into(), pid(env)) {
         atoms::ok().encode(env)
     } else {
         Unusable::NotYours.encode(env)
@@ -365,8 +409,8 @@ fn pipe_close(env: Env<'_>, pipe: Handle<Pipe>) -> Term<'_> {
 
 /// `:ok` or `{:error, :pipe_closed_or_invalid_caller}`. Any process may do this.
 #[rustler::nif]
-fn pipe_set_owner(env: Env<'_>, pipe: Handle<Pipe>, owner: Pid) -> Term<'_> {
-    if pipe.set_owner(env.into(), owner) {
+fn pipe_set_owner(env: Env<'_>, pipe: Handle<Grip>, owner: Pid) -> Term<'_> {
+    if pipe.0.set_owner(env.into(), owner) {
         atoms::ok().encode(env)
     } else {
         Unusable::NotYours.encode(env)

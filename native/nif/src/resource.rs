@@ -71,10 +71,13 @@ pub(crate) trait Resource: Sized + Send + Sync + 'static {
     fn kind() -> &'static Kind;
 
     /// The VM has let go of the descriptor: close it.
-    fn stop(&self);
+    fn stop(&self) {}
 
     /// A monitored process died.
-    fn down(handle: &Handle<Self>, caller: Caller, pid: LocalPid);
+    fn down(_handle: &Handle<Self>, _caller: Caller, _pid: LocalPid) {}
+
+    /// Nobody holds the object any more; it is dropped next.
+    fn released(&mut self, _caller: Caller) {}
 }
 
 /// A type of resource, known to the VM after [`Kind::open`].
@@ -135,11 +138,15 @@ pub(crate) fn open<R: Resource>(env: Env<'_>) -> bool {
     false
 }
 
-unsafe extern "C" fn destructor<R: Resource>(_env: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: the VM destroys an object once, and `Handle::new` initialised it.
+unsafe extern "C" fn destructor<R: Resource>(env: *mut ErlNifEnv, object: *mut c_void) {
+    let object = object.cast::<R>();
+    // SAFETY: the VM destroys an object once, when nobody refers to it, and `Handle::new`
+    // initialised it.
     let _ = catch_unwind(AssertUnwindSafe(|| unsafe {
-        ptr::drop_in_place(object.cast::<R>())
+        (*object).released(Caller(env));
     }));
+    // SAFETY: as above.
+    let _ = catch_unwind(AssertUnwindSafe(|| unsafe { ptr::drop_in_place(object) }));
 }
 
 unsafe extern "C" fn stop<R: Resource>(
@@ -392,11 +399,6 @@ impl Wait {
         unsafe { sys::enif_is_identical(self.reference, reference.as_c_arg()) != 0 }
     }
 
-    /// Whether it is `pid` that waits.
-    pub(crate) fn is_for(&self, pid: LocalPid) -> bool {
-        self.pid == pid
-    }
-
     /// Sends the message that the VM will not send, `{:select, :undefined, ref, :undefined}`. The
     /// waiting process looks again, so it says nothing else. `false`: it is dead and needs none.
     pub(crate) fn wake(self, caller: Caller) -> bool {
@@ -404,6 +406,25 @@ impl Wait {
         let parts = [atom(atoms::select()), none, self.reference, none];
         // SAFETY: the terms of the message are atoms or belong to `env`, which is ours; the
         // caller tells whether this thread is one of the VM's.
+        unsafe {
+            let message =
+                sys::enif_make_tuple_from_array(self.env, parts.as_ptr(), parts.len() as u32);
+            sys::enif_send(caller.0, self.pid.as_c_arg(), self.env, message) != 0
+        }
+    }
+}
+
+impl Wait {
+    /// Sends `{reference, answer}` in place of the message of [`wake`](Self::wake). `false`: the
+    /// process that waits is dead, and what was in the answer is dropped.
+    pub(crate) fn answer(self, caller: Caller, answer: impl FnOnce(Env<'_>) -> Term<'_>) -> bool {
+        let lifetime = ();
+        // SAFETY: the environment is alive until `self` is dropped, and the lifetime ends before.
+        let env = unsafe { Env::new(&lifetime, self.env) };
+        let answer = answer(env).as_c_arg();
+        let parts = [self.reference, answer];
+        // SAFETY: the terms of the message belong to `env`, which is ours; the caller tells
+        // whether this thread is one of the VM's.
         unsafe {
             let message =
                 sys::enif_make_tuple_from_array(self.env, parts.as_ptr(), parts.len() as u32);

@@ -1,158 +1,241 @@
-//! Running commands: what Elixir says about them, as `exile_os` wants it.
+//! Starting processes: what Elixir says about them, as `exile_os` wants it. A spawner does the work,
+//! and the answer is a message.
 
 use std::ffi::{CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use exile_os::{Errno, Pipeline, SpawnError, Stdio, Step, Teardown, guard, spawn_pipeline};
+use exile_os::spawn::pool;
+use exile_os::{Attempt, Child, Errno, Pipeline, SpawnError, Stdio, Step, Teardown, guard};
+use exile_os::{discard, spawn_pipeline};
 use rustler::types::atom::Atom;
-use rustler::types::local_pid::LocalPid;
-use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
+use rustler::{Binary, Encoder, Env, Error, NifMap, NifResult, Term};
 
-use crate::command::{Command, Life, Steps, living, serve, teardown};
+use crate::end::Fd;
 use crate::environment::{Change, Inherited};
-use crate::pipe::Pipe;
+use crate::pipe::{Ends, Grip, Pipe};
+use crate::process::{Bonds, Life, Process, Steps, Tether, teardown};
 use crate::question::Question;
-use crate::resource::{Caller, Handle};
-use crate::turn::{Refused, Turn};
+use crate::request::{CLOSED, Request};
+use crate::resource::{Caller, Handle, Pid, Wait, pid};
 use crate::{atoms, encode};
 
-/// A command, as Elixir gives it: `{argv, directory | nil, {changes of the environment, start
-/// with none?}, standard error, {steps for an abandoned command, steps for the end of the VM}}`.
-type Stage<'a> = (
-    Vec<Binary<'a>>,
-    Term<'a>,
-    (Vec<Change<'a>>, bool),
-    Atom,
-    (Steps<'a>, Steps<'a>),
-);
-
-/// Runs commands, each reading what the one before it writes. `environment` is that of the VM
-/// and its encoding, `stdio` the plans for the input of the first and the output of the last.
-/// The caller is their server and gets a message with `reference` when one of them ends; `owner`
-/// owns the pipes. `turn` is `{reference, asked before?}`.
-///
-/// `{:ok, commands, stdin, stdout, stderr}` (`nil` for what is no pipe), `:wait` (the caller gets
-/// a message with the reference of its turn when it is worth asking again) or `{:error, index of
-/// the command, step, reason}`.
-///
-/// On a dirty scheduler, since it takes longer than a millisecond when a program is on a slow
-/// disk; and on one of those for I/O, whose threads live as long as the VM, because a command is
-/// bound to the thread that spawned it.
-#[rustler::nif(schedule = "DirtyIo")]
-fn spawn<'a>(
-    env: Env<'a>,
+/// What to run, and how.
+#[derive(NifMap)]
+struct Spec<'a> {
     stages: Vec<Stage<'a>>,
-    environment: (Term<'a>, Atom),
-    stdio: (Term<'a>, Term<'a>),
-    owner: LocalPid,
-    reference: Term<'a>,
-    turn: (Term<'a>, bool),
-) -> NifResult<Term<'a>> {
-    let _turn = match Turn::take(env, turn.0, turn.1) {
-        Ok(turn) => turn,
-        Err(Refused::NotYet) => return Ok(atoms::wait().encode(env)),
-        Err(Refused::Closed) => return Ok(failed(env, 0, Step::Clone, Errno::ECANCELED)),
-    };
-    let inherited = Inherited::decode(environment.0, environment.1)?;
-    let mut commands = Vec::with_capacity(stages.len());
-    let mut teardowns = Vec::with_capacity(stages.len());
-    let mut errors = Vec::with_capacity(stages.len());
-    for (argv, directory, (changes, clear), stderr, (abandoned, at_stop)) in stages {
-        teardowns.push((teardown(0, abandoned)?, teardown(0, at_stop)?));
-        errors.push(stderr == atoms::pipe());
-        let block = inherited.changed(&changes, clear)?;
-        let command = decode_command(argv, directory, block, inherited.path())?;
-        commands.push(command.stdio(Stdio::Pipe, Stdio::Pipe, decode_stdio(stderr)?));
-    }
-    let stdin = match input(stdio.0)? {
-        Ok(stdin) => stdin,
-        Err(errno) => return Ok(failed(env, 0, Step::Input, errno)),
-    };
-    let stdout = match output(stdio.1)? {
-        Ok(stdout) => stdout,
-        Err(errno) => return Ok(failed(env, 0, Step::Output, errno)),
-    };
-    let guards = guard::connections();
-    Ok(match spawn_pipeline(commands, stdin, stdout) {
-        Ok(pipeline) => serve_all(env, pipeline, guards, owner, &errors, teardowns, reference),
-        Err((index, error)) => encode::spawn_error(env, index, error),
-    })
+    stdin: Term<'a>,
+    stdout: Term<'a>,
+    /// The environment of the VM, and its encoding.
+    environment: Term<'a>,
+    encoding: Atom,
+    /// Another process will evaluate the input, and its death is the end of all.
+    fed: bool,
+    /// All ends when the handle for this is collected.
+    tethered: bool,
 }
 
-/// Makes the caller the server of the commands. `guards` is how many there had been before.
-fn serve_all<'a>(
+/// One command.
+#[derive(NifMap)]
+struct Stage<'a> {
+    argv: Vec<Binary<'a>>,
+    directory: Option<Binary<'a>>,
+    env: Vec<Change<'a>>,
+    clear_env: bool,
+    stderr: Term<'a>,
+    teardown: Steps<'a>,
+}
+
+/// The answer to a spawn.
+#[derive(NifMap)]
+struct Running {
+    processes: Vec<Handle<Process>>,
+    stdin: Option<Handle<Grip>>,
+    stdout: Option<Handle<Grip>>,
+    stderr: Option<Handle<Grip>>,
+    tether: Option<Handle<Tether>>,
+}
+
+/// Has commands run, each reading what the one before it writes. The caller owns them and their
+/// pipes, and gets the message `{reference, answer}`: `{:ok, running}` or `{:error, failure}`.
+/// Returns the request, by which the caller can give up, or such an error.
+#[rustler::nif]
+fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
+    let inherited = Inherited::decode(spec.environment, spec.encoding)?;
+    let mut job = Job {
+        owner: pid(env),
+        commands: Vec::with_capacity(spec.stages.len()),
+        teardowns: Vec::with_capacity(spec.stages.len()),
+        errors: Vec::with_capacity(spec.stages.len()),
+        stdin: decode_stdio(spec.stdin)?,
+        stdout: decode_stdio(spec.stdout)?,
+        fed: spec.fed,
+        tethered: spec.tethered,
+    };
+    for stage in spec.stages {
+        job.teardowns.push(teardown(0, stage.teardown)?);
+        let stderr = decode_stdio(stage.stderr)?;
+        job.errors.push(matches!(stderr, Stdio::Pipe));
+        let block = inherited.changed(&stage.env, stage.clear_env)?;
+        let command = decode_command(stage.argv, stage.directory, block, inherited.path())?;
+        job.commands
+            .push(command.stdio(Stdio::Pipe, Stdio::Pipe, stderr));
+    }
+    Ok(submit(env, reference, |request| job.run(&request)))
+}
+
+/// Has `job` done by a spawner, for the caller.
+pub(crate) fn submit<'a>(
     env: Env<'a>,
-    pipeline: Pipeline,
-    guards: usize,
-    owner: LocalPid,
-    errors: &[bool],
-    teardowns: Vec<(Teardown, Teardown)>,
     reference: Term<'a>,
+    job: impl FnOnce(Handle<Request>) + Send + 'static,
 ) -> Term<'a> {
-    let caller = Caller::from(env);
-    let question = Question::default();
-    let writers = errors.iter().filter(|pipe| **pipe).count();
-    let stdin = pipeline
-        .stdin
-        .map(|end| Handle::writing(caller, end, owner, question.clone()));
-    let stdout = pipeline
-        .stdout
-        .map(|end| Handle::reading(caller, end, owner, 1, question.clone()));
-    let stderr = pipeline
-        .stderr
-        .map(|end| Handle::reading(caller, end, owner, writers, question.clone()));
-
-    let last = errors.len() - 1;
-    let lives: Vec<Arc<Life>> = pipeline
-        .children
-        .into_iter()
-        .zip(teardowns)
-        .enumerate()
-        .map(|(index, (child, (abandoned, at_stop)))| {
-            let pipes: [(bool, &Option<Handle<Pipe>>); 3] = [
-                (index == 0, &stdin),
-                (index == last, &stdout),
-                (errors[index], &stderr),
-            ];
-            let pipes = pipes
-                .into_iter()
-                .filter_map(|(held, pipe)| pipe.clone().filter(|_| held))
-                .collect();
-            Life::new(child, pipes, abandoned, at_stop)
-        })
-        .collect();
-    for life in &lives {
-        living().insert(Arc::as_ptr(life).addr(), Arc::downgrade(life));
-    }
-    // A guard that came meanwhile may have been told of all that lived before these did.
-    if guard::connections() != guards {
-        for life in &lives {
-            guard::report_patiently(&life.child);
+    let caller = pid(env);
+    let wait = Wait::new(caller, reference);
+    let Some(request) = Handle::ask(env.into(), caller, wait) else {
+        return encode::spawn_error(env, 0, CLOSED);
+    };
+    let asked = request.clone();
+    match pool::submit(Box::new(move || job(asked))) {
+        Ok(()) => request.encode(env),
+        Err(errno) => {
+            request.over(env.into());
+            let step = Step::Clone;
+            encode::spawn_error(env, 0, SpawnError { step, errno })
         }
     }
-    // Every one gets its handle before a failure is told: without one nobody would end it.
-    let served: Vec<_> = lives
-        .into_iter()
-        .map(|life| serve(env, life, reference))
-        .collect();
-    let mut commands: Vec<Handle<Command>> = Vec::with_capacity(served.len());
-    for (index, command) in served.into_iter().enumerate() {
-        match command {
-            Ok(command) => commands.push(command),
-            Err(errno) => return failed(env, index, Step::Watch, errno),
-        }
-    }
-    (atoms::ok(), commands, stdin, stdout, stderr).encode(env)
 }
 
-fn failed(env: Env<'_>, index: usize, step: Step, errno: Errno) -> Term<'_> {
-    encode::spawn_error(env, index, SpawnError { step, errno })
+/// Gives up a spawn. `:ok`: no message will come, and what is being made is killed. `:sent`: it has
+/// been sent.
+#[rustler::nif]
+fn spawn_cancel(env: Env<'_>, request: Handle<Request>) -> Atom {
+    if request.give_up(env.into()) {
+        atoms::ok()
+    } else {
+        atoms::sent()
+    }
+}
+
+/// A spawn, as a spawner does it.
+struct Job {
+    owner: Pid,
+    commands: Vec<exile_os::Command>,
+    teardowns: Vec<Teardown>,
+    /// Which of the commands have their standard error in the pipe.
+    errors: Vec<bool>,
+    stdin: Stdio,
+    stdout: Stdio,
+    fed: bool,
+    tethered: bool,
+}
+
+impl Job {
+    fn run(mut self, request: &Handle<Request>) {
+        if request.is_over() {
+            return;
+        }
+        let commands = std::mem::take(&mut self.commands);
+        let stdin = std::mem::take(&mut self.stdin);
+        let stdout = std::mem::take(&mut self.stdout);
+        let guards = guard::connections();
+        let made = spawn_pipeline(commands, stdin, stdout, &request.attempt);
+        let Some(wait) = request.over(Caller::THREAD) else {
+            // Given up in the meantime.
+            if let Ok(pipeline) = made {
+                discard(&pipeline.children);
+            }
+            return;
+        };
+        let answer = match made {
+            Ok(pipeline) => {
+                if guard::connections() != guards {
+                    // A guard that came meanwhile may have been told of all that lived before.
+                    pipeline.children.iter().for_each(guard::report);
+                }
+                self.serve(pipeline)
+            }
+            Err(failure) => Err(failure),
+        };
+        wait.answer(Caller::THREAD, |env| match answer {
+            Ok(running) => (atoms::ok(), running).encode(env),
+            Err((index, error)) => encode::spawn_error(env, index, error),
+        });
+    }
+
+    /// Makes running commands known to the VM. Their lives come first: once the owner is watched,
+    /// all of them end with it, and then their pipes may be closed.
+    fn serve(self, pipeline: Pipeline) -> Result<Running, (usize, SpawnError)> {
+        let caller = Caller::THREAD;
+        let lives = begin_all(pipeline.children, self.teardowns, self.owner)?;
+        let processes = lives
+            .iter()
+            .map(|life| Handle::of(caller, Arc::clone(life), self.owner))
+            .collect();
+        let question = Question::default();
+        let open = |fd, lives: Vec<&Arc<Life>>, ends: Ends| {
+            let pipe = Handle::open(fd, self.owner, lives.len(), question.clone(), ends);
+            for life in lives {
+                life.kin().attach(caller, &pipe);
+            }
+            let pipe: Handle<Pipe> = pipe;
+            pipe.set_owner(caller, self.owner);
+            pipe.grip()
+        };
+        let ends = |all| Ends {
+            lives: lives.iter().map(Arc::downgrade).collect(),
+            all,
+        };
+        let first = lives.first().into_iter().collect();
+        let last = lives.last().into_iter().collect();
+        let errors = lives.iter().zip(&self.errors);
+        let errors = errors
+            .filter_map(|(life, pipe)| pipe.then_some(life))
+            .collect();
+        Ok(Running {
+            processes,
+            stdin: pipeline
+                .stdin
+                .map(|end| open(Fd::Write(end), first, ends(self.fed))),
+            stdout: pipeline
+                .stdout
+                .map(|end| open(Fd::Read(end), last, ends(false))),
+            stderr: pipeline
+                .stderr
+                .map(|end| open(Fd::Read(end), errors, ends(false))),
+            tether: self.tethered.then(|| Handle::to(lives.clone())),
+        })
+    }
+}
+
+/// If one cannot be kept an eye on, none goes on.
+fn begin_all(
+    children: Vec<Arc<Child>>,
+    teardowns: Vec<Teardown>,
+    owner: Pid,
+) -> Result<Vec<Arc<Life>>, (usize, SpawnError)> {
+    let mut lives = Vec::with_capacity(children.len());
+    let mut failure = None;
+    for (index, (child, teardown)) in children.into_iter().zip(teardowns).enumerate() {
+        match Life::begin(child, teardown, Bonds::new(owner)) {
+            Ok(life) => lives.push(life),
+            Err(errno) => failure = failure.or(Some((index, errno))),
+        }
+    }
+    match failure {
+        None => Ok(lives),
+        Some((index, errno)) => {
+            lives.iter().for_each(|life| {
+                life.end();
+            });
+            let step = Step::Watch;
+            Err((index, SpawnError { step, errno }))
+        }
+    }
 }
 
 fn decode_command<'a>(
     argv: Vec<Binary<'a>>,
-    directory: Term<'a>,
+    directory: Option<Binary<'a>>,
     block: Vec<CString>,
     path: Option<&OsStr>,
 ) -> NifResult<exile_os::Command> {
@@ -161,10 +244,9 @@ fn decode_command<'a>(
         .map(|argument| c_string(argument.as_slice()));
     let program = argv.next().ok_or(Error::BadArg)??;
     let arguments = argv.collect::<NifResult<Vec<CString>>>()?;
-    let directory = match directory.decode::<Binary<'a>>() {
-        Ok(directory) => Some(c_string(directory.as_slice())?),
-        Err(_) => None,
-    };
+    let directory = directory
+        .map(|directory| c_string(directory.as_slice()))
+        .transpose()?;
     Ok(exile_os::Command::new(program, arguments, block, path).directory(directory))
 }
 
@@ -172,27 +254,20 @@ pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> NifResult<CString> {
     CString::new(bytes).map_err(|_| Error::BadArg)
 }
 
-/// `{:file, path}` or a plan.
-fn input(plan: Term<'_>) -> NifResult<Result<Stdio, Errno>> {
-    match plan.decode::<(Atom, Binary<'_>)>() {
-        Ok((kind, path)) if kind == atoms::file() => {
-            Ok(Stdio::read_from(OsStr::from_bytes(path.as_slice())))
+/// `{:read, path}`, `{:write, path, append?}`, `:pipe`, `:null`, `:inherit` or `:stdout`.
+fn decode_stdio(plan: Term<'_>) -> NifResult<Stdio> {
+    if let Ok((kind, path)) = plan.decode::<(Atom, Binary<'_>)>() {
+        if kind == atoms::read() {
+            return Ok(Stdio::Read(c_string(path.as_slice())?));
         }
-        _ => decode_stdio(plan.decode()?).map(Ok),
     }
-}
-
-/// `{:file, path, append?}` or a plan.
-fn output(plan: Term<'_>) -> NifResult<Result<Stdio, Errno>> {
-    match plan.decode::<(Atom, Binary<'_>, bool)>() {
-        Ok((kind, path, append)) if kind == atoms::file() => {
-            Ok(Stdio::write_to(OsStr::from_bytes(path.as_slice()), append))
+    if let Ok((kind, path, append)) = plan.decode::<(Atom, Binary<'_>, bool)>() {
+        if kind == atoms::write() {
+            let path = c_string(path.as_slice())?;
+            return Ok(Stdio::Write { path, append });
         }
-        _ => decode_stdio(plan.decode()?).map(Ok),
     }
-}
-
-fn decode_stdio(stdio: Atom) -> NifResult<Stdio> {
+    let name: Atom = plan.decode()?;
     [
         (atoms::pipe(), Stdio::Pipe),
         (atoms::null(), Stdio::Null),
@@ -200,6 +275,6 @@ fn decode_stdio(stdio: Atom) -> NifResult<Stdio> {
         (atoms::stdout(), Stdio::Stdout),
     ]
     .into_iter()
-    .find_map(|(name, plan)| (name == stdio).then_some(plan))
+    .find_map(|(atom, stdio)| (atom == name).then_some(stdio))
     .ok_or(Error::BadArg)
 }

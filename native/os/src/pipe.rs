@@ -87,6 +87,12 @@ impl AsRawFd for ReadEnd {
     }
 }
 
+impl AsFd for ReadEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl AsRawFd for WriteEnd {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()

@@ -3,15 +3,12 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::child::Child;
+use crate::life::child::{Child, kill};
 use crate::command::{Command, Stdio};
 use crate::errno::Errno;
 use crate::pipe::{self, ReadEnd, WriteEnd};
-use crate::reaper;
 use crate::spawn::{SpawnError, Step, spawn};
-use crate::teardown::Teardown;
 
 /// Running commands, and our ends of the pipes to and from them.
 #[derive(Debug)]
@@ -44,7 +41,7 @@ pub fn spawn_pipeline(
         Ok(()) => Ok(pipeline),
         Err(error) => {
             let index = pipeline.children.len();
-            pipeline.children.iter().for_each(kill);
+            discard(&pipeline.children);
             Err((index, error))
         }
     }
@@ -101,6 +98,11 @@ impl Pipeline {
     }
 }
 
+/// Kills programs that were spawned and that nobody has been told of.
+pub fn discard(children: &[Arc<Child>]) {
+    children.iter().for_each(|child| kill(child));
+}
+
 fn wants_pipe(command: &Command) -> bool {
     matches!(command.stderr, Stdio::Pipe)
 }
@@ -110,15 +112,4 @@ fn at_stdio(errno: Errno) -> SpawnError {
         step: Step::Stdio,
         errno,
     }
-}
-
-/// Ends a command that has only just been started, and whose pipeline does not come about.
-fn kill(child: &Arc<Child>) {
-    let at_once = Teardown {
-        grace: Duration::ZERO,
-        steps: Vec::new(),
-    };
-    // Without a reaper there would be no memory or no thread to be had; the command then ends
-    // by the end of its pipes.
-    let _ = reaper::terminate(child, at_once, Box::new(|| ()));
 }

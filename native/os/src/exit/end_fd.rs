@@ -6,10 +6,8 @@
 //! is named by its number.
 
 use std::ops::Deref;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 #[cfg(target_os = "linux")]
 use super::{Source, source};
@@ -26,7 +24,7 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// How many are open: one for each child whose status is not known yet, or that somebody still
 /// watches.
-pub(crate) fn open_count() -> usize {
+pub fn open_count() -> usize {
     OPEN.load(Ordering::Acquire)
 }
 
@@ -86,12 +84,6 @@ impl EndFd {
     #[cfg(all(target_os = "linux", not(exile_portable)))]
     pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {
         matches!(self.name, Name::Pidfd).then_some(&self.fd)
-    }
-
-    /// Whether the child has ended, as an event loop would learn it.
-    pub(crate) fn is_readable(&self) -> bool {
-        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-        !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
     }
 
     // All that follows is for callers who know that a child named by its number was not reaped.

@@ -23,8 +23,8 @@ mod zombies;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-pub use end_fd::EndFd;
-pub(crate) use end_fd::{Bell, Watch, open_count};
+pub use end_fd::{EndFd, open_count};
+pub(crate) use end_fd::{Bell, Watch};
 pub use zombies::sweep;
 pub(crate) use zombies::{settled, while_registering};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 use super::waiter;
 use super::{Source, source};
-use crate::child::Child;
+use crate::life::child::Child;
 use crate::kernel::number;
 use crate::shared;
 use crate::sync::{Mutex, MutexGuard};

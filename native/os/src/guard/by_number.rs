@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 
 use super::{REPORT_PATIENCE, socket};
-use crate::child::Child;
+use crate::life::child::Child;
 use crate::errno::Errno;
 #[cfg(not(target_os = "linux"))]
 use crate::kernel::kqueue;
@@ -65,20 +65,22 @@ fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Message>> {
     Ok((count == message.len()).then_some(message))
 }
 
-/// Reports a command, and waits until the guard watches it, or has failed to in time.
-pub fn report_patiently(child: &Child) {
+/// Reports a process, and waits until the guard watches it. `false`: it did not in time.
+pub(super) fn report_patiently(child: &Child) -> bool {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let Some(socket) = socket() else { return };
+    let Some(socket) = socket() else { return true };
     let Some(_unreaped) = child.hold() else {
-        return;
+        return true;
     };
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let message = child.pid().to_ne_bytes();
     let deadline = Instant::now() + REPORT_PATIENCE;
     // What an earlier report did not wait for.
     while let Ok(Some(_)) = receive(socket.as_fd()) {}
-    if send(socket.as_fd(), &message).is_err() {
-        return;
+    match send(socket.as_fd(), &message) {
+        Ok(()) => {}
+        // There is no room, or no guard any more.
+        Err(errno) => return errno != nix::errno::Errno::EAGAIN,
     }
     loop {
         match receive(socket.as_fd()) {
@@ -86,7 +88,7 @@ pub fn report_patiently(child: &Child) {
             Err(nix::errno::Errno::EAGAIN) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return;
+                    return false;
                 }
                 let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
                 let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
@@ -95,9 +97,20 @@ pub fn report_patiently(child: &Child) {
             }
             Err(nix::errno::Errno::EINTR) => {}
             // It watches, or is dead.
-            Ok(_) | Err(_) => return,
+            Ok(_) | Err(_) => return true,
         }
     }
+}
+
+/// The same, once the guard [`is_awake`].
+pub(super) fn report_now(child: &Child) -> bool {
+    report_patiently(child)
+}
+
+/// Whether the guard has answered a report that was not waited for to the end.
+pub(super) fn is_awake() -> bool {
+    let Some(socket) = socket() else { return true };
+    matches!(receive(socket.as_fd()), Ok(Some(_)))
 }
 
 /// A process, as the guard knows it. Its descriptor becomes readable when it has ended.

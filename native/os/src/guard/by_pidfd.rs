@@ -19,7 +19,7 @@ use nix::sys::socket::{
 };
 
 use super::{REPORT_PATIENCE, socket};
-use crate::child::Child;
+use crate::life::child::Child;
 use crate::errno::{Errno, check};
 use crate::kernel::pidfd;
 use crate::signal::Signal;
@@ -52,7 +52,7 @@ struct Control([u8; CONTROL_SIZE]);
 
 /// Reports the process of `pidfd` without waiting. Makes one system call and allocates nothing,
 /// so that the cloned child can call it.
-pub(crate) fn report(socket: RawFd, pidfd: RawFd) -> Result<(), Errno> {
+pub(crate) fn send_report(socket: RawFd, pidfd: RawFd) -> Result<(), Errno> {
     let mut byte = 0u8;
     let mut data = libc::iovec {
         iov_base: (&raw mut byte).cast(),
@@ -87,22 +87,36 @@ pub(crate) fn is_settled(report: Result<(), Errno>) -> bool {
     matches!(report, Ok(()) | Err(Errno::EPIPE))
 }
 
-/// Reports a command from the parent, which can wait for room.
-pub fn report_patiently(child: &Child) {
-    let Some(socket) = socket() else { return };
-    let Some(end) = child.end() else { return };
+/// Reports a process from the parent, which can wait for room. `false`: there was none in time.
+pub(super) fn report_patiently(child: &Child) -> bool {
+    let deadline = Instant::now() + REPORT_PATIENCE;
+    while !report_now(child) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(REPORT_PAUSE);
+    }
+    true
+}
+
+/// Reports a process without waiting. `false`: there is no room.
+pub(super) fn report_now(child: &Child) -> bool {
+    let Some(socket) = socket() else { return true };
+    let Some(end) = child.end() else { return true };
     // Where there are no pidfds for us there are none for the guard.
     let opened = match end.pidfd() {
         Some(_) => None,
         None => child.while_unreaped(pidfd::open).and_then(Result::ok),
     };
-    let Some(pidfd) = end.pidfd().or(opened.as_ref()) else {
-        return;
-    };
-    let deadline = Instant::now() + REPORT_PATIENCE;
-    while !is_settled(report(socket.as_raw_fd(), pidfd.as_raw_fd())) && Instant::now() < deadline {
-        std::thread::sleep(REPORT_PAUSE);
+    match end.pidfd().or(opened.as_ref()) {
+        Some(pidfd) => is_settled(send_report(socket.as_raw_fd(), pidfd.as_raw_fd())),
+        None => true,
     }
+}
+
+/// Whether it is worth trying again.
+pub(super) fn is_awake() -> bool {
+    true
 }
 
 /// A process, as the guard knows it. Its descriptor becomes readable when it has ended.
@@ -168,7 +182,7 @@ mod tests {
     #[test]
     fn a_report_carries_the_descriptor_and_a_dead_guard_is_no_signal() {
         let (ours, theirs) = socket_pair().unwrap();
-        report(ours.as_raw_fd(), theirs.as_raw_fd()).unwrap();
+        send_report(ours.as_raw_fd(), theirs.as_raw_fd()).unwrap();
         let received = take_report(theirs.as_fd()).unwrap().unwrap();
         assert!(received.0.as_raw_fd() > theirs.as_raw_fd());
         assert!(matches!(
@@ -178,7 +192,7 @@ mod tests {
         // The guard is dead when nobody has its end any more.
         drop((received, theirs));
         assert_eq!(
-            report(ours.as_raw_fd(), ours.as_raw_fd()),
+            send_report(ours.as_raw_fd(), ours.as_raw_fd()),
             Err(Errno::EPIPE)
         );
     }

@@ -12,21 +12,24 @@ mod by_number;
 #[cfg(all(target_os = "linux", not(exile_portable)))]
 mod by_pidfd;
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 #[cfg(not(all(target_os = "linux", not(exile_portable))))]
 use by_number as protocol;
 #[cfg(all(target_os = "linux", not(exile_portable)))]
 use by_pidfd as protocol;
 
-pub use protocol::{Process, REST, report_patiently, take_report};
+pub use protocol::{Process, REST, take_report};
 #[cfg(all(target_os = "linux", not(exile_portable)))]
-pub(crate) use protocol::{is_settled, report};
+pub(crate) use protocol::{is_settled, send_report};
 
 use crate::errno::Errno;
+use crate::life::child::Child;
+use crate::life::keeper;
 use crate::pipe::above_standard;
 
 /// Whether commands outlive a VM that is killed, unless there is a guard.
@@ -34,6 +37,9 @@ pub const IS_NEEDED: bool = cfg!(not(all(target_os = "linux", not(exile_portable
 
 /// How long a report may wait for a guard that does not take it.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often to try whether a guard that did not take reports takes them now.
+const RETRY: Duration = Duration::from_millis(50);
 
 static GUARD: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
@@ -58,10 +64,66 @@ pub fn connect() -> Result<OwnedFd, Errno> {
 
 /// The guard is gone, and is not replaced for now.
 pub fn disconnect() {
+    backlog().clear();
     *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// Where to report, if there is a guard.
 pub(crate) fn socket() -> Option<Arc<OwnedFd>> {
     GUARD.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Processes that the guard has yet to be told of.
+static BACKLOG: Mutex<VecDeque<Weak<Child>>> = Mutex::new(VecDeque::new());
+/// The keeper will try again.
+static RETRYING: AtomicBool = AtomicBool::new(false);
+
+fn backlog() -> MutexGuard<'static, VecDeque<Weak<Child>>> {
+    BACKLOG.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reports a process. A guard that takes no reports, since it was stopped for instance, makes the
+/// first wait for a second; the others are reported when it takes them again.
+pub fn report(child: &Arc<Child>) {
+    if socket().is_none() {
+        return;
+    }
+    let waits = !backlog().is_empty();
+    if waits || !protocol::report_patiently(child) {
+        backlog().push_back(Arc::downgrade(child));
+        retry_later();
+    }
+}
+
+fn retry_later() {
+    if !RETRYING.swap(true, Ordering::AcqRel) {
+        let _ = keeper::at(Instant::now() + RETRY, Box::new(retry));
+    }
+}
+
+fn retry() {
+    // Cleared first: who adds to the backlog from here on has it set again.
+    RETRYING.store(false, Ordering::Release);
+    if protocol::is_awake() {
+        while let Some(child) = next_of_backlog() {
+            if !protocol::report_now(&child) {
+                backlog().push_front(Arc::downgrade(&child));
+                break;
+            }
+        }
+    }
+    if !backlog().is_empty() {
+        retry_later();
+    }
+}
+
+/// The next that still has somebody who asks for it.
+fn next_of_backlog() -> Option<Arc<Child>> {
+    let mut backlog = backlog();
+    while let Some(child) = backlog.pop_front() {
+        if let Some(child) = child.upgrade() {
+            return Some(child);
+        }
+    }
+    None
 }

@@ -7,10 +7,24 @@
 //! | `pidfd` | a descriptor of its own | Linux |
 //! | `kqueue` | its number, in a queue of events | elsewhere |
 //!
+//! Many descriptors are waited for by a `Poller`: `epoll` on Linux, `kqueue` elsewhere, and `poll`,
+//! which needs neither, with `--cfg exile_portable`.
+//!
 //! The model replaces this folder (see `model`).
 
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+mod epoll;
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod kqueue;
 pub(crate) mod number;
 #[cfg(target_os = "linux")]
 pub(crate) mod pidfd;
+#[cfg(exile_portable)]
+mod poll;
+
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+pub(crate) use epoll::Poller;
+#[cfg(all(not(target_os = "linux"), not(exile_portable)))]
+pub(crate) use kqueue::Poller;
+#[cfg(exile_portable)]
+pub(crate) use poll::Poller;

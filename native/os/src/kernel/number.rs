@@ -64,6 +64,12 @@ pub(crate) fn signal(pid: libc::pid_t, signal: Signal) -> Result<(), Errno> {
     check(unsafe { libc::kill(pid, signal.number()) }).map(drop)
 }
 
+/// The number of the process group that a process belongs to.
+pub(crate) fn group_of(pid: libc::pid_t) -> Result<libc::pid_t, Errno> {
+    // SAFETY: getpgid has no memory effects.
+    check(unsafe { libc::getpgid(pid) })
+}
+
 /// Sends a signal to the process group that a process leads.
 pub(crate) fn signal_group(pid: libc::pid_t, signal: Signal) -> Result<(), Errno> {
     self::signal(-pid, signal)

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use crate::child::Child;
+use crate::life::child::Child;
 use crate::errno::Errno;
 use crate::exit::{self, Source, Watch};
 use crate::pipe::ReadEnd;

@@ -1,5 +1,5 @@
 //! What is true in every order in which threads can run, up to the sizes used here: the real
-//! [`child`](crate::child), [`exit`](crate::exit) and [`reaper`](crate::reaper) on the locks of
+//! [`child`](crate::life::child), [`exit`](crate::exit) and [`reaper`](crate::life::keeper) on the locks of
 //! the model checker and on a kernel made for it. Built with `--cfg loom` only.
 
 pub mod world {

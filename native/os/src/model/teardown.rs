@@ -9,7 +9,7 @@ use loom::thread;
 
 use super::each_source;
 use super::world;
-use crate::reaper::Job;
+use crate::life::keeper::Job;
 use crate::{Signal, Status, Teardown};
 
 const PID: libc::pid_t = 7;

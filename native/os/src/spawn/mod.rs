@@ -8,6 +8,7 @@
 
 #[cfg(all(target_os = "linux", not(exile_portable)))]
 pub(crate) mod linux;
+pub mod pool;
 #[cfg(not(all(target_os = "linux", not(exile_portable))))]
 mod posix;
 
@@ -22,7 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::child::Child;
+use crate::life::child::Child;
 use crate::command::{Command, Stdio};
 use crate::errno::Errno;
 use crate::exit;
@@ -138,7 +139,7 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
         }
     };
     if !reported {
-        guard::report_patiently(&child);
+        guard::report(&child);
     }
     Ok(Spawned {
         child,

@@ -1,4 +1,4 @@
-defmodule Exile.Pipe do
+defmodule Exile.Runtime.Pipe do
   @moduledoc false
 
   # What the owner of a pipe does with it: try, and wait for one message when that would block.
@@ -11,7 +11,7 @@ defmodule Exile.Pipe do
   @type t :: Native.pipe()
   @type error :: {:error, :pipe_closed_or_invalid_caller | Native.posix()}
 
-  # A message that the VM has sent, by its own word, is on its way.
+  # The VM said that it sent the message; this is how long we wait for it.
   @message_timeout 5_000
 
   @typedoc """
@@ -46,6 +46,27 @@ defmodule Exile.Pipe do
       result ->
         result
     end
+  end
+
+  @doc """
+  Reads from standard output or standard error, whichever has something; at least one of them is a
+  pipe. When both have something, chance decides, so that neither starves.
+  """
+  @spec read_output(t | nil, t | nil, pos_integer, drain) ::
+          {:ok, {:stdout | :stderr, binary}} | :eof | :exited | error
+  def read_output(stdout, nil, max, drain), do: read_tagged(:stdout, stdout, max, drain)
+  def read_output(nil, stderr, max, drain), do: read_tagged(:stderr, stderr, max, drain)
+
+  def read_output(stdout, stderr, max, drain) do
+    {stdout, stderr} = {{:stdout, stdout}, {:stderr, stderr}}
+
+    if :rand.uniform(2) == 1,
+      do: read_any(stdout, stderr, max, drain),
+      else: read_any(stderr, stdout, max, drain)
+  end
+
+  defp read_tagged(tag, pipe, max, drain) do
+    with {:ok, data} <- read(pipe, max, drain), do: {:ok, {tag, data}}
   end
 
   @doc """

@@ -1,10 +1,10 @@
-defmodule Exile.Error do
+defmodule Exile.Process.Error do
   @moduledoc """
   Trouble of the system: a command that could not be started, or one whose pipe or status is out
   of reach.
 
   It is returned in `{:error, error}` by functions that may fail, and raised by those that end in
-  `!` and by streams.
+  `!` and by streams. In a string it becomes its message.
 
   ## Fields
 
@@ -20,6 +20,7 @@ defmodule Exile.Error do
       * `:prepare` - setting the new process up
       * `:watch` - having the VM watch for the end of the command
       * `:read`, `:write` - using a pipe
+      * `:signal` - ending a command that may not be signalled
       * `:status` - learning how the command ended
     * `:subject` - the program, directory or file that it was done with, or `nil`
   """
@@ -30,6 +31,11 @@ defmodule Exile.Error do
   defexception [:reason, :operation, :subject]
 
   @impl true
+  def message(%__MODULE__{reason: :ecanceled, operation: :clone, subject: subject}) do
+    "could not run #{inspect(subject)}: the application :exile is not started, or is stopping " <>
+      "(ecanceled)"
+  end
+
   def message(%__MODULE__{reason: reason, operation: operation, subject: subject}) do
     doing = "could not " <> doing(operation)
     about = if is_binary(subject), do: " " <> inspect(subject), else: ""
@@ -46,6 +52,7 @@ defmodule Exile.Error do
   defp doing(:watch), do: "watch the process of"
   defp doing(:read), do: "read from"
   defp doing(:write), do: "write to"
+  defp doing(:signal), do: "end"
   defp doing(:status), do: "learn how the command ended"
   defp doing(other), do: inspect(other)
 
@@ -59,4 +66,8 @@ defmodule Exile.Error do
   end
 
   defp in_words(other), do: inspect(other)
+end
+
+defimpl String.Chars, for: Exile.Process.Error do
+  def to_string(error), do: Exception.message(error)
 end

@@ -24,27 +24,22 @@ use crate::sync::{Mutex, MutexGuard};
 /// this long it will not come any more.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many descriptors are open that tell of the end of a child.
-pub fn open_count() -> usize {
-    exit::open_count()
-}
-
 /// A program that was spawned.
 #[derive(Debug)]
 pub struct Child {
     pid: libc::pid_t,
-    life: Mutex<Life>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct Life {
+struct State {
     status: Option<Status>,
     end: Option<Arc<EndFd>>,
     /// Dropped when the status is known.
     bell: Option<Bell>,
     /// An event loop has the descriptor; it must not be closed before that lets go.
     watched: bool,
-    /// Its group is being ended: the first signal of a teardown was sent.
+    /// A teardown has claimed it: its group ends with it.
     terminating: bool,
     /// When it was first seen gone without a status.
     gone_since: Option<Instant>,
@@ -53,7 +48,7 @@ struct Life {
     held: usize,
 }
 
-impl Life {
+impl State {
     /// The one place where descriptors are closed.
     fn tidy(&mut self) {
         if self.status.is_some() && !self.watched {
@@ -64,7 +59,7 @@ impl Life {
 
 impl Child {
     pub(crate) fn new(pid: libc::pid_t, end: EndFd, bell: Option<Bell>) -> Arc<Child> {
-        let life = Life {
+        let state = State {
             status: None,
             end: Some(Arc::new(end)),
             bell,
@@ -76,13 +71,13 @@ impl Child {
         };
         Arc::new(Child {
             pid,
-            life: Mutex::new(life),
+            state: Mutex::new(state),
         })
     }
 
-    fn life(&self) -> MutexGuard<'_, Life> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock; if it did, the state would still be whole.
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its process id, which means nothing once the status is known.
@@ -92,28 +87,28 @@ impl Child {
 
     /// How it ended, or `None` while it runs (or has only just gone). Once known, it stays.
     pub fn try_status(&self) -> Option<Status> {
-        let mut life = self.life();
-        let status = self.settle(&mut life);
-        life.tidy();
+        let mut state = self.state();
+        let status = self.settle(&mut state);
+        state.tidy();
         status
     }
 
     /// Learns the status of a zombie for whoever will ask; `false` if that cannot be. The
     /// descriptor stays, for an event loop that has yet to watch it.
     pub(crate) fn learn(&self) -> bool {
-        self.settle(&mut self.life()).is_some()
+        self.settle(&mut self.state()).is_some()
     }
 
-    fn settle(&self, life: &mut Life) -> Option<Status> {
-        if life.status.is_some() {
-            return life.status;
+    fn settle(&self, state: &mut State) -> Option<Status> {
+        if state.status.is_some() {
+            return state.status;
         }
         #[cfg(not(all(target_os = "linux", not(exile_portable))))]
-        if life.held > 0 {
+        if state.held > 0 {
             return None;
         }
-        let end = life.end.clone()?;
-        if life.terminating && exit::source() != Source::Pidfd {
+        let end = state.end.clone()?;
+        if state.terminating && exit::source() != Source::Pidfd {
             match end.is_zombie() {
                 // Were it to end only now, the look below would reap it and leave its group alone.
                 Ok(false) => return None,
@@ -126,89 +121,113 @@ impl Child {
             Look::Running => return None,
             Look::Ended(status) => status,
             Look::Gone => {
-                let since = *life.gone_since.get_or_insert_with(Instant::now);
+                let since = *state.gone_since.get_or_insert_with(Instant::now);
                 if since.elapsed() < STATUS_PATIENCE {
                     return None;
                 }
                 Status::Unknown
             }
         };
-        life.status = Some(status);
-        life.bell = None;
+        state.status = Some(status);
+        state.bell = None;
         exit::settled(self);
-        life.status
+        state.status
     }
 
     /// Whether it runs or is a zombie, so that its number is its own. Gone without a status, it was
     /// reaped by somebody else.
-    fn is_there(&self, life: &mut Life) -> bool {
-        self.settle(life).is_none() && life.gone_since.is_none()
+    fn is_there(&self, state: &mut State) -> bool {
+        self.settle(state).is_none() && state.gone_since.is_none()
     }
 
     /// The descriptor that becomes readable when the program ends, to be watched by an event loop;
     /// `None` when it is closed. The watcher calls [`unwatched`](Self::unwatched) when it lets go.
     pub fn watch(&self) -> Option<Arc<EndFd>> {
-        let mut life = self.life();
-        life.watched = life.end.is_some();
-        life.end.clone()
+        let mut state = self.state();
+        state.watched = state.end.is_some();
+        state.end.clone()
     }
 
     /// The watcher has let go of the descriptor.
     pub fn unwatched(&self) {
-        let mut life = self.life();
-        life.watched = false;
-        life.tidy();
+        let mut state = self.state();
+        state.watched = false;
+        state.tidy();
     }
 
     /// The same for one look or one poll, kept open by the `Arc`; `None` when it is closed.
     pub fn end(&self) -> Option<Arc<EndFd>> {
-        self.life().end.clone()
+        self.state().end.clone()
     }
 
     /// Calls `with` with a number that is certainly that of the program; `None` once it has ended.
     #[cfg(all(target_os = "linux", not(exile_portable)))]
     pub(crate) fn while_unreaped<T>(&self, with: impl FnOnce(libc::pid_t) -> T) -> Option<T> {
-        let mut life = self.life();
-        self.is_there(&mut life).then(|| with(self.pid))
+        let mut state = self.state();
+        self.is_there(&mut state).then(|| with(self.pid))
     }
 
     /// Keeps the program from being reaped, so that its number stays its own, for as long as the
     /// result lives; `None` once it has ended. Its status is known only after that.
     #[cfg(not(all(target_os = "linux", not(exile_portable))))]
     pub(crate) fn hold(&self) -> Option<Held<'_>> {
-        let mut life = self.life();
-        if !self.is_there(&mut life) {
+        let mut state = self.state();
+        if !self.is_there(&mut state) {
             return None;
         }
-        life.held += 1;
+        state.held += 1;
         Some(Held(self))
     }
 
     /// Sends a signal to the program; `ESRCH` once it has ended.
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
-        let mut life = self.life();
-        let is_there = self.is_there(&mut life);
-        match &life.end {
+        let mut state = self.state();
+        let is_there = self.is_there(&mut state);
+        match &state.end {
             Some(end) if is_there => end.signal(signal),
             _ => Err(Errno::ESRCH),
         }
     }
 
-    /// Sends a signal to the whole process group, through `end` because the group may outlive
-    /// the program; `ESRCH` when nobody is left in it or it can no longer be told from others.
+    /// Whether it was seen to be gone, its status being unknown.
+    pub(crate) fn is_gone(&self) -> bool {
+        let state = self.state();
+        state.status.is_none() && state.gone_since.is_some()
+    }
+
+    /// Claims the program for its teardown: from here on its group is to end with it, however it
+    /// ends. `None`: it had ended by itself before, and its group is its own affair.
+    pub(crate) fn claim(&self) -> Option<Arc<EndFd>> {
+        let mut state = self.state();
+        if !self.is_there(&mut state) {
+            return None;
+        }
+        state.terminating = true;
+        state.end.clone()
+    }
+
+    /// Sends a signal to the process group, and to the program itself where it has left its group.
+    /// `end` reaches the group also when the program is gone.
     ///
-    /// From the first signal on, the whole group is to end: where the rest of it cannot be reached
-    /// after the program is gone, as on old kernels, it ends with the program.
-    pub(crate) fn signal_group(&self, end: &EndFd, signal: Signal) -> Result<(), Errno> {
+    /// The group comes first. A program that leaves between the two steps gets the signal twice; the
+    /// other way round it would get none.
+    pub(crate) fn signal_all(&self, end: &EndFd, signal: Signal) -> Reach {
         // The lock keeps anyone from reaping the program between the look and the signal.
-        let mut life = self.life();
-        let is_there = self.is_there(&mut life);
-        life.terminating |= signal != Signal::NONE;
-        match end.signal_group(signal) {
+        let mut state = self.state();
+        let is_there = self.is_there(&mut state);
+        let group = match end.signal_group(signal) {
             Some(result) => result,
             None if is_there => number::signal_group(self.pid, signal),
             None => Err(Errno::ESRCH),
-        }
+        };
+        let program = if !is_there {
+            Err(Errno::ESRCH)
+        } else if number::group_of(self.pid) == Ok(self.pid) {
+            end.signal(Signal::NONE)
+        } else {
+            end.signal(signal)
+        };
+        Reach { program, group }
     }
 
     /// Before the program is reaped, its number is its own and so is that of its group: the last
@@ -221,6 +240,22 @@ impl Child {
     }
 }
 
+/// Kills a program, with its group, that nobody has been told of.
+pub(crate) fn kill(child: &Child) {
+    if let Some(end) = child.claim() {
+        child.signal_all(&end, Signal::KILL);
+    }
+}
+
+/// Whom a signal of a teardown has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// `EPERM`: the program may not be signalled; `ESRCH`: it has ended.
+    pub(crate) program: Result<(), Errno>,
+    /// `ESRCH`: nobody is left in the group, or it can no longer be told from others.
+    pub(crate) group: Result<(), Errno>,
+}
+
 /// Keeps a program from being reaped.
 #[cfg(not(all(target_os = "linux", not(exile_portable))))]
 pub(crate) struct Held<'a>(&'a Child);
@@ -228,6 +263,6 @@ pub(crate) struct Held<'a>(&'a Child);
 #[cfg(not(all(target_os = "linux", not(exile_portable))))]
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.life().held -= 1;
+        self.0.state().held -= 1;
     }
 }

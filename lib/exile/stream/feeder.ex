@@ -1,0 +1,169 @@
+defmodule Exile.Stream.Feeder do
+  @moduledoc false
+
+  # The process that sees to the input of a stream while another one, which it owns, evaluates it: what
+  # users evaluate may wait for anything and trap exits, and must end with the stream all the same.
+  #
+  # It outlives a change of the stream's reader. It ends when the reader has asked for the outcome,
+  # when the reader is dead, and when the stream can no longer be resumed.
+
+  use GenServer, restart: :temporary
+
+  alias Exile.Native
+  alias Exile.Runtime.Running
+
+  @typedoc """
+  How the input ended: all of it was written; the command did not want all of it; it was stopped
+  before its end; it failed.
+  """
+  @type outcome :: :ok | :epipe | :unfinished | {:failed, atom, term, Exception.stacktrace()}
+
+  @typedoc "How the processes are ended when the input fails, or the reader dies."
+  @type endings :: [Running.ending()]
+
+  @doc "Begins to evaluate `write`, which gets the pipe, for the caller, who reads the stream."
+  @spec start(Running.t(), endings, (Native.pipe() -> outcome)) :: pid
+  def start(%{tether: tether} = running, endings, write) do
+    callers = [self() | Process.get(:"$callers", [])]
+    tether_ref = make_ref()
+    # The tether is the stream's alone.
+    running = %{running | tether: nil}
+    argument = {self(), callers, running, endings, write, tether_ref}
+    {:ok, feeder} = GenServer.start(__MODULE__, argument)
+    :ok = Native.tether_tell(tether, feeder, tether_ref)
+    feeder
+  end
+
+  @doc "Makes the caller the reader."
+  @spec adopt(pid) :: :ok | :gone
+  def adopt(feeder), do: call(feeder, :adopt, :gone)
+
+  @doc """
+  The outcome of the input, for which `timeout` milliseconds are left. The feeder ends with it.
+  """
+  @spec outcome(pid, timeout) :: outcome
+  def outcome(feeder, timeout), do: call(feeder, {:outcome, timeout}, :unfinished)
+
+  defp call(feeder, request, otherwise) do
+    GenServer.call(feeder, request, :infinity)
+  catch
+    :exit, _ -> otherwise
+  end
+
+  @impl true
+  def init({reader, callers, running, endings, write, tether_ref}) do
+    Process.flag(:trap_exit, true)
+
+    {:ok,
+     %{
+       running: running,
+       endings: endings,
+       reader: Process.monitor(reader),
+       tether_ref: tether_ref,
+       input: start_input(running.stdin, callers, write),
+       outcome: nil,
+       asked: nil
+     }}
+  end
+
+  defp start_input(stdin, callers, write) do
+    spawn_link(fn ->
+      Process.put(:"$callers", callers)
+      _ = Native.pipe_set_owner(stdin, self())
+
+      outcome =
+        try do
+          write.(stdin)
+        catch
+          kind, reason -> {:failed, kind, reason, __STACKTRACE__}
+        end
+
+      # Of an input that failed the pipe stays open: its end of file would tell the command that this
+      # was all. The native side ends the commands with their feeder.
+      _ = unless match?({:failed, _, _, _}, outcome), do: Native.pipe_close(stdin)
+      exit({:shutdown, {:input, outcome}})
+    end)
+  end
+
+  @impl true
+  def handle_call(:adopt, {pid, _}, state) do
+    Process.demonitor(state.reader, [:flush])
+    {:reply, :ok, %{state | reader: Process.monitor(pid)}}
+  end
+
+  def handle_call({:outcome, timeout}, from, state) do
+    _ = if state.input, do: Process.send_after(self(), {:stop_input, from}, timeout)
+    answer(%{state | asked: from})
+  end
+
+  # Whoever sends it something else gets no answer, and does no harm.
+  def handle_call(_request, _from, state), do: {:noreply, state}
+
+  @impl true
+  def handle_cast(_request, state), do: {:noreply, state}
+
+  @impl true
+  def handle_info({:EXIT, input, reason}, %{input: input} = state) do
+    outcome = outcome(reason)
+    _ = if match?({:failed, _, _, _}, outcome), do: input_failed(state)
+    answer(%{state | input: nil, outcome: outcome})
+  end
+
+  # The reader is dead. The commands are ended first: what stops the input closes their pipe.
+  def handle_info({:DOWN, ref, :process, _, _}, %{reader: ref} = state) do
+    Running.end_all(state.endings)
+    {:stop, :normal, state}
+  end
+
+  # The stream cannot be resumed any more. The native side has ended the commands.
+  def handle_info({:select, _, ref, _}, %{tether_ref: ref} = state), do: {:stop, :normal, state}
+
+  def handle_info({:stop_input, asked}, %{asked: asked, input: input} = state) do
+    # It may have come to its end a moment ago.
+    outcome = if reason = stop(input, state.running.stdin), do: outcome(reason), else: :unfinished
+    answer(%{state | input: nil, outcome: outcome})
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(_reason, %{input: nil}), do: :ok
+  def terminate(_reason, state), do: stop(state.input, state.running.stdin)
+
+  # Killed, since what the user evaluates there may trap exits. The pipe is taken from it before, whose
+  # death would else be the end of the commands.
+  defp stop(input, stdin) do
+    _ = Native.pipe_set_owner(stdin, self())
+    Process.unlink(input)
+    Process.exit(input, :kill)
+    _ = Native.pipe_close(stdin)
+
+    receive do
+      {:EXIT, ^input, reason} -> reason
+    after
+      0 -> nil
+    end
+  end
+
+  defp outcome({:shutdown, {:input, outcome}}), do: outcome
+  defp outcome(reason), do: {:failed, :exit, reason, []}
+
+  # The commands have not got what they should have: they are ended, and the reader, who may wait for
+  # their output, looks up because it no longer owns the pipes.
+  defp input_failed(%{running: running, endings: endings}) do
+    Running.end_all(endings)
+
+    for pipe <- [running.stdout, running.stderr], pipe do
+      _ = Native.pipe_set_owner(pipe, self())
+      Native.pipe_close(pipe)
+    end
+  end
+
+  defp answer(%{asked: nil} = state), do: {:noreply, state}
+  defp answer(%{outcome: nil} = state), do: {:noreply, state}
+
+  defp answer(state) do
+    GenServer.reply(state.asked, state.outcome)
+    {:stop, :normal, state}
+  end
+end

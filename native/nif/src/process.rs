@@ -1,0 +1,398 @@
+//! A process, as Erlang code holds it: its status, its signals, its end; and what belongs to it in
+//! the VM.
+//!
+//! While it runs it holds itself: it lives as long as its owner, whether anybody has a handle or not.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use exile_os::{Child, Errno, Kin, Signal, Status, Teardown};
+use rustler::types::atom::Atom;
+use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
+
+use crate::pipe::Pipe;
+use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
+use crate::{atoms, encode};
+
+/// The record of a process.
+pub(crate) type Life = exile_os::Life<Bonds>;
+
+/// A process, as Erlang code holds it.
+pub(crate) struct Process(Arc<Life>);
+
+/// What belongs to a process in the VM.
+pub(crate) struct Bonds(Mutex<State>);
+
+struct State {
+    owner: Pid,
+    /// Watches the owner until the process has ended.
+    monitor: Option<Monitor>,
+    /// Keeps the resource, and with it the monitor, while the process runs.
+    itself: Option<Handle<Process>>,
+    pipes: Vec<Handle<Pipe>>,
+    waits: Vec<(Until, Wait)>,
+    ended: bool,
+    /// A teardown is under way.
+    claimed: bool,
+    /// Why the last teardown ended nothing.
+    refused: Option<Errno>,
+}
+
+/// What a process of the VM waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The process has ended.
+    Exit,
+    /// It has ended, or may not be signalled.
+    Exhausted,
+    /// It has ended and no teardown is under way, so that nobody is left of its group, or it may not
+    /// be signalled.
+    Over,
+}
+
+impl State {
+    fn has_come(&self, until: Until) -> bool {
+        match until {
+            Until::Exit => self.ended,
+            Until::Exhausted => self.ended || self.refused.is_some(),
+            Until::Over => !self.claimed && (self.ended || self.refused.is_some()),
+        }
+    }
+
+    /// Takes the waits that have come to their end.
+    fn take_waits(&mut self) -> Vec<Wait> {
+        let all = std::mem::take(&mut self.waits);
+        let (over, kept) = all
+            .into_iter()
+            .partition(|(until, _)| self.has_come(*until));
+        self.waits = kept;
+        over.into_iter().map(|(_, wait): (Until, Wait)| wait).collect()
+    }
+}
+
+impl Bonds {
+    pub(crate) fn new(owner: Pid) -> Bonds {
+        Bonds(Mutex::new(State {
+            owner,
+            monitor: None,
+            itself: None,
+            pipes: Vec::new(),
+            waits: Vec::new(),
+            ended: false,
+            claimed: false,
+            refused: None,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock; if it did, the state would still be whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_owner(&self, pid: Pid) -> bool {
+        self.lock().owner == pid
+    }
+
+    /// Has a pipe told when the process has ended.
+    pub(crate) fn attach(&self, caller: Caller, pipe: &Handle<Pipe>) {
+        {
+            let mut state = self.lock();
+            if !state.ended {
+                state.pipes.push(pipe.clone());
+                return;
+            }
+        }
+        pipe.process_ended(caller);
+    }
+
+    /// Enters a wait. `false`: what it waits for has come.
+    pub(crate) fn enter(&self, until: Until, wait: Wait) -> bool {
+        let mut state = self.lock();
+        let has_come = state.has_come(until);
+        if !has_come {
+            state.waits.push((until, wait));
+        }
+        !has_come
+    }
+
+    /// Gives up waits. `true`: there was one, and its message will not come.
+    pub(crate) fn give_up(&self, is_meant: impl Fn(&Wait) -> bool) -> bool {
+        let mut state = self.lock();
+        let before = state.waits.len();
+        state.waits.retain(|(_, wait)| !is_meant(wait));
+        state.waits.len() < before
+    }
+}
+
+impl Kin for Bonds {
+    type Caller = Caller;
+    const KEEPER: Caller = Caller::THREAD;
+
+    fn claimed(&self) {
+        let mut state = self.lock();
+        state.claimed = true;
+        state.refused = None;
+    }
+
+    fn ended(&self, caller: Caller) {
+        let (pipes, waits, itself, monitor) = {
+            let mut state = self.lock();
+            if state.ended {
+                return;
+            }
+            state.ended = true;
+            (
+                std::mem::take(&mut state.pipes),
+                state.take_waits(),
+                state.itself.take(),
+                state.monitor.take(),
+            )
+        };
+        for pipe in pipes {
+            pipe.process_ended(caller);
+        }
+        for wait in waits {
+            wait.wake(caller);
+        }
+        if let (Some(itself), Some(monitor)) = (itself, monitor) {
+            itself.demonitor(caller, monitor);
+        }
+    }
+
+    fn over(&self, refused: Option<Errno>) {
+        let waits = {
+            let mut state = self.lock();
+            state.claimed = false;
+            state.refused = refused;
+            state.take_waits()
+        };
+        for wait in waits {
+            wait.wake(Self::KEEPER);
+        }
+    }
+}
+
+impl Resource for Process {
+    const NAME: &'static str = "Process";
+
+    fn kind() -> &'static Kind {
+        static KIND: Kind = Kind::new();
+        &KIND
+    }
+
+    fn down(handle: &Handle<Self>, caller: Caller, pid: Pid) {
+        let pipes = {
+            let mut state = handle.0.kin().lock();
+            if state.owner != pid {
+                // It has been handed on.
+                return;
+            }
+            drop(state.monitor.take());
+            state.pipes.clone()
+        };
+        // First of all: a pipe that is closed may end the process, but not its group.
+        handle.0.end();
+        for pipe in pipes {
+            pipe.close(caller, pid);
+        }
+    }
+}
+
+impl Handle<Process> {
+    /// Makes a life known to the VM: from here on it ends with its owner.
+    pub(crate) fn of(caller: Caller, life: Arc<Life>, owner: Pid) -> Handle<Process> {
+        let handle = Handle::new(Process(life));
+        {
+            let mut state = handle.0.kin().lock();
+            if !state.ended {
+                state.itself = Some(handle.clone());
+            }
+        }
+        handle.set_owner(caller, owner);
+        handle
+    }
+
+    pub(crate) fn life(&self) -> &Arc<Life> {
+        &self.0
+    }
+
+    /// Makes `owner` the owner. If it is dead, the process ends as if it had died a moment later.
+    fn set_owner(&self, caller: Caller, owner: Pid) {
+        let (old, alive) = {
+            // Under the lock, so that an owner that dies meanwhile is found to be the owner.
+            let mut state = self.0.kin().lock();
+            state.owner = owner;
+            if state.ended {
+                return;
+            }
+            let monitor = self.monitor(caller, owner);
+            let alive = monitor.is_some();
+            (std::mem::replace(&mut state.monitor, monitor), alive)
+        };
+        if let Some(old) = old {
+            self.demonitor(caller, old);
+        }
+        if !alive {
+            self.0.end();
+        }
+    }
+}
+
+/// Ends processes when it is collected: for a stream that is suspended and that nobody can resume.
+pub(crate) struct Tether {
+    lives: Vec<Arc<Life>>,
+    /// Who is told when it is collected.
+    told: Mutex<Option<Wait>>,
+}
+
+impl Resource for Tether {
+    const NAME: &'static str = "Tether";
+
+    fn kind() -> &'static Kind {
+        static KIND: Kind = Kind::new();
+        &KIND
+    }
+
+    fn released(&mut self, caller: Caller) {
+        for life in &self.lives {
+            life.end();
+        }
+        let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wait) = told.take() {
+            wait.wake(caller);
+        }
+    }
+}
+
+impl Handle<Tether> {
+    pub(crate) fn to(lives: Vec<Arc<Life>>) -> Handle<Tether> {
+        Handle::new(Tether {
+            lives,
+            told: Mutex::new(None),
+        })
+    }
+}
+
+/// Has `pid` told, by a message with `reference`, when the tether is collected.
+#[rustler::nif]
+fn tether_tell(tether: Handle<Tether>, pid: Pid, reference: Term<'_>) -> Atom {
+    let wait = Wait::new(pid, reference);
+    *tether.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(wait);
+    atoms::ok()
+}
+
+/// `:running`, `{:exited, code}`, `{:signaled, signal, core_dumped}` or `:unknown`.
+#[rustler::nif]
+fn process_status(env: Env<'_>, process: Handle<Process>) -> Term<'_> {
+    encode::status(env, process.0.status(env.into()))
+}
+
+/// Waits for the end: `:exit`, the process has ended; `:exhausted`, or it may not be signalled;
+/// `:over`, and its group is gone. The status; `{:error, reason}`, it may not be signalled; or
+/// `:wait`, and the caller gets a message with `reference` when it is to ask again.
+#[rustler::nif]
+fn process_wait<'a>(
+    env: Env<'a>,
+    process: Handle<Process>,
+    until: Atom,
+    reference: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let until = decode_until(until)?;
+    let life = &process.0;
+    // The first to see the end tells, so that the wait below is not entered too late.
+    life.status(env.into());
+    if life.kin().enter(until, Wait::new(pid(env), reference)) {
+        return Ok(atoms::wait().encode(env));
+    }
+    let refused = life.kin().lock().refused;
+    Ok(match (life.status(env.into()), refused) {
+        (None, Some(errno)) => encode::error(env, errno),
+        (status, _) => encode::status(env, status),
+    })
+}
+
+fn decode_until(until: Atom) -> NifResult<Until> {
+    [
+        (atoms::exit(), Until::Exit),
+        (atoms::exhausted(), Until::Exhausted),
+        (atoms::over(), Until::Over),
+    ]
+    .into_iter()
+    .find_map(|(name, value)| (name == until).then_some(value))
+    .ok_or(Error::BadArg)
+}
+
+/// Gives up such a wait. `:ok`: its message will not come. `:sent`: it has been sent.
+#[rustler::nif]
+fn process_cancel(process: Handle<Process>, reference: Term<'_>) -> Atom {
+    if process.0.kin().give_up(|wait| wait.is(reference)) {
+        atoms::ok()
+    } else {
+        atoms::sent()
+    }
+}
+
+/// The process id, or `:undefined` when the process has ended.
+#[rustler::nif]
+fn process_pid(env: Env<'_>, process: Handle<Process>) -> Term<'_> {
+    match process.0.status(env.into()) {
+        None => process.0.child().pid().encode(env),
+        Some(_) => atoms::undefined().encode(env),
+    }
+}
+
+/// `:ok` or `{:error, reason}`.
+#[rustler::nif]
+fn process_signal<'a>(
+    env: Env<'a>,
+    process: Handle<Process>,
+    name: Binary<'a>,
+) -> NifResult<Term<'a>> {
+    Ok(match process.0.child().signal(signal(&name)?) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(errno) => encode::error(env, errno),
+    })
+}
+
+/// Has processes and their groups ended, each with its grace in milliseconds and its steps: signals
+/// with the milliseconds after each, then SIGKILL. One that had ended is left alone. Returns at once;
+/// from then on their pipes may be closed.
+#[rustler::nif]
+fn process_end(processes: Vec<(Handle<Process>, u64, Steps<'_>)>) -> NifResult<Atom> {
+    for (process, grace, steps) in processes {
+        process.0.end_by(&teardown(grace, steps)?);
+    }
+    Ok(atoms::ok())
+}
+
+/// Makes `owner` the owner.
+#[rustler::nif]
+fn process_set_owner(env: Env<'_>, process: Handle<Process>, owner: Pid) -> Atom {
+    process.set_owner(env.into(), owner);
+    atoms::ok()
+}
+
+/// `true` if there is a signal of this name.
+#[rustler::nif]
+fn is_signal(name: Binary<'_>) -> bool {
+    signal(&name).is_ok()
+}
+
+/// Signals by name, each with the milliseconds to wait after it.
+pub(crate) type Steps<'a> = Vec<(Binary<'a>, u64)>;
+
+pub(crate) fn teardown(grace: u64, steps: Steps<'_>) -> NifResult<Teardown> {
+    let steps = steps
+        .into_iter()
+        .map(|(name, wait)| Ok((signal(&name)?, Duration::from_millis(wait))))
+        .collect::<NifResult<_>>()?;
+    Ok(Teardown {
+        grace: Duration::from_millis(grace),
+        steps,
+    })
+}
+
+fn signal(name: &Binary<'_>) -> NifResult<Signal> {
+    let name = std::str::from_utf8(name.as_slice()).map_err(|_| Error::BadArg)?;
+    Signal::from_name(name).ok_or(Error::BadArg)
+}

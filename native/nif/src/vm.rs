@@ -1,0 +1,73 @@
+//! What concerns the VM as a whole: its start, its stop, what it holds.
+
+use std::time::Duration;
+
+use exile_os::exit::{self, Source};
+use exile_os::life::{keeper, living};
+use exile_os::spawn::pool;
+use exile_os::Errno;
+use rustler::types::atom::Atom;
+use rustler::{Env, Term};
+
+use crate::resource::{self, Caller, Wait, pid};
+use crate::{atoms, end, request};
+
+/// Called when the library is loaded. `exit_source` is the atom `wait` or `portable` where
+/// statuses are to be had in this way even if the kernel knows a better one.
+pub(crate) fn start(exit_source: Term<'_>) -> Result<(), Errno> {
+    let wanted = match exit_source.decode::<Atom>() {
+        Ok(atom) if atom == atoms::wait() => Some(Source::Wait),
+        Ok(atom) if atom == atoms::portable() => Some(Source::Portable),
+        _ => None,
+    };
+    exit::choose(wanted)?;
+    keeper::start()
+}
+
+/// `:pidfd`, or `:wait` or `:portable`, where SIGCHLD must have its default disposition.
+#[rustler::nif]
+fn exit_source() -> Atom {
+    match exit::source() {
+        Source::Pidfd => atoms::pidfd(),
+        Source::Wait => atoms::wait(),
+        Source::Portable => atoms::portable(),
+    }
+}
+
+/// How many things are open, by name: all zero when nothing runs.
+#[rustler::nif]
+fn counts() -> Vec<(Atom, usize)> {
+    vec![
+        (atoms::pipes(), end::open_count()),
+        (atoms::children(), exit::open_count()),
+        (atoms::monitors(), resource::monitor_count()),
+        (atoms::grown_pipes(), end::grown_count()),
+        (atoms::teardowns(), living::under_way()),
+        (atoms::requests(), request::open_count()),
+        (atoms::spawns(), pool::pending()),
+    ]
+}
+
+/// Lets processes be spawned, again after [`stop_all`].
+#[rustler::nif]
+fn allow_spawns() -> Atom {
+    request::open_door();
+    atoms::ok()
+}
+
+/// Lets no process be spawned any more, and has every process that runs ended, each in its own way,
+/// all at once. The caller gets a message with `reference` when nothing is left to do. Returns for
+/// how many milliseconds the slowest may go on until SIGKILL, and how many spawns were still under
+/// way: while there are any, more processes may come.
+#[rustler::nif]
+fn stop_all<'a>(env: Env<'a>, reference: Term<'a>) -> (u64, usize) {
+    request::close_door(env.into());
+    let spawning = pool::pending();
+    let longest: Duration = living::stop_all();
+    let wait = Wait::new(pid(env), reference);
+    let _ = keeper::when_idle(Box::new(move || {
+        wait.wake(Caller::THREAD);
+    }));
+    let longest = longest.as_millis().try_into().unwrap_or(u64::MAX);
+    (longest, spawning)
+}

@@ -1,0 +1,286 @@
+//! The keeper: the thread that sees exits and runs teardowns, so that nobody else has to wait.
+//!
+//! It sleeps until an exit fd becomes readable, something is due, or somebody rings. Each of these
+//! costs the same however many processes live. With nothing to do it sleeps without end, except
+//! where zombies of strangers must be swept (see [`exit`]).
+//!
+//! What it knows outlives a panic: the thread goes on, and looks at every process again.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::agenda::Agenda;
+use super::living::{self, Attend, Key};
+use crate::errno::Errno;
+use crate::exit::{self, EndFd, Source};
+use crate::kernel::Poller;
+use crate::pipe::{ReadEnd, WriteEnd, pair};
+use crate::thread;
+
+/// How often zombies of strangers are buried where SIGCHLD cannot be ignored.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long to rest when the system does not let us wait, for want of memory.
+const REST: Duration = Duration::from_millis(1);
+
+/// The key of the bell, which no life has.
+const BELL: Key = Key::MAX;
+
+/// Something to do on the keeper's thread. It must not wait.
+pub type Errand = Box<dyn FnOnce() + Send>;
+
+/// What the thread is asked.
+enum Request {
+    /// Look at a life.
+    Attend(Key),
+    /// Do something at a time.
+    At(Instant, Errand),
+    /// Do something when no teardown is under way.
+    WhenIdle(Errand),
+}
+
+struct Keeper {
+    requests: Sender<Request>,
+    inbox: Receiver<Request>,
+    poller: Poller,
+    bell: WriteEnd,
+    button: ReadEnd,
+    /// The bell was rung and the keeper has not looked yet.
+    rung: AtomicBool,
+    work: Mutex<Work>,
+}
+
+/// What there is to do. Only the thread itself takes the lock.
+#[derive(Default)]
+struct Work {
+    agenda: Agenda,
+    errands: HashMap<Key, Errand>,
+    last_errand: u64,
+    when_idle: Vec<Errand>,
+    last_sweep: Option<Instant>,
+}
+
+static KEEPER: OnceLock<Keeper> = OnceLock::new();
+static LAUNCHING: Mutex<()> = Mutex::new(());
+/// Whether the thread runs.
+static RUNS: AtomicBool = AtomicBool::new(false);
+
+/// Starts the thread, unless it runs already.
+pub fn start() -> Result<(), Errno> {
+    keeper().map(drop)
+}
+
+fn keeper() -> Result<&'static Keeper, Errno> {
+    match KEEPER.get() {
+        Some(keeper) if RUNS.load(Ordering::Acquire) => Ok(keeper),
+        _ => launch(),
+    }
+}
+
+fn launch() -> Result<&'static Keeper, Errno> {
+    // One at a time, and a failure is not kept: later there may be descriptors and threads.
+    let _launching = LAUNCHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let keeper = match KEEPER.get() {
+        Some(keeper) => keeper,
+        None => {
+            let keeper = Keeper::new()?;
+            KEEPER.get_or_init(|| keeper)
+        }
+    };
+    if !RUNS.load(Ordering::Acquire) {
+        thread::spawn("exile_keeper", || keeper.run_for_ever())?;
+        RUNS.store(true, Ordering::Release);
+    }
+    Ok(keeper)
+}
+
+/// Has the keeper attend to a life when its exit fd becomes readable.
+pub(crate) fn watch(key: Key, exit_fd: &EndFd) -> Result<(), Errno> {
+    let keeper = keeper()?;
+    keeper.poller.add(key, exit_fd.as_fd())?;
+    if Poller::NEEDS_BELL {
+        keeper.ring();
+    }
+    Ok(())
+}
+
+/// Has the keeper attend to a life now.
+pub(crate) fn attend(key: Key) -> Result<(), Errno> {
+    keeper()?.ask(Request::Attend(key));
+    Ok(())
+}
+
+/// Has something done on the keeper's thread at a time.
+pub fn at(time: Instant, errand: Errand) -> Result<(), Errno> {
+    keeper()?.ask(Request::At(time, errand));
+    Ok(())
+}
+
+/// Has something done on the keeper's thread as soon as no teardown is under way.
+pub fn when_idle(errand: Errand) -> Result<(), Errno> {
+    keeper()?.ask(Request::WhenIdle(errand));
+    Ok(())
+}
+
+impl Keeper {
+    fn new() -> Result<Keeper, Errno> {
+        let (button, bell) = pair()?;
+        let (button, bell) = (ReadEnd::new(button)?, WriteEnd::new(bell)?);
+        let poller = Poller::new()?;
+        poller.add_bell(BELL, &button)?;
+        let (requests, inbox) = unbounded();
+        Ok(Keeper {
+            requests,
+            inbox,
+            poller,
+            bell,
+            button,
+            rung: AtomicBool::new(false),
+            work: Mutex::new(Work::default()),
+        })
+    }
+
+    fn ask(&self, request: Request) {
+        // The receiver is as old as the sender, and lives as long.
+        let _ = self.requests.send(request);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // A pipe that is full has rung.
+            let _ = self.bell.write(&[IoSlice::new(&[1])]);
+        }
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run_for_ever(&self) {
+        loop {
+            // A panic has told of itself. What was being looked at is looked at again.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.run()));
+            for key in living::keys() {
+                let _ = self.requests.send(Request::Attend(key));
+            }
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            for request in self.inbox.try_iter() {
+                self.take(request);
+            }
+            self.do_what_is_due();
+            // Rounded up: waking a little early would mean waking many times.
+            let milliseconds = self.time_left().map_or(-1, |left| {
+                let left = left + Duration::from_micros(999);
+                left.as_millis().try_into().unwrap_or(i32::MAX)
+            });
+            let readable = match self.poller.wait(milliseconds) {
+                Ok(readable) => readable,
+                Err(Errno::EINTR) => Vec::new(),
+                Err(_) => {
+                    std::thread::sleep(REST);
+                    Vec::new()
+                }
+            };
+            for key in readable {
+                if key == BELL {
+                    // Cleared first: who rings from here on rings anew.
+                    self.rung.store(false, Ordering::Release);
+                    let _ = self.button.read_into(&mut [0; 64]);
+                } else {
+                    self.look(key, true);
+                }
+            }
+        }
+    }
+
+    fn take(&self, request: Request) {
+        match request {
+            Request::Attend(key) => self.look(key, false),
+            Request::WhenIdle(errand) => self.work().when_idle.push(errand),
+            Request::At(time, errand) => {
+                let mut work = self.work();
+                work.last_errand += 1;
+                // Counted down from the bell's, lives' are counted up from 0.
+                let key = BELL - work.last_errand;
+                work.errands.insert(key, errand);
+                work.agenda.set(key, Some(time));
+            }
+        }
+    }
+
+    fn do_what_is_due(&self) {
+        let now = Instant::now();
+        loop {
+            let (key, errand) = {
+                let mut work = self.work();
+                let Some(key) = work.agenda.take(now) else {
+                    break;
+                };
+                (key, work.errands.remove(&key))
+            };
+            match errand {
+                Some(errand) => errand(),
+                None => self.look(key, false),
+            }
+        }
+        if exit::source() != Source::Pidfd && self.is_time_to_sweep(now) {
+            exit::sweep();
+        }
+        if living::under_way() == 0 {
+            let errands = std::mem::take(&mut self.work().when_idle);
+            errands.into_iter().for_each(|errand| errand());
+        }
+    }
+
+    fn is_time_to_sweep(&self, now: Instant) -> bool {
+        let mut work = self.work();
+        let last = *work.last_sweep.get_or_insert(now);
+        let due = now.duration_since(last) >= SWEEP_PERIOD;
+        if due {
+            work.last_sweep = Some(now);
+        }
+        due
+    }
+
+    /// How long until something is due.
+    fn time_left(&self) -> Option<Duration> {
+        let mut work = self.work();
+        let sweep = (exit::source() != Source::Pidfd)
+            .then(|| work.last_sweep.map(|last| last + SWEEP_PERIOD))
+            .flatten();
+        let due = work.agenda.first().into_iter().chain(sweep).min();
+        due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Looks at a life, does what is due, and notes when more will be.
+    fn look(&self, key: Key, readable: bool) {
+        let Some(life) = living::find(key) else {
+            return;
+        };
+        let next = life.attend(readable, Instant::now());
+        let at = match next {
+            Attend::At(at) => Some(at),
+            Attend::AtExit | Attend::Never => None,
+        };
+        self.work().agenda.set(key, at);
+        if life.has_ended() {
+            self.poller.remove(key);
+            life.let_go();
+        }
+        if next == Attend::Never {
+            living::forget(key);
+        }
+    }
+}

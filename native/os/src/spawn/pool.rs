@@ -1,0 +1,158 @@
+//! The spawners: threads that make processes, so that no thread of the VM waits for the system.
+//!
+//! A spawn takes as long as it takes to execute the program, which on a dead network disk can be for
+//! ever. Jobs are done in the order in which they came, by one spawner more than there are cores. For
+//! each spawner that hangs in its job there is another one, up to a bound.
+//!
+//! Spawners never end, since the kernel binds a process to the *thread* that made it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::errno::Errno;
+use crate::life::keeper;
+use crate::thread;
+
+/// Something that may wait for the system.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// A job that takes longer hangs. Nearly all take less than a millisecond.
+const HANGS: Duration = Duration::from_millis(100);
+
+/// The most spawners there may be. Each takes a thread.
+const MOST: usize = 256;
+
+/// Stands for a spawner that has no job.
+const IDLE: u64 = u64::MAX;
+
+struct Pool {
+    jobs: Sender<Job>,
+    inbox: Receiver<Job>,
+    /// How many jobs are not done yet.
+    pending: AtomicUsize,
+    /// How many spawners there are.
+    count: AtomicUsize,
+    /// Since when each has been at its job, in milliseconds of [`now`], or [`IDLE`].
+    spawners: Mutex<Vec<Arc<AtomicU64>>>,
+    /// Somebody will look soon whether there are enough spawners.
+    watched: AtomicBool,
+}
+
+static POOL: LazyLock<Pool> = LazyLock::new(|| {
+    let (jobs, inbox) = unbounded();
+    Pool {
+        jobs,
+        inbox,
+        pending: AtomicUsize::new(0),
+        count: AtomicUsize::new(0),
+        spawners: Mutex::new(Vec::new()),
+        watched: AtomicBool::new(false),
+    }
+});
+
+/// How many spawners there are while none hangs.
+fn usual() -> usize {
+    static USUAL: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(2, |cores| cores.get() + 1));
+    *USUAL
+}
+
+/// Milliseconds since the first call.
+fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_millis().try_into().unwrap_or(IDLE - 1)
+}
+
+/// Has a job done. Fails when there is no spawner and none can be started.
+pub fn submit(job: Job) -> Result<(), Errno> {
+    let pool = &*POOL;
+    keeper::start()?;
+    if pool.count.load(Ordering::Acquire) < usual() {
+        pool.start(usual())?;
+    }
+    let pending = pool.pending.fetch_add(1, Ordering::AcqRel) + 1;
+    // The receiver is as old as the sender, and lives as long.
+    let _ = pool.jobs.send(job);
+    if pending > pool.count.load(Ordering::Acquire) {
+        pool.watch();
+    }
+    Ok(())
+}
+
+/// How many jobs are not done yet.
+pub fn pending() -> usize {
+    POOL.pending.load(Ordering::Acquire)
+}
+
+/// One of the pending jobs while it lives.
+struct Pending(&'static Pool);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Pool {
+    fn spawners(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+        self.spawners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that there are `wanted` spawners, or at least one.
+    fn start(&'static self, wanted: usize) -> Result<(), Errno> {
+        let mut spawners = self.spawners();
+        while spawners.len() < wanted.min(MOST) {
+            let busy = Arc::new(AtomicU64::new(IDLE));
+            let own = Arc::clone(&busy);
+            match thread::spawn("exile_spawner", move || self.work(&own)) {
+                Ok(_) => spawners.push(busy),
+                Err(errno) if spawners.is_empty() => return Err(errno),
+                // Fewer will do for now.
+                Err(_) => break,
+            }
+            self.count.store(spawners.len(), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn work(&'static self, busy: &AtomicU64) {
+        for job in &self.inbox {
+            let _pending = Pending(self);
+            busy.store(now(), Ordering::Release);
+            // A panic has told of itself; whoever asked is told of nothing.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+            busy.store(IDLE, Ordering::Release);
+        }
+    }
+
+    /// Looks now, and soon again, whether there are enough spawners.
+    fn watch(&'static self) {
+        if !self.watched.swap(true, Ordering::AcqRel) {
+            self.look();
+        }
+    }
+
+    fn look(&'static self) {
+        let before = now().saturating_sub(HANGS.as_millis() as u64);
+        let hangs = |busy: &&Arc<AtomicU64>| busy.load(Ordering::Acquire) <= before;
+        let hanging = self.spawners().iter().filter(hangs).count();
+        // If no thread can be had, those who wait go on waiting for one that hangs.
+        let _ = self.start(usual() + hanging);
+        let again = Box::new(|| self.look_again());
+        if keeper::at(Instant::now() + HANGS, again).is_err() {
+            self.watched.store(false, Ordering::Release);
+        }
+    }
+
+    fn look_again(&'static self) {
+        // Cleared first: a job that comes from here on has it set again.
+        self.watched.store(false, Ordering::Release);
+        if self.pending.load(Ordering::Acquire) > self.count.load(Ordering::Acquire) {
+            self.watch();
+        }
+    }
+}
