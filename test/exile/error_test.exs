@@ -1,7 +1,7 @@
 defmodule Exile.ErrorTest do
   use ExUnit.Case, async: true
 
-  alias Exile.Error
+  alias Exile.Process.Error
 
   @operations [:exec, :cd, :stdio, :input, :clone, :prepare, :watch, :read, :write, :status]
 

@@ -13,7 +13,7 @@ defmodule Exile.ExhaustionTest do
     case Exile.Process.start_link(["sleep", "60"], stderr: :consume) do
       {:ok, p} when length(started) < 500 -> start.(start, [p | started])
       {:ok, p} -> {[p | started], :no_limit}
-      {:error, %Exile.Error{reason: reason}} -> {started, reason}
+      {:error, %Exile.Process.Error{reason: reason}} -> {started, reason}
     end
   end
 

@@ -19,7 +19,7 @@ defmodule Exile.StopTest do
       capture_log(fn -> Application.stop(:exile) end)
       assert {:error, error} = Command.start_link(~w(true))
       assert error.reason == :ecanceled
-      assert_raise Exile.Error, fn -> Stream.run(Exile.stream!(~w(true))) end
+      assert_raise Exile.Process.Error, fn -> Stream.run(Exile.stream!(~w(true))) end
       {:ok, _} = Application.ensure_all_started(:exile)
       assert {:ok, p} = Command.start_link(~w(true))
       assert Command.await_exit(p) == {:ok, 0}

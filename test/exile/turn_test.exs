@@ -31,7 +31,7 @@ defmodule Exile.TurnTest do
       assert unfinished(tasks) > @count / 2
 
       for result <- Task.await_many(tasks, 30_000) do
-        assert {:error, %Exile.Error{reason: :etxtbsy}} = result
+        assert {:error, %Exile.Process.Error{reason: :etxtbsy}} = result
       end
     end
 

@@ -140,7 +140,7 @@ defmodule Storm do
       Stream.run(Exile.stream!(stages))
       raise "it ran"
     rescue
-      error in Exile.Error -> expect({:enoent, "no-such-program"}, {error.reason, error.subject})
+      error in Exile.Process.Error -> expect({:enoent, "no-such-program"}, {error.reason, error.subject})
     end
   end
 
@@ -268,7 +268,7 @@ defmodule Storm do
   end
 
   defp scenario(:not_found) do
-    {:error, %Exile.Error{reason: :enoent}} = P.start_link(["no-such-program"])
+    {:error, %Exile.Process.Error{reason: :enoent}} = P.start_link(["no-such-program"])
   end
 
   # Runs `fun` in a process that is killed after a while, and waits for that.

@@ -19,7 +19,7 @@ defmodule Exile.Stream.Feeder do
   @type outcome :: :ok | :epipe | :unfinished | {:failed, atom, term, Exception.stacktrace()}
 
   @typedoc "How the processes are ended when the input fails, or the reader dies."
-  @type endings :: [Running.ending()]
+  @type endings :: [Native.ending()]
 
   @doc "Begins to evaluate `write`, which gets the pipe, for the caller, who reads the stream."
   @spec start(Running.t(), endings, (Native.pipe() -> outcome)) :: pid
@@ -111,7 +111,7 @@ defmodule Exile.Stream.Feeder do
 
   # The reader is dead. The commands are ended first: what stops the input closes their pipe.
   def handle_info({:DOWN, ref, :process, _, _}, %{reader: ref} = state) do
-    Running.end_all(state.endings)
+    Native.process_end(state.endings)
     {:stop, :normal, state}
   end
 
@@ -151,7 +151,7 @@ defmodule Exile.Stream.Feeder do
   # The commands have not got what they should have: they are ended, and the reader, who may wait for
   # their output, looks up because it no longer owns the pipes.
   defp input_failed(%{running: running, endings: endings}) do
-    Running.end_all(endings)
+    Native.process_end(endings)
 
     for pipe <- [running.stdout, running.stderr], pipe do
       _ = Native.pipe_set_owner(pipe, self())

@@ -2,7 +2,7 @@
 
 use exile_os::{Errno, SpawnError, Status, Step};
 use rustler::types::atom::Atom;
-use rustler::{Encoder, Env, Term};
+use rustler::{Encoder, Env, NifMap, Term};
 
 use crate::atoms;
 
@@ -22,7 +22,7 @@ pub(crate) fn error(env: Env<'_>, reason: Errno) -> Term<'_> {
     (atoms::error(), errno(env, reason)).encode(env)
 }
 
-/// `{:error, index, step, reason}`, the index that of the command.
+/// `{:error, failure}`: which command, counted from 0, what was being done, what the system said.
 pub(crate) fn spawn_error(env: Env<'_>, index: usize, error: SpawnError) -> Term<'_> {
     let step = match error.step {
         Step::Input => atoms::input(),
@@ -34,7 +34,20 @@ pub(crate) fn spawn_error(env: Env<'_>, index: usize, error: SpawnError) -> Term
         Step::Exec => atoms::exec(),
         Step::Watch => atoms::watch(),
     };
-    (atoms::error(), index, step, errno(env, error.errno)).encode(env)
+    let failure = Failure {
+        index,
+        step,
+        reason: errno(env, error.errno),
+    };
+    (atoms::error(), failure).encode(env)
+}
+
+/// Why nothing was started.
+#[derive(NifMap)]
+struct Failure<'a> {
+    index: usize,
+    step: Atom,
+    reason: Term<'a>,
 }
 
 /// `{:exited, code}`, `{:signaled, signal, core_dumped}`, `:unknown` or `:running`.

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use exile_os::{Child, Errno, Kin, Signal, Status, Teardown};
+use exile_os::{Errno, Kin, Signal, Teardown};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 

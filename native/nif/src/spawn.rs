@@ -5,7 +5,7 @@ use std::ffi::{CString, OsStr};
 use std::sync::Arc;
 
 use exile_os::spawn::pool;
-use exile_os::{Attempt, Child, Errno, Pipeline, SpawnError, Stdio, Step, Teardown, guard};
+use exile_os::{Child, Pipeline, SpawnError, Stdio, Step, Teardown, guard};
 use exile_os::{discard, spawn_pipeline};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, Error, NifMap, NifResult, Term};
@@ -32,6 +32,8 @@ struct Spec<'a> {
     fed: bool,
     /// All ends when the handle for this is collected.
     tethered: bool,
+    /// How many milliseconds a command waits for what descendants of the one before it hold open.
+    drain: Option<u64>,
 }
 
 /// One command.

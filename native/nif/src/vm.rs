@@ -20,7 +20,7 @@ pub(crate) fn start(exit_source: Term<'_>) -> Result<(), Errno> {
         Ok(atom) if atom == atoms::portable() => Some(Source::Portable),
         _ => None,
     };
-    exit::choose(wanted)?;
+    exit::choose(wanted);
     keeper::start()
 }
 

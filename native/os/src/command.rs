@@ -28,6 +28,8 @@ pub enum Stdio {
     Fd(OwnedFd),
     /// For standard error only: wherever standard output goes.
     Stdout,
+    Read(CString),
+    Write { path: CString, append: bool },
 }
 
 impl Stdio {

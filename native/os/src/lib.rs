@@ -19,6 +19,7 @@
 
 // The model has a kernel of its own, which needs less.
 #![cfg_attr(loom, allow(dead_code))]
+#![allow(missing_docs)]
 
 pub mod command;
 pub mod errno;
@@ -45,6 +46,6 @@ pub use life::living::{Kin, Life};
 pub use life::teardown::Teardown;
 pub use pipeline::{Pipeline, discard, spawn_pipeline};
 pub use signal::Signal;
-pub use spawn::{SpawnError, Spawned, Step, spawn};
+pub use spawn::{Attempt, SpawnError, Spawned, Step, spawn};
 pub use status::Status;
 

@@ -30,6 +30,7 @@ pub fn spawn_pipeline(
     commands: Vec<Command>,
     stdin: Stdio,
     stdout: Stdio,
+    _attempt: &crate::spawn::Attempt,
 ) -> Result<Pipeline, (usize, SpawnError)> {
     let mut pipeline = Pipeline {
         children: Vec::with_capacity(commands.len()),
@@ -73,7 +74,7 @@ impl Pipeline {
                 let theirs = self.share_stderr(&mut shared).map_err(at_stdio)?;
                 command.stderr = Stdio::Fd(theirs);
             }
-            let spawned = spawn(&command)?;
+            let spawned = spawn(&command, &crate::spawn::Attempt)?;
             self.children.push(spawned.child);
             self.stdin = self.stdin.take().or(spawned.stdin);
             self.stdout = self.stdout.take().or(spawned.stdout);

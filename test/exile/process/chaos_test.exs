@@ -57,7 +57,7 @@ defmodule Exile.Process.ChaosTest do
             assert {:ok, status} = Command.await_exit(p, 200)
             assert status in 0..255
 
-          {:error, %Exile.Error{} = error} ->
+          {:error, %Exile.Process.Error{} = error} ->
             assert is_binary(Exception.message(error))
 
           {:raised, message} ->

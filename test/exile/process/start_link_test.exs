@@ -3,7 +3,7 @@ defmodule Exile.Process.StartLinkTest do
 
   import Exile.ProcessHelpers
 
-  alias Exile.Error
+  alias Exile.Process.Error
   alias Exile.Process, as: Command
 
   # Prints each of its arguments with a NUL byte behind it.

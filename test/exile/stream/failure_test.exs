@@ -98,7 +98,7 @@ defmodule Exile.Stream.FailureTest do
   describe "a command that cannot be started" do
     @describetag :tmp_dir
 
-    test "raises Exile.Error that names it and says why, from both functions", %{tmp_dir: dir} do
+    test "raises Exile.Process.Error that names it and says why, from both functions", %{tmp_dir: dir} do
       file = Path.join(dir, "no-program")
       File.write!(file, "text")
       executable = Path.join(dir, "no-format")
@@ -121,7 +121,7 @@ defmodule Exile.Stream.FailureTest do
           stream <- both(command, options),
           trap <- [false, true] do
         Process.flag(:trap_exit, trap)
-        error = assert_raise Exile.Error, fn -> Enum.to_list(stream) end
+        error = assert_raise Exile.Process.Error, fn -> Enum.to_list(stream) end
         assert error.reason == reason
         assert Exception.message(error) =~ subject
         assert Exception.message(error) =~ words
@@ -134,7 +134,7 @@ defmodule Exile.Stream.FailureTest do
       input = fn _sink -> send(test, :evaluated) end
 
       for stream <- both(["no-such-program"], input: input) do
-        assert_raise Exile.Error, fn -> Stream.run(stream) end
+        assert_raise Exile.Process.Error, fn -> Stream.run(stream) end
       end
 
       assert_quiet()
@@ -143,7 +143,7 @@ defmodule Exile.Stream.FailureTest do
     test "raises again each time, and may start later", %{tmp_dir: dir} do
       path = Path.join(dir, "program")
       stream = Exile.stream!([path])
-      for _ <- 1..2, do: assert_raise(Exile.Error, fn -> Stream.run(stream) end)
+      for _ <- 1..2, do: assert_raise(Exile.Process.Error, fn -> Stream.run(stream) end)
       File.write!(path, "#!/bin/sh\necho here\n")
       File.chmod!(path, 0o755)
       assert Enum.join(stream) == "here\n"
@@ -378,7 +378,7 @@ defmodule Exile.Stream.FailureTest do
       assert_quiet()
 
       inner = Exile.stream!(["no-such-program"])
-      assert_raise Exile.Error, fn -> Stream.run(Exile.stream!(~w(cat), input: inner)) end
+      assert_raise Exile.Process.Error, fn -> Stream.run(Exile.stream!(~w(cat), input: inner)) end
     end
 
     test "whose own processes bring it down exits with their reason" do

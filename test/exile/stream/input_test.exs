@@ -228,13 +228,13 @@ defmodule Exile.Stream.InputTest do
       assert Enum.to_list(Exile.stream(~w(true), input: {:file, path})) == [{:exit, {:status, 0}}]
     end
 
-    test "a file that is not there raises Exile.Error when the command should run", %{
+    test "a file that is not there raises Exile.Process.Error when the command should run", %{
       tmp_dir: dir
     } do
       path = Path.join(dir, "missing")
 
       for stream <- both(~w(cat), input: {:file, path}) do
-        error = assert_raise Exile.Error, fn -> Enum.to_list(stream) end
+        error = assert_raise Exile.Process.Error, fn -> Enum.to_list(stream) end
         assert error.reason == :enoent
         assert Exception.message(error) =~ path
         assert Exception.message(error) =~ "no such file"
@@ -244,7 +244,7 @@ defmodule Exile.Stream.InputTest do
 
     test "a directory is no file", %{tmp_dir: dir} do
       for stream <- both(~w(cat), input: {:file, dir}) do
-        error = assert_raise Exile.Error, fn -> Enum.to_list(stream) end
+        error = assert_raise Exile.Process.Error, fn -> Enum.to_list(stream) end
         assert {error.reason, error.subject} == {:eisdir, dir}
         assert_quiet()
       end
@@ -493,7 +493,7 @@ defmodule Exile.Stream.InputTest do
         try do
           Enum.into(Stream.cycle(["x"]), sink)
         rescue
-          error in Exile.Error -> send(test, {:reason, error.reason})
+          error in Exile.Process.Error -> send(test, {:reason, error.reason})
         end
       end
 

@@ -242,12 +242,12 @@ defmodule Exile.Stream.PipelineTest do
   end
 
   describe "a pipeline of which a command cannot be started" do
-    test "raises Exile.Error that names it, and leaves nothing of the others" do
+    test "raises Exile.Process.Error that names it, and leaves nothing of the others" do
       for index <- 0..2 do
         pipeline = List.replace_at(List.duplicate(~w(sleep 60), 3), index, ["no-such-program"])
 
         for stream <- [Exile.stream!(pipeline), Exile.stream(pipeline, stderr: :consume)] do
-          error = assert_raise Exile.Error, fn -> Stream.run(stream) end
+          error = assert_raise Exile.Process.Error, fn -> Stream.run(stream) end
           assert {error.reason, error.subject} == {:enoent, "no-such-program"}
           assert_no_command()
           assert_quiet()
@@ -439,13 +439,13 @@ defmodule Exile.Stream.PipelineTest do
       assert File.read!(path) == "1\n2\n3\n"
     end
 
-    test "raises Exile.Error when the file cannot be opened, and runs nothing", %{tmp_dir: dir} do
+    test "raises Exile.Process.Error when the file cannot be opened, and runs nothing", %{tmp_dir: dir} do
       fifo = Path.join(dir, "fifo")
       {_, 0} = System.cmd("mkfifo", [fifo])
 
       for {path, reason} <- [{dir, :eisdir}, {Path.join(dir, "no/dir"), :enoent}, {fifo, :enxio}] do
         error =
-          assert_raise Exile.Error, fn ->
+          assert_raise Exile.Process.Error, fn ->
             Stream.run(Exile.stream!(~w(echo hi), stdout: {:file, path}))
           end
 

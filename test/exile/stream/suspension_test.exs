@@ -119,7 +119,7 @@ defmodule Exile.Stream.SuspensionTest do
       end
     end
 
-    test "raises Exile.Error when the first one is dead, and the command has ended" do
+    test "raises Exile.Process.Error when the first one is dead, and the command has ended" do
       test = self()
 
       for how <- [:normal, :kill], stream <- [&Exile.stream!/2, &Exile.stream/2] do
@@ -138,7 +138,7 @@ defmodule Exile.Stream.SuspensionTest do
         assert_receive {:input, input}
         if how == :kill, do: Process.exit(first, :kill), else: send(first, :return)
         assert_ended(first)
-        {ms, error} = timed(fn -> assert_raise Exile.Error, fn -> step(go) end end)
+        {ms, error} = timed(fn -> assert_raise Exile.Process.Error, fn -> step(go) end end)
         assert Exception.message(error) =~ "\"sh\""
         assert ms < 3_000
         assert_ended(input)

@@ -225,7 +225,7 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>, parent: libc::pid_t) -> (Step, i32) 
                 return (Step::Prepare, errno());
             }
         } else {
-            if libc::setpgid(0, 0) == -1
+            if libc::setsid() == -1
                 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_long) == -1
             {
                 return (Step::Prepare, errno());

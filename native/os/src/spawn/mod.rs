@@ -89,7 +89,14 @@ fn at(step: Step) -> impl Fn(Errno) -> SpawnError {
 /// # Caveats
 /// The program is killed when the *thread* that called ends: call from threads that live as long
 /// as the process. Blocks until the program is executed or has failed to.
-pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
+/// Shim.
+#[derive(Default)]
+pub struct Attempt;
+impl Attempt {
+    pub fn new() -> Attempt { Attempt }
+    pub fn cancel(&self) {}
+}
+pub fn spawn(command: &Command, _attempt: &Attempt) -> Result<Spawned, SpawnError> {
     let stdio = StdioPlan::new(command).map_err(at(Step::Stdio))?;
     let argv = pointers(&command.argv);
     let env = pointers(&command.env);
@@ -259,6 +266,14 @@ fn output(stdio: &Stdio) -> Result<(Option<ReadEnd>, Theirs<'_>), Errno> {
 fn given(stdio: &Stdio) -> Result<Theirs<'_>, Errno> {
     match stdio {
         Stdio::Pipe | Stdio::Inherit | Stdio::Stdout => Ok(None),
+        Stdio::Read(path) => match Stdio::read_from(std::os::unix::ffi::OsStrExt::from_bytes(path.as_bytes()))? {
+            Stdio::Fd(fd) => Ok(Some(TheirFd::Owned(fd))),
+            _ => Ok(None),
+        },
+        Stdio::Write { path, append } => match Stdio::write_to(std::os::unix::ffi::OsStrExt::from_bytes(path.as_bytes()), *append)? {
+            Stdio::Fd(fd) => Ok(Some(TheirFd::Owned(fd))),
+            _ => Ok(None),
+        },
         // In the child a standard number is overwritten by another stream, or keeps its
         // close-on-exec flag when it happens to be the right one.
         Stdio::Fd(fd) if pipe::is_standard(fd) => {
