@@ -11,7 +11,8 @@ defmodule Exile.LibraryTest do
     File.mkdir_p!(app)
     File.cp_r!(Application.app_dir(:exile, "ebin"), Path.join(app, "ebin"))
     File.cp_r!(Application.app_dir(:exile, "priv"), Path.join(app, "priv"))
-    %{app: app, library: Path.join(app, "priv/native/libexile_nif.so")}
+    {:ok, library} = Library.find(Path.join(app, "priv/native"))
+    %{app: app, library: library}
   end
 
   @program """
@@ -67,7 +68,20 @@ defmodule Exile.LibraryTest do
 
     test "tells of a missing library", %{app: app, library: file} do
       File.rm!(file)
-      assert start(app) =~ "#{file} cannot be read: no such file or directory."
+      assert start(app) =~ "there is no library in #{Path.dirname(file)}. Compile it again"
+    end
+
+    test "tells of two libraries", %{app: app, library: file} do
+      File.cp!(file, Path.join(Path.dirname(file), "libexile_nif.so"))
+
+      assert start(app) =~
+               "there is more than one library in #{Path.dirname(file)}: " <>
+                 "#{Path.basename(file)}, libexile_nif.so. Compile it again"
+    end
+
+    test "starts with a library under its plain name", %{app: app, library: file} do
+      File.rename!(file, Path.join(Path.dirname(file), "libexile_nif.so"))
+      assert start(app) =~ "started"
     end
   end
 
@@ -82,6 +96,18 @@ defmodule Exile.LibraryTest do
       File.cp!(guard, file)
       assert {:error, message} = Library.check(file)
       assert message =~ "is not a part of"
+    end
+
+    test "tells of a missing file", %{library: file} do
+      File.rm!(file)
+      assert Library.check(file) == {:error, "#{file} cannot be read: no such file or directory"}
+    end
+  end
+
+  describe "file_name/1" do
+    test "differs for different contents" do
+      refute Library.file_name("one") == Library.file_name("two")
+      assert Library.file_name("one") =~ ~r/^libexile_nif-[0-9a-f]{32}\.so$/
     end
   end
 end

@@ -64,8 +64,19 @@ defmodule Mix.Tasks.Compile.ExileTest do
 
     test "leaves nothing else in priv", %{project: project} do
       compile(project)
-      native = Path.dirname(library(project))
-      assert Enum.sort(File.ls!(native)) == ["exile_guard", "libexile_nif.so"]
+      hash = "first" |> :erlang.md5() |> Base.encode16(case: :lower)
+      assert Enum.sort(File.ls!(native(project))) == ["exile_guard", "libexile_nif-#{hash}.so"]
+    end
+
+    test "takes away all libraries that were there before", %{project: project} do
+      write(Path.join(native(project), "libexile_nif.so"), "older")
+      write(Path.join(native(project), "libexile_nif-0123.so"), "old")
+      compile(project)
+      assert File.read!(library(project)) == "first"
+
+      write(Path.join(project, "native/nif/src/lib.rs"), "second")
+      compile(project)
+      assert File.read!(library(project)) == "second"
     end
 
     test "writes nothing to the source tree", %{project: project} do
@@ -124,6 +135,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     test "does not write into the library that a running VM has mapped", %{project: project} do
       compile(project)
       {:ok, mapped} = File.open(library(project))
+      compile(project, ["--force"])
       write(Path.join(project, "native/nif/src/lib.rs"), "second")
       compile(project)
 
@@ -132,7 +144,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     end
 
     test "replaces a priv link that points to nothing", %{project: project} do
-      priv = Path.dirname(Path.dirname(library(project)))
+      priv = Path.dirname(native(project))
       File.mkdir_p!(Path.dirname(priv))
       File.ln_s!(Path.join(project, "priv"), priv)
 
@@ -189,8 +201,10 @@ defmodule Mix.Tasks.Compile.ExileTest do
     test "installs what is there, without cargo", %{project: project, directory: directory} do
       assert compile(project) == {{:ok, []}, ""}
 
-      for name <- ~w(exile_guard libexile_nif.so) do
-        installed = Path.join(Path.dirname(library(project)), name)
+      guard = Path.join(native(project), "exile_guard")
+
+      for {name, installed} <- [{"exile_guard", guard}, {"libexile_nif.so", library(project)}] do
+        assert Exile.Library.check(installed) == :ok
         assert File.read!(installed) == File.read!(Path.join(directory, name))
         assert %File.Stat{mode: mode} = File.stat!(installed)
         assert Bitwise.band(mode, 0o111) == 0o111
@@ -266,7 +280,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     assert %Mix.Task.Compiler.Diagnostic{severity: :error} = diagnostic
     assert output =~ diagnostic.message
     for message <- messages, do: assert(diagnostic.message =~ message)
-    refute File.exists?(library(project))
+    assert Exile.Library.all(native(project)) == []
 
     output
   end
@@ -276,8 +290,12 @@ defmodule Mix.Tasks.Compile.ExileTest do
   end
 
   defp library(project) do
-    Path.join([project, "_build", to_string(Mix.env())]) <>
-      "/lib/exile_stand_in/priv/native/libexile_nif.so"
+    {:ok, library} = Exile.Library.find(native(project))
+    library
+  end
+
+  defp native(project) do
+    Path.join([project, "_build", to_string(Mix.env()), "lib/exile_stand_in/priv/native"])
   end
 
   defp builds do

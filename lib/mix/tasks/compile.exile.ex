@@ -13,6 +13,22 @@ defmodule Mix.Tasks.Compile.Exile do
   and the library goes to the `priv/native` directory beside it, from where a release
   takes it. Nothing is written to the source tree.
 
+  ## In a running VM
+
+  The library is installed under a name with a hash of its contents, in place of the one
+  that was there. A running VM goes on with the library that it has loaded. To change to
+  the new one, stop the application, which ends its commands, load its module again, and
+  start it:
+
+      Application.stop(:exile)
+      :code.purge(Exile.Native)
+      :code.load_file(Exile.Native)
+      Application.start(:exile)
+
+  Without the stop, commands that run stay with the old library. They end when their
+  owners do, but calls that concern them raise an `ArgumentError`, their owners get exit
+  signals when they end, and the guard does not know of new commands.
+
   ## Without Rust
 
   When `EXILE_NATIVE_PATH` names a directory that holds a built library, the files
@@ -37,8 +53,8 @@ defmodule Mix.Tasks.Compile.Exile do
 
   use Mix.Task.Compiler
 
-  # By file in priv/native: the names that cargo gives to it on the various platforms.
-  # The VM asks for ".so" on macOS too.
+  # The names that cargo gives to the files on the various platforms, by the name in a
+  # package. The VM asks for ".so" on macOS too.
   @artefacts %{
     "exile_guard" => ["exile_guard"],
     "libexile_nif.so" => ["libexile_nif.so", "libexile_nif.dylib"]
@@ -69,11 +85,12 @@ defmodule Mix.Tasks.Compile.Exile do
 
   @impl true
   def clean do
-    Enum.each([manifest(), target_dir() | installed()], &File.rm_rf!/1)
+    Enum.each([manifest(), target_dir(), guard() | libraries()], &File.rm_rf!/1)
   end
 
   defp built?(fingerprint) do
-    File.read(manifest()) == {:ok, fingerprint} and Enum.all?(installed(), &File.exists?/1)
+    File.read(manifest()) == {:ok, fingerprint} and File.exists?(guard()) and
+      length(libraries()) == 1
   end
 
   # The architecture is part of it because build directories are copied, into
@@ -98,7 +115,7 @@ defmodule Mix.Tasks.Compile.Exile do
     end
   end
 
-  # Returns the files to install, as a map from their names in priv/native.
+  # Returns the files to install, as a map from their names in a package.
   defp take(directory) do
     files = Map.new(@artefacts, fn {name, _} -> {name, Path.join(directory, name)} end)
 
@@ -206,7 +223,11 @@ defmodule Mix.Tasks.Compile.Exile do
 
   defp install(files) do
     make_directory()
-    Enum.each(files, fn {name, path} -> replace(path, Path.join(directory(), name)) end)
+    replace(files["exile_guard"], guard())
+    source = files["libexile_nif.so"]
+    library = Path.join(directory(), Exile.Library.file_name(File.read!(source)))
+    replace(source, library)
+    Enum.each(libraries() -- [library], &File.rm!/1)
   end
 
   # Mix links priv to a priv directory of the sources if there is one. An upgrade that
@@ -236,7 +257,8 @@ defmodule Mix.Tasks.Compile.Exile do
     }
   end
 
-  defp installed, do: Enum.map(Map.keys(@artefacts), &Path.join(directory(), &1))
+  defp guard, do: Path.join(directory(), "exile_guard")
+  defp libraries, do: Exile.Library.all(directory())
   defp directory, do: Path.join(Mix.Project.app_path(), "priv/native")
   defp target_dir, do: Path.join(Mix.Project.app_path(), "native")
   defp manifest, do: Path.join(Mix.Project.manifest_path(), "compile.exile")
