@@ -78,9 +78,10 @@ defmodule Exile.Library do
   @doc "Remembers why the VM did not load the library at `path`, and returns it in words."
   @spec refused(Path.t(), text :: charlist) :: binary
   def refused(path, text) do
-    case check(path) do
-      {:error, message} -> unusable(message)
-      :ok -> unusable("#{path} cannot be loaded: #{text}")
+    case {check(path), error_number(text)} do
+      {{:error, message}, _} -> unusable(message)
+      {:ok, nil} -> unusable("#{path} cannot be loaded: #{text}")
+      {:ok, number} -> remember("#{path} cannot start here#{why(posix(number), number)}.")
     end
   end
 
@@ -93,6 +94,27 @@ defmodule Exile.Library do
         "is set it must name a library of this version, system and processor."
     )
   end
+
+  # When the library refuses to be loaded, the VM tells the number that the library returned. It is
+  # 1 if the library does not fit this version, or else the error number of the system. Error
+  # number 1 is EPERM, which the library takes for an answer and does not return.
+  defp error_number(text) do
+    case Regex.run(~r/-call unsuccessful \((-?\d+)\)/, "#{text}") do
+      [_, number] when number not in ["1", "-1"] -> number |> String.to_integer() |> abs()
+      _ -> nil
+    end
+  end
+
+  defp why(nil, number), do: ": error number #{number}"
+  defp why(reason, _number), do: " and now: #{:file.format_error(reason)} (#{reason})"
+
+  # What the library may lack at the moment.
+  defp posix(12), do: :enomem
+  defp posix(23), do: :enfile
+  defp posix(24), do: :emfile
+  defp posix(number), do: if(number == eagain(), do: :eagain)
+
+  defp eagain, do: if(:os.type() == {:unix, :linux}, do: 11, else: 35)
 
   defp remember(message) do
     :persistent_term.put(__MODULE__, message)

@@ -265,14 +265,14 @@ pub(crate) enum Outcome {
 
 /// Called when the library is loaded. `exit_source` is the atom `wait` or `portable` where
 /// statuses are to be had in this way even if the kernel knows a better one.
-pub(crate) fn start(exit_source: Term<'_>) -> bool {
+pub(crate) fn start(exit_source: Term<'_>) -> Result<(), Errno> {
     let wanted = match exit_source.decode::<Atom>() {
         Ok(atom) if atom == atoms::wait() => Some(Source::Wait),
         Ok(atom) if atom == atoms::portable() => Some(Source::Portable),
         _ => None,
     };
     exit::choose(wanted);
-    reaper::start().is_ok()
+    reaper::start()
 }
 
 /// `:pidfd`, or `:wait` or `:portable`, where SIGCHLD must have its default disposition.
