@@ -1,8 +1,9 @@
 defmodule Exile.Library do
   @moduledoc false
 
-  # What can be wrong with the files in priv/native, in words. They need not have been built with
-  # this version of Exile: see EXILE_NATIVE_PATH in `Mix.Tasks.Compile.Exile`.
+  # The files in priv/native: which is the library, and what can be wrong with them, in words. They
+  # need not have been built with this version of Exile: see EXILE_NATIVE_PATH in
+  # `Mix.Tasks.Compile.Exile`.
 
   @version Mix.Project.config()[:version]
 
@@ -11,13 +12,55 @@ defmodule Exile.Library do
   def version, do: @version
 
   @doc """
+  The name under which a library with this content is installed.
+
+  It differs for every build, because a VM that has loaded a library never loads another one from
+  the same path.
+  """
+  @spec file_name(content :: binary) :: binary
+  def file_name(content) do
+    hash = content |> :erlang.md5() |> Base.encode16(case: :lower)
+    "libexile_nif-#{hash}.so"
+  end
+
+  @doc "All libraries in a directory. The plain name is that of a library not yet installed."
+  @spec all(Path.t()) :: [Path.t()]
+  def all(directory) do
+    case File.ls(directory) do
+      {:ok, names} ->
+        for name <- Enum.sort(names), name =~ ~r/^libexile_nif(-.*)?\.so$/ do
+          Path.join(directory, name)
+        end
+
+      {:error, _} ->
+        []
+    end
+  end
+
+  @doc "The one library in a directory."
+  @spec find(Path.t()) :: {:ok, Path.t()} | {:error, message :: binary}
+  def find(directory) do
+    case all(directory) do
+      [path] ->
+        {:ok, path}
+
+      [] ->
+        {:error, "there is no library in #{directory}"}
+
+      paths ->
+        names = Enum.map_join(paths, ", ", &Path.basename/1)
+        {:error, "there is more than one library in #{directory}: #{names}"}
+    end
+  end
+
+  @doc """
   Says what is wrong with a file, so far as can be seen without loading it.
 
-  Each file says its name and version somewhere in the midst of its code.
+  Each file contains its name and version. The name in the file system may have a hash after it.
   """
   @spec check(Path.t()) :: :ok | {:error, message :: binary}
   def check(path) do
-    name = Path.basename(path, ".so")
+    [name | _] = path |> Path.basename(".so") |> String.split("-")
 
     case File.read(path) do
       {:ok, content} ->
@@ -32,22 +75,48 @@ defmodule Exile.Library do
     end
   end
 
-  @doc "Remembers why the VM did not load the library, and returns it in words."
-  @spec refused(charlist, text :: charlist) :: binary
+  @doc "Remembers why the VM did not load the library at `path`, and returns it in words."
+  @spec refused(Path.t(), text :: charlist) :: binary
   def refused(path, text) do
-    path = "#{path}.so"
+    case {check(path), error_number(text)} do
+      {{:error, message}, _} -> unusable(message)
+      {:ok, nil} -> unusable("#{path} cannot be loaded: #{text}")
+      {:ok, number} -> remember("#{path} cannot start here#{why(posix(number), number)}.")
+    end
+  end
 
-    problem =
-      case check(path) do
-        {:error, message} -> message
-        :ok -> "#{path} cannot be loaded: #{text}"
-      end
-
-    message =
+  @doc "Remembers that there is no library that could be loaded, and returns it in words."
+  @spec unusable(problem :: binary) :: binary
+  def unusable(problem) do
+    remember(
       problem <>
         ". Compile it again with mix deps.compile exile --force; when EXILE_NATIVE_PATH " <>
         "is set it must name a library of this version, system and processor."
+    )
+  end
 
+  # When the library refuses to be loaded, the VM tells the number that the library returned. It is
+  # 1 if the library does not fit this version, or else the error number of the system. Error
+  # number 1 is EPERM, which the library takes for an answer and does not return.
+  defp error_number(text) do
+    case Regex.run(~r/-call unsuccessful \((-?\d+)\)/, "#{text}") do
+      [_, number] when number not in ["1", "-1"] -> number |> String.to_integer() |> abs()
+      _ -> nil
+    end
+  end
+
+  defp why(nil, number), do: ": error number #{number}"
+  defp why(reason, _number), do: " and now: #{:file.format_error(reason)} (#{reason})"
+
+  # What the library may lack at the moment.
+  defp posix(12), do: :enomem
+  defp posix(23), do: :enfile
+  defp posix(24), do: :emfile
+  defp posix(number), do: if(number == eagain(), do: :eagain)
+
+  defp eagain, do: if(:os.type() == {:unix, :linux}, do: 11, else: 35)
+
+  defp remember(message) do
     :persistent_term.put(__MODULE__, message)
     message
   end

@@ -25,10 +25,18 @@ defmodule Exile.Native do
         _ -> :auto
       end
 
-    path = :filename.join(:code.priv_dir(:exile), ~c"native/libexile_nif")
+    case Exile.Library.find("#{:code.priv_dir(:exile)}/native") do
+      {:ok, path} -> load(path, info)
+      {:error, problem} -> {:error, Exile.Library.unusable(problem)}
+    end
+  end
+
+  defp load(path, info) do
+    # The VM adds the extension.
+    name = path |> Path.rootname() |> String.to_charlist()
 
     # The library refuses to work for another version.
-    case :erlang.load_nif(path, {info, Exile.Library.version()}) do
+    case :erlang.load_nif(name, {info, Exile.Library.version()}) do
       :ok -> :ok
       {:error, {_reason, text}} -> {:error, Exile.Library.refused(path, text)}
     end

@@ -11,7 +11,8 @@ defmodule Exile.LibraryTest do
     File.mkdir_p!(app)
     File.cp_r!(Application.app_dir(:exile, "ebin"), Path.join(app, "ebin"))
     File.cp_r!(Application.app_dir(:exile, "priv"), Path.join(app, "priv"))
-    %{app: app, library: Path.join(app, "priv/native/libexile_nif.so")}
+    {:ok, library} = Library.find(Path.join(app, "priv/native"))
+    %{app: app, library: library}
   end
 
   @program """
@@ -67,7 +68,49 @@ defmodule Exile.LibraryTest do
 
     test "tells of a missing library", %{app: app, library: file} do
       File.rm!(file)
-      assert start(app) =~ "#{file} cannot be read: no such file or directory."
+      assert start(app) =~ "there is no library in #{Path.dirname(file)}. Compile it again"
+    end
+
+    test "tells of a lack of descriptors, and starts when it is over", %{app: app, library: file} do
+      program = """
+      Logger.configure(level: :none)
+      # One is left for files that are read. It is not enough for the library.
+      open = fn open, files ->
+        case :file.open("/dev/null", [:read, :raw]) do
+          {:ok, file} -> open.(open, [file | files])
+          {:error, :emfile} -> files
+        end
+      end
+      [one | others] = open.(open, [])
+      :file.close(one)
+      {:error, {:exile, {reason, _}}} = Application.ensure_all_started(:exile)
+      for file <- others, do: :file.close(file)
+      IO.puts(reason)
+      {:ok, _} = Application.ensure_all_started(:exile)
+      IO.puts(Enum.join(Exile.stream!(["echo", "started"])))
+      """
+
+      arguments = ["elixir", "-pa", Path.join(app, "ebin"), "-e", program]
+      limited = ["-c", ~S(ulimit -n 256; exec "$@"), "sh" | arguments]
+      # The source is given, since finding it out takes descriptors, too.
+      env = [{"EXILE_EXIT_SOURCE", "wait"}]
+      {output, 0} = System.cmd("sh", limited, env: env, stderr_to_stdout: true)
+
+      assert output =~ "#{file} cannot start here and now: too many open files (emfile).\n"
+      assert output =~ "started"
+    end
+
+    test "tells of two libraries", %{app: app, library: file} do
+      File.cp!(file, Path.join(Path.dirname(file), "libexile_nif.so"))
+
+      assert start(app) =~
+               "there is more than one library in #{Path.dirname(file)}: " <>
+                 "#{Path.basename(file)}, libexile_nif.so. Compile it again"
+    end
+
+    test "starts with a library under its plain name", %{app: app, library: file} do
+      File.rename!(file, Path.join(Path.dirname(file), "libexile_nif.so"))
+      assert start(app) =~ "started"
     end
   end
 
@@ -82,6 +125,54 @@ defmodule Exile.LibraryTest do
       File.cp!(guard, file)
       assert {:error, message} = Library.check(file)
       assert message =~ "is not a part of"
+    end
+
+    test "tells of a missing file", %{library: file} do
+      File.rm!(file)
+      assert Library.check(file) == {:error, "#{file} cannot be read: no such file or directory"}
+    end
+  end
+
+  describe "file_name/1" do
+    test "differs for different contents" do
+      refute Library.file_name("one") == Library.file_name("two")
+      assert Library.file_name("one") =~ ~r/^libexile_nif-[0-9a-f]{32}\.so$/
+    end
+  end
+
+  describe "refused/2" do
+    # It is remembered, but asked for only when the library is not loaded.
+    defp refused(file, number, callback \\ "load") do
+      Library.refused(file, ~c"Library #{callback}-call unsuccessful (#{number}).")
+    end
+
+    test "names what the system could not give", %{library: file} do
+      for {number, words} <- [
+            {if(:os.type() == {:unix, :linux}, do: 11, else: 35),
+             "resource temporarily unavailable (eagain)"},
+            {12, "not enough memory (enomem)"},
+            {23, "file table overflow (enfile)"},
+            {24, "too many open files (emfile)"}
+          ],
+          sign <- [1, -1],
+          callback <- ["load", "upgrade"] do
+        assert refused(file, sign * number, callback) ==
+                 "#{file} cannot start here and now: #{words}."
+      end
+    end
+
+    test "keeps a number that has no name", %{library: file} do
+      assert refused(file, 4095) == "#{file} cannot start here: error number 4095."
+    end
+
+    test "tells of a library that does not fit", %{library: file} do
+      assert refused(file, 1) =~
+               "#{file} cannot be loaded: Library load-call unsuccessful (1).. Compile it again"
+    end
+
+    test "looks at the file first", %{library: file} do
+      File.write!(file, "no library")
+      assert refused(file, 11) =~ "#{file} is not a part of Exile's native library. Compile"
     end
   end
 end

@@ -8,16 +8,26 @@ defmodule Mix.Tasks.Compile.ExileTest do
 
   @moduletag :tmp_dir
 
-  # Stands in for cargo: counts its builds, and copies a source for a result.
+  # Stands in for cargo: counts its builds, and copies a source for a result. Asked for it, it says
+  # where its results are.
   @cargo ~S"""
   #!/bin/sh
   if [ "$1" = --version ]; then echo "cargo ${FAKE_VERSION:-1.100.0} (0123abc 2025-01-01)"; exit; fi
-  echo build >> "$FAKE_LOG"
-  if [ -n "$FAKE_FAILURE" ]; then echo "error: $FAKE_FAILURE" >&2; exit 101; fi
   while [ "$1" != --target-dir ]; do shift; done
-  directory=$2/$CARGO_BUILD_TARGET/release
-  mkdir -p "$directory" && for result in exile_guard libexile_nif.so; do
-    cat native/nif/src/lib.rs > "$directory/$result"
+  target=${CARGO_BUILD_TARGET:-$FAKE_TARGETS}
+  if [ "$4" = --message-format=json ]; then
+    for each in ${target:-.}; do
+      echo "{\"fresh\":true,\"executable\":\"$2/$each/release/exile_guard\"}" | sed 's|/\./|/|'
+    done
+    exit
+  fi
+  echo build >> "$FAKE_LOG"
+  printf %s "$RUSTFLAGS" > "$FAKE_LOG.flags"
+  if [ -n "$FAKE_FAILURE" ]; then echo "error: $FAKE_FAILURE" >&2; exit 101; fi
+  for each in ${target:-.}; do
+    mkdir -p "$2/$each/release" && for result in exile_guard libexile_nif.so; do
+      cat native/nif/src/lib.rs > "$2/$each/release/$result"
+    done
   done
   """
 
@@ -33,11 +43,17 @@ defmodule Mix.Tasks.Compile.ExileTest do
     put_env(%{
       "CARGO" => cargo,
       "CARGO_BUILD_TARGET" => nil,
+      "CROSSCOMPILE" => nil,
       "EXILE_NATIVE_PATH" => nil,
       "FAKE_FAILURE" => nil,
       "FAKE_LOG" => log,
+      "FAKE_TARGETS" => nil,
       "FAKE_VERSION" => nil,
-      "MIX_BUILD_PATH" => nil
+      "MIX_BUILD_PATH" => nil,
+      "RUSTFLAGS" => nil,
+      "TARGET_ABI" => nil,
+      "TARGET_ARCH" => nil,
+      "TARGET_OS" => nil
     })
 
     write(Path.join(project, "mix.exs"), """
@@ -64,8 +80,19 @@ defmodule Mix.Tasks.Compile.ExileTest do
 
     test "leaves nothing else in priv", %{project: project} do
       compile(project)
-      native = Path.dirname(library(project))
-      assert Enum.sort(File.ls!(native)) == ["exile_guard", "libexile_nif.so"]
+      hash = "first" |> :erlang.md5() |> Base.encode16(case: :lower)
+      assert Enum.sort(File.ls!(native(project))) == ["exile_guard", "libexile_nif-#{hash}.so"]
+    end
+
+    test "takes away all libraries that were there before", %{project: project} do
+      write(Path.join(native(project), "libexile_nif.so"), "older")
+      write(Path.join(native(project), "libexile_nif-0123.so"), "old")
+      compile(project)
+      assert File.read!(library(project)) == "first"
+
+      write(Path.join(project, "native/nif/src/lib.rs"), "second")
+      compile(project)
+      assert File.read!(library(project)) == "second"
     end
 
     test "writes nothing to the source tree", %{project: project} do
@@ -96,16 +123,65 @@ defmodule Mix.Tasks.Compile.ExileTest do
       assert {{:ok, []}, _} = compile(project)
     end
 
-    test "runs cargo again when the flags for Rust have changed", %{project: project} do
+    for variable <- ~w(RUSTFLAGS CC CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_LINKER) do
+      test "runs cargo again when #{variable} has changed", %{project: project} do
+        compile(project)
+        put_env(%{unquote(variable) => "something else"})
+        assert {{:ok, []}, _} = compile(project)
+        assert compile(project) == {{:noop, []}, ""}
+      end
+    end
+
+    test "runs cargo again when its configuration has changed", %{project: project} do
       compile(project)
-      put_env(%{"RUSTFLAGS" => "-C debuginfo=1"})
+      write(Path.join(project, ".cargo/config.toml"), "[net]\noffline = true\n")
       assert {{:ok, []}, _} = compile(project)
+      assert compile(project) == {{:noop, []}, ""}
     end
 
     test "finds what cargo made for another platform", %{project: project} do
       put_env(%{"CARGO_BUILD_TARGET" => "riscv64gc-unknown-linux-gnu"})
       assert {{:ok, []}, _} = compile(project)
       assert File.read!(library(project)) == "first"
+    end
+
+    test "finds what cargo made for a platform in its configuration", %{project: project} do
+      compile(project)
+      write(Path.join(project, "native/nif/src/lib.rs"), "for the other")
+      put_env(%{"FAKE_TARGETS" => "riscv64gc-unknown-linux-gnu"})
+      assert {{:ok, []}, _} = compile(project)
+      assert File.read!(library(project)) == "for the other"
+    end
+
+    test "does not choose from several platforms", %{project: project} do
+      put_env(%{"FAKE_TARGETS" => "one-unknown-linux-gnu two-unknown-linux-gnu"})
+
+      assert_fails(project, [
+        "for one-unknown-linux-gnu and two-unknown-linux-gnu; set CARGO_BUILD_TARGET to one"
+      ])
+    end
+
+    for variable <- ~w(CROSSCOMPILE TARGET_ABI TARGET_ARCH TARGET_OS) do
+      test "asks for cargo's name of the platform when there is #{variable}", %{project: project} do
+        put_env(%{unquote(variable) => "aarch64"})
+        assert_fails(project, ["#{unquote(variable)} in the environment", "CARGO_BUILD_TARGET"])
+        assert builds() == 0
+
+        put_env(%{"CARGO_BUILD_TARGET" => "aarch64-unknown-linux-gnu"})
+        assert {{:ok, []}, _} = compile(project)
+      end
+    end
+
+    test "has a shared library made for musl", %{project: project} do
+      put_env(%{"CARGO_BUILD_TARGET" => "aarch64-unknown-linux-musl", "RUSTFLAGS" => "-g"})
+      compile(project)
+      assert flags() == "-g -C target-feature=-crt-static"
+    end
+
+    test "adds no flags for another libc", %{project: project} do
+      put_env(%{"CARGO_BUILD_TARGET" => "aarch64-unknown-linux-gnu", "RUSTFLAGS" => "-g"})
+      compile(project)
+      assert flags() == "-g"
     end
 
     test "runs cargo again when the library is gone", %{project: project} do
@@ -124,6 +200,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     test "does not write into the library that a running VM has mapped", %{project: project} do
       compile(project)
       {:ok, mapped} = File.open(library(project))
+      compile(project, ["--force"])
       write(Path.join(project, "native/nif/src/lib.rs"), "second")
       compile(project)
 
@@ -132,7 +209,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     end
 
     test "replaces a priv link that points to nothing", %{project: project} do
-      priv = Path.dirname(Path.dirname(library(project)))
+      priv = Path.dirname(native(project))
       File.mkdir_p!(Path.dirname(priv))
       File.ln_s!(Path.join(project, "priv"), priv)
 
@@ -189,8 +266,10 @@ defmodule Mix.Tasks.Compile.ExileTest do
     test "installs what is there, without cargo", %{project: project, directory: directory} do
       assert compile(project) == {{:ok, []}, ""}
 
-      for name <- ~w(exile_guard libexile_nif.so) do
-        installed = Path.join(Path.dirname(library(project)), name)
+      guard = Path.join(native(project), "exile_guard")
+
+      for {name, installed} <- [{"exile_guard", guard}, {"libexile_nif.so", library(project)}] do
+        assert Exile.Library.check(installed) == :ok
         assert File.read!(installed) == File.read!(Path.join(directory, name))
         assert %File.Stat{mode: mode} = File.stat!(installed)
         assert Bitwise.band(mode, 0o111) == 0o111
@@ -208,6 +287,11 @@ defmodule Mix.Tasks.Compile.ExileTest do
       build(directory, "libexile_nif.so", "second")
       assert compile(project) == {{:ok, []}, ""}
       assert File.read!(library(project)) =~ "second"
+    end
+
+    test "heeds no variables that say for what platform to build", %{project: project} do
+      put_env(%{"TARGET_ARCH" => "arm"})
+      assert compile(project) == {{:ok, []}, ""}
     end
 
     test "replaces what cargo made, and the other way round", %{project: project} do
@@ -266,7 +350,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     assert %Mix.Task.Compiler.Diagnostic{severity: :error} = diagnostic
     assert output =~ diagnostic.message
     for message <- messages, do: assert(diagnostic.message =~ message)
-    refute File.exists?(library(project))
+    assert Exile.Library.all(native(project)) == []
 
     output
   end
@@ -276,9 +360,16 @@ defmodule Mix.Tasks.Compile.ExileTest do
   end
 
   defp library(project) do
-    Path.join([project, "_build", to_string(Mix.env())]) <>
-      "/lib/exile_stand_in/priv/native/libexile_nif.so"
+    {:ok, library} = Exile.Library.find(native(project))
+    library
   end
+
+  defp native(project) do
+    Path.join([project, "_build", to_string(Mix.env()), "lib/exile_stand_in/priv/native"])
+  end
+
+  # What the last build was told for rustc.
+  defp flags, do: File.read!(System.fetch_env!("FAKE_LOG") <> ".flags")
 
   defp builds do
     System.fetch_env!("FAKE_LOG") |> File.read!() |> String.split() |> length()

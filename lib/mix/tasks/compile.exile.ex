@@ -13,6 +13,22 @@ defmodule Mix.Tasks.Compile.Exile do
   and the library goes to the `priv/native` directory beside it, from where a release
   takes it. Nothing is written to the source tree.
 
+  ## In a running VM
+
+  The library is installed under a name with a hash of its contents, in place of the one
+  that was there. A running VM goes on with the library that it has loaded. To change to
+  the new one, stop the application, which ends its commands, load its module again, and
+  start it:
+
+      Application.stop(:exile)
+      :code.purge(Exile.Native)
+      :code.load_file(Exile.Native)
+      Application.start(:exile)
+
+  Without the stop, commands that run stay with the old library. They end when their
+  owners do, but calls that concern them raise an `ArgumentError`, their owners get exit
+  signals when they end, and the guard does not know of new commands.
+
   ## Without Rust
 
   When `EXILE_NATIVE_PATH` names a directory that holds a built library, the files
@@ -24,25 +40,48 @@ defmodule Mix.Tasks.Compile.Exile do
   Exile that is compiled, and fit the system and the processor on which it will run. The
   version is checked here and again when the library is loaded.
 
+  ## For another platform
+
+  Set `CARGO_BUILD_TARGET` to the name that Rust has for the platform, and let
+  `CARGO_TARGET_<NAME>_LINKER` name the linker:
+
+      export CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu
+      export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+
+  Nerves, like other tools for C code, describes the platform with `TARGET_ARCH`,
+  `TARGET_OS`, `TARGET_ABI` and `CROSSCOMPILE`, which cargo does not know. When one of them
+  is set, `CARGO_BUILD_TARGET` must be, too.
+
   ## Environment variables
 
     * `EXILE_NATIVE_PATH` - a directory with a built library, as an absolute path. Default:
       none, the library is built
     * `CARGO` - the cargo to run. Default: the one in `PATH`
-    * `CARGO_BUILD_TARGET` - the platform to build for, when it is not this one
+    * `CARGO_BUILD_TARGET` - the platform to build for. Default: the one in cargo's
+      configuration, or else this one
     * `RUSTFLAGS` - flags for the Rust compiler
 
-  Cargo heeds its other variables as well, such as `CARGO_NET_OFFLINE`.
+  Cargo heeds its other variables and its configuration files as well.
   """
 
   use Mix.Task.Compiler
 
-  # By file in priv/native: the names that cargo gives to it on the various platforms.
-  # The VM asks for ".so" on macOS too.
+  # The names that cargo gives to the files on the various platforms, by the name in a
+  # package. The VM asks for ".so" on macOS too.
   @artefacts %{
     "exile_guard" => ["exile_guard"],
     "libexile_nif.so" => ["libexile_nif.so", "libexile_nif.dylib"]
   }
+
+  # How tools for C code say for what platform they build. Cargo heeds none of them.
+  @foreign ~w(CROSSCOMPILE TARGET_ABI TARGET_ARCH TARGET_OS)
+
+  # Cargo may build another library when one of these changes, or one that starts with such
+  # a prefix.
+  @settings @foreign ++
+              ~w(CARGO CARGO_ENCODED_RUSTFLAGS CC RUSTC RUSTC_WORKSPACE_WRAPPER) ++
+              ~w(RUSTC_WRAPPER RUSTFLAGS RUSTUP_TOOLCHAIN)
+  @prefixes ~w(CARGO_BUILD_ CARGO_PROFILE_ CARGO_TARGET_)
 
   @impl true
   def run(args) do
@@ -69,11 +108,12 @@ defmodule Mix.Tasks.Compile.Exile do
 
   @impl true
   def clean do
-    Enum.each([manifest(), target_dir() | installed()], &File.rm_rf!/1)
+    Enum.each([manifest(), target_dir(), guard() | libraries()], &File.rm_rf!/1)
   end
 
   defp built?(fingerprint) do
-    File.read(manifest()) == {:ok, fingerprint} and Enum.all?(installed(), &File.exists?/1)
+    File.read(manifest()) == {:ok, fingerprint} and File.exists?(guard()) and
+      length(libraries()) == 1
   end
 
   # The architecture is part of it because build directories are copied, into
@@ -84,10 +124,28 @@ defmodule Mix.Tasks.Compile.Exile do
         do: Enum.map(Map.keys(@artefacts), &Path.join(prebuilt(), &1)),
         else: Path.wildcard("Cargo.{toml,lock}") ++ Path.wildcard("native/**/*.{rs,toml}")
 
-    settings = Enum.map(~w(CARGO_BUILD_TARGET RUSTFLAGS), &System.get_env/1)
-    content = {architecture(), settings, Enum.map(sources, &{&1, File.read(&1)})}
+    content = {architecture(), settings(), Enum.map(sources, &{&1, File.read(&1)})}
 
     content |> :erlang.term_to_binary() |> :erlang.md5() |> Base.encode16()
+  end
+
+  defp settings do
+    variables =
+      for {name, _} = variable <- System.get_env(),
+          name in @settings or String.starts_with?(name, @prefixes),
+          do: variable
+
+    {Enum.sort(variables), Enum.map(configuration(), &File.read/1)}
+  end
+
+  # Cargo reads its configuration from this directory, from all above it, and from its home.
+  defp configuration do
+    above = File.cwd!() |> Path.split() |> Enum.scan(&Path.join(&2, &1))
+    home = System.get_env("CARGO_HOME") || Path.join(System.user_home() || "/", ".cargo")
+
+    for directory <- Enum.map(above, &Path.join(&1, ".cargo")) ++ [home],
+        name <- ~w(config config.toml),
+        do: Path.join(directory, name)
   end
 
   # The directory of a library that somebody else has built.
@@ -98,7 +156,7 @@ defmodule Mix.Tasks.Compile.Exile do
     end
   end
 
-  # Returns the files to install, as a map from their names in priv/native.
+  # Returns the files to install, as a map from their names in a package.
   defp take(directory) do
     files = Map.new(@artefacts, fn {name, _} -> {name, Path.join(directory, name)} end)
 
@@ -119,8 +177,10 @@ defmodule Mix.Tasks.Compile.Exile do
   defp build do
     with {:ok, cargo} <- find_cargo(),
          :ok <- check_version(cargo),
+         :ok <- check_target(),
          :ok <- run_cargo(cargo),
-         do: find_made()
+         {:ok, made_in} <- find_made_in(cargo),
+         do: find_made(made_in)
   end
 
   defp find_cargo do
@@ -166,11 +226,31 @@ defmodule Mix.Tasks.Compile.Exile do
       "that is already built needs none of it: see mix help compile.exile."
   end
 
+  # Cargo would silently build for this machine.
+  defp check_target do
+    foreign = Enum.filter(@foreign, &(System.get_env(&1, "") != ""))
+
+    if foreign == [] or target() do
+      :ok
+    else
+      {:error,
+       "#{Enum.join(foreign, ", ")} in the environment asks for Exile's native library to be " <>
+         "built for another platform; set CARGO_BUILD_TARGET to the name that Rust has for it."}
+    end
+  end
+
+  defp target do
+    case System.get_env("CARGO_BUILD_TARGET", "") do
+      "" -> nil
+      target -> target
+    end
+  end
+
   defp run_cargo(cargo) do
     Mix.shell().info("Building Exile's native library with cargo")
-    args = ["build", "--release", "--locked", "--target-dir", target_dir()]
+    options = [into: IO.stream(), stderr_to_stdout: true, env: build_env()]
 
-    case System.cmd(cargo, args, into: IO.stream(), stderr_to_stdout: true, env: build_env()) do
+    case System.cmd(cargo, build_args(), options) do
       {_, 0} ->
         :ok
 
@@ -181,18 +261,44 @@ defmodule Mix.Tasks.Compile.Exile do
     end
   end
 
+  defp build_args, do: ["build", "--release", "--locked", "--target-dir", target_dir()]
+
   # Rust links statically for musl unless told otherwise, and then makes no shared library.
   defp build_env do
-    if architecture() =~ "musl" do
+    if (target() || architecture()) =~ "musl" do
       [{"RUSTFLAGS", "#{System.get_env("RUSTFLAGS")} -C target-feature=-crt-static"}]
     else
       []
     end
   end
 
-  defp find_made do
-    made_in = Path.join([target_dir(), System.get_env("CARGO_BUILD_TARGET", ""), "release"])
+  # When a platform is named, in the environment or in cargo's configuration, the files are in
+  # a directory of that name. Directories of earlier builds may be beside it, so we ask cargo,
+  # which has nothing left to build.
+  defp find_made_in(cargo) do
+    args = build_args() ++ ["--quiet", "--message-format=json"]
+    {output, _} = System.cmd(cargo, args, env: build_env())
+    targets = Regex.scan(~r{([^/"]+)/release/exile_guard"}, output, capture: :all_but_first)
+    host = Path.basename(target_dir())
 
+    case targets |> List.flatten() |> Enum.uniq() do
+      [^host] ->
+        {:ok, Path.join(target_dir(), "release")}
+
+      [target] ->
+        {:ok, Path.join([target_dir(), target, "release"])}
+
+      [] ->
+        {:error, "cargo does not tell where it made exile_guard."}
+
+      several ->
+        {:error,
+         "cargo built Exile's native library for #{Enum.join(several, " and ")}; set " <>
+           "CARGO_BUILD_TARGET to one of them."}
+    end
+  end
+
+  defp find_made(made_in) do
     Enum.reduce_while(@artefacts, {:ok, %{}}, fn {name, candidates}, {:ok, files} ->
       case Enum.find(candidates, &File.exists?(Path.join(made_in, &1))) do
         nil ->
@@ -206,7 +312,11 @@ defmodule Mix.Tasks.Compile.Exile do
 
   defp install(files) do
     make_directory()
-    Enum.each(files, fn {name, path} -> replace(path, Path.join(directory(), name)) end)
+    replace(files["exile_guard"], guard())
+    source = files["libexile_nif.so"]
+    library = Path.join(directory(), Exile.Library.file_name(File.read!(source)))
+    replace(source, library)
+    Enum.each(libraries() -- [library], &File.rm!/1)
   end
 
   # Mix links priv to a priv directory of the sources if there is one. An upgrade that
@@ -236,7 +346,8 @@ defmodule Mix.Tasks.Compile.Exile do
     }
   end
 
-  defp installed, do: Enum.map(Map.keys(@artefacts), &Path.join(directory(), &1))
+  defp guard, do: Path.join(directory(), "exile_guard")
+  defp libraries, do: Exile.Library.all(directory())
   defp directory, do: Path.join(Mix.Project.app_path(), "priv/native")
   defp target_dir, do: Path.join(Mix.Project.app_path(), "native")
   defp manifest, do: Path.join(Mix.Project.manifest_path(), "compile.exile")

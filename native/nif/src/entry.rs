@@ -69,6 +69,10 @@ unsafe extern "C" fn upgrade(
     start(env, load_info)
 }
 
+/// The callbacks return this when the library does not fit the module that loads it. When the
+/// system does not give them what they need, they return its error number.
+const UNFIT: c_int = 1;
+
 fn start(env: *mut ErlNifEnv, load_info: ERL_NIF_TERM) -> c_int {
     let started = catch_unwind(|| {
         black_box(MARK); // or else nothing needs it, and it is left out
@@ -79,15 +83,22 @@ fn start(env: *mut ErlNifEnv, load_info: ERL_NIF_TERM) -> c_int {
         let load_info = unsafe { Term::new(env, load_info) };
         // Functions of another version may have the same names and other meanings.
         let Ok((exit_source, version)) = load_info.decode::<(Term<'_>, &str)>() else {
-            return false;
+            return Err(UNFIT);
         };
-        version == env!("CARGO_PKG_VERSION")
+        let fits = version == env!("CARGO_PKG_VERSION")
             && resource::open::<Pipe>(env)
             && resource::open::<Grip>(env)
             && resource::open::<Process>(env)
             && resource::open::<Tether>(env)
-            && resource::open::<Request>(env)
-            && vm::start(exit_source).is_ok()
+            && resource::open::<Request>(env);
+        if !fits {
+            return Err(UNFIT);
+        }
+        vm::start(exit_source).map_err(|errno| errno.raw())
     });
-    c_int::from(!started.unwrap_or(false))
+    match started {
+        Ok(Ok(())) => 0,
+        Ok(Err(reason)) => reason,
+        Err(_) => UNFIT,
+    }
 }
