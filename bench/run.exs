@@ -13,13 +13,15 @@ defmodule Bench.CLI do
     json: :string,
     svg: :string,
     quick: :boolean,
-    limits: :string
+    limits: :string,
+    static: :string
   ]
 
   def main(arguments, modules) do
     options = options!(arguments)
     Bench.FreshVM.remember(modules)
     Bench.ViaRust.use(options[:limits])
+    Bench.Static.use(options[:static])
     {:ok, _} = Application.ensure_all_started(:exile)
 
     cases = cases!(options)

@@ -143,6 +143,21 @@ defmodule Bench.ViaRust do
   end
 end
 
+defmodule Bench.Static do
+  # A program without a dynamic linker, which takes longer than all the rest of a short command.
+
+  @path {__MODULE__, :path}
+
+  def use(path), do: :persistent_term.put(@path, path)
+
+  @doc "The contenders for it that `fun` makes of its path."
+  def contenders(fun) do
+    if path = :persistent_term.get(@path),
+      do: fun.(path),
+      else: for({name, _} <- fun.(nil), do: {name, {:skip, "no --static PROGRAM given"}})
+  end
+end
+
 defmodule Bench.Others do
   # Libraries that do what Exile does, each where it takes part in the work. They are no
   # dependencies: put them on the code path (see NOTES.md), and they are measured.
