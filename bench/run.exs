@@ -2,7 +2,7 @@
 
 files =
   ~w(support/case support/measure support/runner support/report support/contenders support/sleepers) ++
-    ~w(cases/throughput cases/latency cases/idle cases/many cases/harm)
+    ~w(cases/throughput cases/latency cases/idle cases/callers cases/many cases/harm)
 
 modules = Enum.flat_map(files, &Code.require_file("#{&1}.exs", __DIR__))
 
@@ -66,7 +66,14 @@ defmodule Bench.CLI do
 
     all =
       Enum.flat_map(
-        [Bench.Throughput, Bench.Latency, Bench.Idle, Bench.Many, Bench.Harm],
+        [
+          Bench.Throughput,
+          Bench.Latency,
+          Bench.Idle,
+          Bench.Callers,
+          Bench.Many,
+          Bench.Harm
+        ],
         & &1.cases(quick?)
       )
 

@@ -8,6 +8,7 @@
 //! limits pipeline BYTES           no program of ours: `head | cat | cat > /dev/null`
 //! limits shell SCRIPT OUTPUT      runs a shell script, which must write OUTPUT
 //! limits run PROGRAM COUNT        runs PROGRAM, one after the other
+//! limits together COUNT THREADS   runs `true` COUNT times in all, in THREADS threads at once
 //! limits echo COUNT SIZE          writes SIZE bytes to `cat` and waits for their return
 //! limits read-lines COUNT         reads what `limits lines COUNT` writes
 //! limits lines COUNT              writes lines of 20 bytes, each by a system call of its own
@@ -67,6 +68,10 @@ fn main() -> Outcome<()> {
             Ok(())
         }
         ["run", program, count] => each(count.parse()?, |count| run(program, count)),
+        ["together", count, threads] => {
+            let threads = threads.parse()?;
+            whole(count.parse()?, |count| together(count, threads))
+        }
         ["echo", count, size] => {
             let size = size.parse()?;
             each(count.parse()?, |count| echo(count, size))
@@ -166,6 +171,16 @@ fn run(program: &str, count: u64) -> Outcome<Vec<Duration>> {
             Ok(start.elapsed())
         })
         .collect()
+}
+
+fn together(count: u64, threads: u64) -> Outcome<()> {
+    let runners: Vec<_> = (0..threads)
+        .map(|_| thread::spawn(move || run("true", count / threads)))
+        .collect();
+    for runner in runners {
+        runner.join().map_err(|_| "a runner failed")??;
+    }
+    Ok(())
 }
 
 fn echo(count: u64, size: usize) -> Outcome<Vec<Duration>> {
