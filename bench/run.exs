@@ -2,7 +2,7 @@
 
 files =
   ~w(support/case support/measure support/runner support/report support/contenders support/sleepers) ++
-    ~w(cases/throughput cases/latency cases/idle cases/callers cases/many cases/harm)
+    ~w(cases/throughput cases/latency cases/idle cases/callers cases/streams cases/harm)
 
 modules = Enum.flat_map(files, &Code.require_file("#{&1}.exs", __DIR__))
 
@@ -71,7 +71,7 @@ defmodule Bench.CLI do
           Bench.Latency,
           Bench.Idle,
           Bench.Callers,
-          Bench.Many,
+          Bench.Streams,
           Bench.Harm
         ],
         & &1.cases(quick?)

@@ -58,9 +58,10 @@ defmodule Bench.ViaPort do
   end
 
   @doc "Reads all that `command` writes; returns bytes and messages."
-  def read_all(command, options \\ []), do: command |> open(options) |> read_on(0, 0)
+  def read_all(command, options \\ []), do: command |> open(options) |> read_on()
 
-  defp read_on(port, bytes, reads) do
+  @doc "Reads the rest of what a command writes."
+  def read_on(port, bytes \\ 0, reads \\ 0) do
     receive do
       {^port, {:data, data}} -> read_on(port, bytes + byte_size(data), reads + 1)
       {^port, {:exit_status, 0}} -> {bytes, reads}
