@@ -109,7 +109,7 @@ defmodule Bench.ViaPort do
 end
 
 defmodule Bench.ViaRust do
-  # native/os/examples/limits.rs, which does the work, checks it and takes the time itself.
+  # native/os/examples/limits, which does the work, checks it and takes the time itself.
 
   @path {__MODULE__, :path}
 

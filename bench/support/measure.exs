@@ -34,6 +34,25 @@ defmodule Bench.Measure do
     Enum.at(times, min(trunc(length(times) * share), length(times) - 1))
   end
 
+  @doc "What `fun` returns, which must not take longer than `timeout` milliseconds."
+  def within!(timeout, fun) do
+    caller = self()
+    {pid, monitor} = spawn_monitor(fn -> send(caller, {:done, self(), fun.()}) end)
+
+    receive do
+      {:done, ^pid, result} ->
+        Process.demonitor(monitor, [:flush])
+        result
+
+      {:DOWN, ^monitor, :process, ^pid, reason} ->
+        raise "failed: #{inspect(reason)}"
+    after
+      timeout ->
+        Process.exit(pid, :kill)
+        raise "not done in #{div(timeout, 1_000)} s"
+    end
+  end
+
   @doc "Fails the contender when it has not done all the work."
   def check!(expected, expected), do: :ok
   def check!(expected, got), do: raise("expected #{inspect(expected)}, got #{inspect(got)}")

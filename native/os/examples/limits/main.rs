@@ -12,11 +12,13 @@
 //! limits echo COUNT SIZE          writes SIZE bytes to `cat` and waits for their return
 //! limits read-lines COUNT         reads what `limits lines COUNT` writes
 //! limits lines COUNT              writes lines of 20 bytes, each by a system call of its own
+//! limits lease FILE SECONDS       keeps everybody else from opening or executing FILE: Linux only
 //! ```
 //!
 //! Prints nanoseconds as plain numbers: one for the whole, or, for `run` and `echo`, one a line
 //! for each; `read-lines` adds the number of reads. Each kind of work is done once, smaller and
-//! unmeasured, before it counts, but for a script. Capacities are in bytes.
+//! unmeasured, before it counts, but for a script. Capacities are in bytes. `lease` prints `held`
+//! and ends with its standard input.
 //!
 //! Programs are run by `std::process`, which calls `posix_spawn` and `waitpid` where the system has
 //! them.
@@ -30,6 +32,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use exile_os::pipe::{DEFAULT_CAPACITY, set_capacity};
+
+#[cfg(target_os = "linux")]
+mod lease;
 
 /// Exile reads and writes as much at once.
 const CHUNK: usize = 64 * 1024;
@@ -85,6 +90,8 @@ fn main() -> Outcome<()> {
             Ok(())
         }
         ["lines", count] => Ok(write_lines(count.parse()?)?),
+        #[cfg(target_os = "linux")]
+        ["lease", file, seconds] => lease::hold(file, Duration::from_secs(seconds.parse()?)),
         _ => Err("see the head of this program for how to call it".into()),
     }
 }
