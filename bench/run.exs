@@ -1,8 +1,8 @@
 # The benchmarks; script/bench builds all that is needed and runs this. See NOTES.md.
 
 files =
-  ~w(support/case support/measure support/runner support/report support/contenders) ++
-    ~w(cases/throughput cases/latency cases/many cases/harm)
+  ~w(support/case support/measure support/runner support/report support/contenders support/sleepers) ++
+    ~w(cases/throughput cases/latency cases/idle cases/callers cases/streams cases/hung cases/harm)
 
 modules = Enum.flat_map(files, &Code.require_file("#{&1}.exs", __DIR__))
 
@@ -13,13 +13,15 @@ defmodule Bench.CLI do
     json: :string,
     svg: :string,
     quick: :boolean,
-    limits: :string
+    limits: :string,
+    static: :string
   ]
 
   def main(arguments, modules) do
     options = options!(arguments)
     Bench.FreshVM.remember(modules)
     Bench.ViaRust.use(options[:limits])
+    Bench.Static.use(options[:static])
     {:ok, _} = Application.ensure_all_started(:exile)
 
     cases = cases!(options)
@@ -63,7 +65,18 @@ defmodule Bench.CLI do
     quick? = Keyword.get(options, :quick, false)
 
     all =
-      Enum.flat_map([Bench.Throughput, Bench.Latency, Bench.Many, Bench.Harm], & &1.cases(quick?))
+      Enum.flat_map(
+        [
+          Bench.Throughput,
+          Bench.Latency,
+          Bench.Idle,
+          Bench.Callers,
+          Bench.Streams,
+          Bench.Hung,
+          Bench.Harm
+        ],
+        & &1.cases(quick?)
+      )
 
     names = Enum.map(all, & &1.name)
     only = String.split(options[:only] || Enum.join(names, ","), ",")

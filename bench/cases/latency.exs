@@ -1,7 +1,7 @@
 defmodule Bench.Latency do
   # How long it takes to run a program, and to get an answer from one.
 
-  alias Bench.{Ballast, Case, FreshVM, Measure, Others, ViaExile, ViaPort, ViaRust}
+  alias Bench.{Ballast, Case, FreshVM, Measure, Others, Static, ViaExile, ViaPort, ViaRust}
 
   @message_size 64
 
@@ -14,11 +14,14 @@ defmodule Bench.Latency do
   end
 
   defp run(count) do
+    rust = "Rust, posix_spawn"
+    static = &"#{&1}, static"
+
     %Case{
       name: "true",
-      title: "running `true` #{count} times, one after the other",
+      title: "running `true` #{count} times, one after the other; and a static program",
       metrics: Case.latencies(),
-      baselines: ["System.cmd", "port", "Rust, posix_spawn"],
+      baselines: ["System.cmd", "port", rust, static.(rust)],
       contenders:
         [
           {"Exile.stream!",
@@ -27,15 +30,27 @@ defmodule Bench.Latency do
           {"System.cmd",
            fn -> Measure.latencies(count, fn -> {"", 0} = System.cmd("true", []) end) end},
           {"port", fn -> Measure.latencies(count, fn -> ViaPort.run(["true"]) end) end},
-          ViaRust.contender("Rust, posix_spawn", fn ->
-            ["true", count] |> ViaRust.limits() |> Measure.percentiles()
-          end)
-        ] ++ Others.run(count),
+          in_rust(rust, "true", count)
+        ] ++
+          Static.contenders(fn program ->
+            [
+              {static.("Exile.Process"),
+               fn -> Measure.latencies(count, fn -> ViaExile.run([program]) end) end},
+              in_rust(static.(rust), program, count)
+            ]
+          end) ++ Others.run(count),
       goals: [
         {"Exile.stream!", :p50, "System.cmd", :at_most, 0.75},
-        {"Exile.Process", :p50, "Rust, posix_spawn", :at_most, 1.25}
+        {"Exile.Process", :p50, rust, :at_most, 1.15},
+        {static.("Exile.Process"), :p50, static.(rust), :at_most, 1.3}
       ]
     }
+  end
+
+  defp in_rust(name, program, count) do
+    ViaRust.contender(name, fn ->
+      ["run", program, count] |> ViaRust.limits() |> Measure.percentiles()
+    end)
   end
 
   defp heap(count, mebibytes) do

@@ -58,9 +58,10 @@ defmodule Bench.ViaPort do
   end
 
   @doc "Reads all that `command` writes; returns bytes and messages."
-  def read_all(command, options \\ []), do: command |> open(options) |> read_on(0, 0)
+  def read_all(command, options \\ []), do: command |> open(options) |> read_on()
 
-  defp read_on(port, bytes, reads) do
+  @doc "Reads the rest of what a command writes."
+  def read_on(port, bytes \\ 0, reads \\ 0) do
     receive do
       {^port, {:data, data}} -> read_on(port, bytes + byte_size(data), reads + 1)
       {^port, {:exit_status, 0}} -> {bytes, reads}
@@ -108,7 +109,7 @@ defmodule Bench.ViaPort do
 end
 
 defmodule Bench.ViaRust do
-  # native/os/examples/limits.rs, which does the work, checks it and takes the time itself.
+  # native/os/examples/limits, which does the work, checks it and takes the time itself.
 
   @path {__MODULE__, :path}
 
@@ -140,6 +141,21 @@ defmodule Bench.ViaRust do
       [time] = limits(["duplex", bytes, capacity])
       Bench.Measure.speed(bytes, time)
     end)
+  end
+end
+
+defmodule Bench.Static do
+  # A program without a dynamic linker, which takes longer than all the rest of a short command.
+
+  @path {__MODULE__, :path}
+
+  def use(path), do: :persistent_term.put(@path, path)
+
+  @doc "The contenders for it that `fun` makes of its path."
+  def contenders(fun) do
+    if path = :persistent_term.get(@path),
+      do: fun.(path),
+      else: for({name, _} <- fun.(nil), do: {name, {:skip, "no --static PROGRAM given"}})
   end
 end
 

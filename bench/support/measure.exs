@@ -25,9 +25,32 @@ defmodule Bench.Measure do
 
   @doc "What was measured, in nanoseconds, as microseconds."
   def percentiles(times) do
+    %{p50: percentile(times, 0.5) / 1_000, p99: percentile(times, 0.99) / 1_000}
+  end
+
+  @doc "The one of `times` that the given share of them is below."
+  def percentile(times, share) do
     times = Enum.sort(times)
-    at = fn share -> Enum.at(times, min(trunc(length(times) * share), length(times) - 1)) end
-    %{p50: at.(0.5) / 1_000, p99: at.(0.99) / 1_000}
+    Enum.at(times, min(trunc(length(times) * share), length(times) - 1))
+  end
+
+  @doc "What `fun` returns, which must not take longer than `timeout` milliseconds."
+  def within!(timeout, fun) do
+    caller = self()
+    {pid, monitor} = spawn_monitor(fn -> send(caller, {:done, self(), fun.()}) end)
+
+    receive do
+      {:done, ^pid, result} ->
+        Process.demonitor(monitor, [:flush])
+        result
+
+      {:DOWN, ^monitor, :process, ^pid, reason} ->
+        raise "failed: #{inspect(reason)}"
+    after
+      timeout ->
+        Process.exit(pid, :kill)
+        raise "not done in #{div(timeout, 1_000)} s"
+    end
   end
 
   @doc "Fails the contender when it has not done all the work."

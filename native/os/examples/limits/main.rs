@@ -7,15 +7,21 @@
 //! limits duplex BYTES CAPACITY    writes to `cat` in one thread and reads in another
 //! limits pipeline BYTES           no program of ours: `head | cat | cat > /dev/null`
 //! limits shell SCRIPT OUTPUT      runs a shell script, which must write OUTPUT
-//! limits true COUNT               runs `true`, one after the other
+//! limits run PROGRAM COUNT        runs PROGRAM, one after the other
+//! limits together COUNT THREADS   runs `true` COUNT times in all, in THREADS threads at once
 //! limits echo COUNT SIZE          writes SIZE bytes to `cat` and waits for their return
 //! limits read-lines COUNT         reads what `limits lines COUNT` writes
 //! limits lines COUNT              writes lines of 20 bytes, each by a system call of its own
+//! limits lease FILE SECONDS       keeps everybody else from opening or executing FILE: Linux only
 //! ```
 //!
-//! Prints nanoseconds as plain numbers: one for the whole, or, for `true` and `echo`, one a line
+//! Prints nanoseconds as plain numbers: one for the whole, or, for `run` and `echo`, one a line
 //! for each; `read-lines` adds the number of reads. Each kind of work is done once, smaller and
-//! unmeasured, before it counts, but for a script. Capacities are in bytes.
+//! unmeasured, before it counts, but for a script. Capacities are in bytes. `lease` prints `held`
+//! and ends with its standard input.
+//!
+//! Programs are run by `std::process`, which calls `posix_spawn` and `waitpid` where the system has
+//! them.
 
 use std::error::Error;
 use std::fs::File;
@@ -26,6 +32,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use exile_os::pipe::{DEFAULT_CAPACITY, set_capacity};
+
+#[cfg(target_os = "linux")]
+mod lease;
 
 /// Exile reads and writes as much at once.
 const CHUNK: usize = 64 * 1024;
@@ -63,7 +72,11 @@ fn main() -> Outcome<()> {
             println!("{}", time.as_nanos());
             Ok(())
         }
-        ["true", count] => each(count.parse()?, run_true),
+        ["run", program, count] => each(count.parse()?, |count| run(program, count)),
+        ["together", count, threads] => {
+            let threads = threads.parse()?;
+            whole(count.parse()?, |count| together(count, threads))
+        }
         ["echo", count, size] => {
             let size = size.parse()?;
             each(count.parse()?, |count| echo(count, size))
@@ -77,7 +90,9 @@ fn main() -> Outcome<()> {
             Ok(())
         }
         ["lines", count] => Ok(write_lines(count.parse()?)?),
-        _ => Err("see the head of limits.rs for how to call it".into()),
+        #[cfg(target_os = "linux")]
+        ["lease", file, seconds] => lease::hold(file, Duration::from_secs(seconds.parse()?)),
+        _ => Err("see the head of this program for how to call it".into()),
     }
 }
 
@@ -155,14 +170,24 @@ fn pipeline(bytes: u64) -> Outcome<()> {
     succeeded(Command::new("sh").args(["-c", &script]).status()?)
 }
 
-fn run_true(count: u64) -> Outcome<Vec<Duration>> {
+fn run(program: &str, count: u64) -> Outcome<Vec<Duration>> {
     (0..count)
         .map(|_| {
             let start = Instant::now();
-            succeeded(piped("true").spawn()?.wait()?)?;
+            succeeded(piped(program).spawn()?.wait()?)?;
             Ok(start.elapsed())
         })
         .collect()
+}
+
+fn together(count: u64, threads: u64) -> Outcome<()> {
+    let runners: Vec<_> = (0..threads)
+        .map(|_| thread::spawn(move || run("true", count / threads)))
+        .collect();
+    for runner in runners {
+        runner.join().map_err(|_| "a runner failed")??;
+    }
+    Ok(())
 }
 
 fn echo(count: u64, size: usize) -> Outcome<Vec<Duration>> {
