@@ -20,6 +20,7 @@ defmodule Exile.MixProject do
     guides/ending_commands.md
     guides/long_lived_programs.md
     guides/genservers.md
+    guides/coming_from_exile_0_14.md
   )
 
   def project do

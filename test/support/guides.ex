@@ -6,3 +6,12 @@ for guide <- Path.wildcard("guides/*.md") do
     @moduledoc File.read!(guide)
   end
 end
+
+defmodule Exile.Guides do
+  @moduledoc "Has mix compile this file again when a guide is added or taken away."
+
+  @guides Path.wildcard("guides/*.md")
+
+  @doc false
+  def __mix_recompile__?, do: Path.wildcard("guides/*.md") != @guides
+end
