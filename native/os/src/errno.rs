@@ -7,6 +7,8 @@ pub struct Errno(i32);
 impl Errno {
     /// Resource temporarily unavailable: a non-blocking call would have to wait.
     pub const EAGAIN: Errno = Errno(libc::EAGAIN);
+    /// Permission denied.
+    pub const EACCES: Errno = Errno(libc::EACCES);
     /// Broken pipe: nobody reads what is written.
     pub const EPIPE: Errno = Errno(libc::EPIPE);
     /// Operation canceled.
@@ -23,6 +25,10 @@ impl Errno {
     pub const ENOSYS: Errno = Errno(libc::ENOSYS);
     /// Not permitted, to this user or in this sandbox.
     pub const EPERM: Errno = Errno(libc::EPERM);
+    /// No such file or directory.
+    pub const ENOENT: Errno = Errno(libc::ENOENT);
+    /// A request that this descriptor, or this kernel, does not know.
+    pub const ENOTTY: Errno = Errno(libc::ENOTTY);
     /// Out of memory.
     pub const ENOMEM: Errno = Errno(libc::ENOMEM);
     /// No such process: it has ended.

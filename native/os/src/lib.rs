@@ -46,6 +46,6 @@ pub use command::{Command, Stdio};
 pub use errno::Errno;
 pub use pipeline::{Pipeline, spawn_pipeline};
 pub use signal::Signal;
-pub use spawn::{SpawnError, Spawned, Step, spawn};
+pub use spawn::{Attempt, SpawnError, Spawned, Step, spawn};
 pub use status::Status;
 pub use teardown::Teardown;

@@ -72,7 +72,7 @@ fn all_is_as_ever() {
         let spawned = spawn(&quiet_sh(&format!("exit {code}")));
         assert_eq!(status(&spawned.child), Status::Exited(code));
     }
-    let error = exile_os::spawn(&common::command("/nonexistent", &[])).unwrap_err();
+    let error = common::try_spawn(&common::command("/nonexistent", &[])).unwrap_err();
     assert_eq!(error.errno.raw(), libc::ENOENT);
 
     // Nothing but the standard streams is inherited; the shell opens the directory to list it.

@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_micros(200);
 const CODE: u8 = 42;
 
 pub(super) fn probe() -> Source {
-    let Ok((pid, child)) = clone_and_exit(CODE, true) else {
+    let Ok((pid, child)) = clone_and_exit(CODE) else {
         return Source::Portable;
     };
     let Some(child) = child else {

@@ -233,6 +233,14 @@ pub(crate) mod pidfd {
         unreachable!("models do not probe")
     }
 
+    pub(crate) fn ask_status(_pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
+        unreachable!("models do not probe")
+    }
+
+    pub(crate) fn signal_raw(_pidfd: RawFd, _signal: Signal) -> Result<(), Errno> {
+        unreachable!("models do not cancel spawns")
+    }
+
     pub(crate) fn open(_pid: libc::pid_t) -> Result<OwnedFd, Errno> {
         unreachable!("models have no guard")
     }

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use exile_os::pipe::ReadEnd;
-use exile_os::{Child, Command, Spawned, Status, Stdio};
+use exile_os::{Attempt, Child, Command, SpawnError, Spawned, Status, Stdio};
 
 /// Nothing here takes this long unless it never comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,7 +47,12 @@ pub(crate) fn quiet_sh(script: &str) -> Command {
 }
 
 pub(crate) fn spawn(command: &Command) -> Spawned {
-    exile_os::spawn(command).unwrap()
+    try_spawn(command).unwrap()
+}
+
+/// Spawns without anybody who could cancel it.
+pub(crate) fn try_spawn(command: &Command) -> Result<Spawned, SpawnError> {
+    exile_os::spawn(command, &Attempt::new())
 }
 
 /// Runs a command to its end with nothing on its input; its output.
@@ -204,6 +209,11 @@ pub(crate) fn descriptors() -> Vec<RawFd> {
         .collect();
     numbers.sort_unstable();
     numbers
+}
+
+/// Whether there are others than those.
+pub(crate) fn opened_beyond(before: &[RawFd]) -> bool {
+    descriptors().iter().any(|fd| !before.contains(fd))
 }
 
 fn is_own_list(target: &Path) -> bool {
