@@ -11,6 +11,9 @@
 //! * The child writes the failing step and errno into the parent's memory: that is how a program
 //!   that cannot be executed is an error and never an exit status.
 //!
+//! Where there are [reserved] numbers the child also shares the parent's descriptors for a moment
+//! (`CLONE_FILES`): nothing may be opened, closed or changed before it has left them.
+//!
 //! # Safety
 //! The unsafe code relies on the calling thread being suspended until the child has executed or
 //! exited: the plan and the stack, both owned by the caller, outlive the child's use of them.
@@ -22,7 +25,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use super::attempt::Target;
-use super::{Plan, Process, SpawnError, Step, Tried, at};
+use super::{Plan, Process, SpawnError, Step, Tried, at, reserved};
 use crate::command::with_room;
 use crate::errno::{Errno, check};
 use crate::guard;
@@ -59,6 +62,8 @@ const NO_FD: RawFd = -1;
 struct Shared<'a> {
     plan: &'a Plan<'a>,
     parent: libc::pid_t,
+    /// Both have the same table of descriptors until the child leaves it.
+    one_table: bool,
     /// The kernel writes it before the child runs.
     pidfd: RawFd,
     failure: Option<Failure>,
@@ -71,34 +76,57 @@ enum Failure {
     At(Step, i32),
     /// The spawn was cancelled before it began.
     Cancelled,
+    /// It could not leave the parent's table of descriptors, and has done nothing.
+    SharesTable(i32),
 }
 
 /// Makes the process and executes the program in it. Returns when it runs, or when it has failed
 /// and is gone.
 pub(super) fn execute(plan: &Plan<'_>, with_pidfd: bool) -> Result<Process, SpawnError> {
-    make(plan, with_pidfd).map_err(SpawnError::from)
+    if let Some(mut low) = reserved::take() {
+        // It fails where the limit of descriptors is below those numbers.
+        if let Ok(plan) = low.lend(plan) {
+            let made = make(&plan, with_pidfd, true);
+            drop(low);
+            match made {
+                Err(Failure::SharesTable(errno)) => {
+                    // For want of memory it may be different another time.
+                    if ![libc::ENOMEM, libc::EAGAIN, libc::EMFILE].contains(&errno) {
+                        reserved::refuse();
+                    }
+                }
+                made => return made.map_err(SpawnError::from),
+            }
+        }
+    }
+    make(plan, with_pidfd, false).map_err(SpawnError::from)
 }
 
 impl From<Failure> for SpawnError {
     fn from(failure: Failure) -> SpawnError {
         match failure {
             Failure::At(step, errno) => at(step)(Errno::new(errno)),
+            Failure::SharesTable(errno) => at(Step::Prepare)(Errno::new(errno)),
             Failure::Cancelled => SpawnError::CANCELLED,
         }
     }
 }
 
-fn make(plan: &Plan<'_>, with_pidfd: bool) -> Result<Process, Failure> {
+fn make(plan: &Plan<'_>, with_pidfd: bool, one_table: bool) -> Result<Process, Failure> {
     let mut shared = Shared {
         plan,
         // SAFETY: getpid cannot fail.
         parent: unsafe { libc::getpid() },
+        one_table,
         pidfd: NO_FD,
         failure: None,
         reported: true,
     };
     let shared_ptr = ptr::from_mut(&mut shared);
-    let flags = if with_pidfd { libc::CLONE_PIDFD } else { 0 };
+    let mut flags = if with_pidfd { libc::CLONE_PIDFD } else { 0 };
+    if one_table {
+        flags |= libc::CLONE_FILES;
+    }
     // SAFETY: `run_child` gets the pointer that it expects, to what outlives this call; the
     // descriptor goes where it belongs.
     let cloned = unsafe {
@@ -260,11 +288,31 @@ unsafe fn begin(shared: *mut Shared<'_>) -> Failure {
         if !plan.attempt.show(target) {
             return Failure::Cancelled;
         }
+        if (*shared).one_table {
+            if let Err(errno) = leave_table() {
+                return Failure::SharesTable(errno);
+            }
+        }
         if let Some(guard) = plan.guard {
             ptr::addr_of_mut!((*shared).reported).write_volatile(report_self(guard));
         }
         let (step, errno) = prepare_and_exec(plan, (*shared).parent);
         Failure::At(step, errno)
+    }
+}
+
+/// Goes from the table of descriptors that is shared with the parent to one of its own, with a copy
+/// of the lowest alone. When it fails nothing has changed.
+///
+/// # Safety
+/// To be called in the cloned child only.
+unsafe fn leave_table() -> Result<(), i32> {
+    let first = reserved::LIMIT as libc::c_uint;
+    let flags = libc::CLOSE_RANGE_UNSHARE;
+    // SAFETY: what it closes, it closes in the new table.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) } {
+        0 => Ok(()),
+        _ => Err(errno()),
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `attempt` | a spawn that another thread can bring to nothing | |
 //! | `stdio` | pipes and files for the standard streams | |
 //! | `linux` | `clone`, and code of ours until the program is executed | Linux |
+//! | `reserved` | low descriptor numbers, with which a clone costs the same however many are open | Linux |
 //! | `posix` | `posix_spawn`, and no code of ours | macOS, FreeBSD; Linux with `--cfg exile_portable`, for tests |
 
 mod attempt;
@@ -15,6 +16,8 @@ mod error;
 pub(crate) mod linux;
 #[cfg(not(all(target_os = "linux", not(exile_portable))))]
 mod posix;
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+mod reserved;
 mod stdio;
 
 #[cfg(all(target_os = "linux", not(exile_portable)))]
@@ -64,6 +67,13 @@ pub struct Spawned {
     pub stdout: Option<ReadEnd>,
     /// Reads its standard error, if that is a pipe.
     pub stderr: Option<ReadEnd>,
+}
+
+/// Makes what spawns share, once: low descriptor numbers, of which there are fewer later. The first
+/// spawn does it otherwise.
+pub fn reserve() {
+    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    reserved::reserve();
 }
 
 /// Runs `command`, unless another thread cancels the `attempt`.

@@ -198,8 +198,10 @@ pub(crate) fn myself(name: &str) -> std::process::Command {
     command
 }
 
-/// The numbers of all open descriptors, in order.
+/// The numbers of all open descriptors, in order. Those that spawns share are among them from the
+/// start.
 pub(crate) fn descriptors() -> Vec<RawFd> {
+    exile_os::spawn::reserve();
     let mut numbers: Vec<RawFd> = fs::read_dir("/proc/self/fd")
         .unwrap()
         .map(|entry| entry.unwrap())
