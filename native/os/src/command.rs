@@ -225,4 +225,9 @@ mod tests {
         let left = absolute(all.to_vec(), None);
         assert_eq!(left, Ok(vec![all[0].clone()]));
     }
+
+    #[test]
+    fn more_than_there_is_memory_for_is_an_error() {
+        assert_eq!(with_room::<u64>(usize::MAX / 16), Err(Errno::ENOMEM));
+    }
 }

@@ -7,8 +7,6 @@ pub struct Errno(i32);
 impl Errno {
     /// Resource temporarily unavailable: a non-blocking call would have to wait.
     pub const EAGAIN: Errno = Errno(libc::EAGAIN);
-    /// Permission denied.
-    pub const EACCES: Errno = Errno(libc::EACCES);
     /// Broken pipe: nobody reads what is written.
     pub const EPIPE: Errno = Errno(libc::EPIPE);
     /// Operation canceled.

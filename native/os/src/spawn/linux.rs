@@ -147,16 +147,18 @@ fn make(plan: &Plan<'_>, with_pidfd: bool, one_table: bool) -> Result<Process, F
         reported: shared.reported,
     };
     let cancelled = plan.attempt.is_cancelled();
-    if cancelled {
-        kill(&process);
-    }
-    match shared.failure {
-        None if !cancelled => Ok(process),
-        failure => {
-            bury(&process);
-            Err(failure.filter(|_| !cancelled).unwrap_or(Failure::Cancelled))
+    let failure = match shared.failure {
+        None if !cancelled => return Ok(process),
+        None => {
+            kill(&process);
+            Failure::Cancelled
         }
-    }
+        // It has exited.
+        Some(_) if cancelled => Failure::Cancelled,
+        Some(failure) => failure,
+    };
+    bury(&process);
+    Err(failure)
 }
 
 /// Kills a child that has not been reaped by us, and what it has started.
