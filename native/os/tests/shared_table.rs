@@ -10,21 +10,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{
-    PATIENCE, TempDir, alone, becomes_readable, command, descriptors, has_children, inheritable,
-    limit, line, null, quiet_sh, read_to_end, refuse, set_limit, sh, soon, spawn, status, text,
+    PATIENCE, TempDir, alone, becomes_readable, command, has_children, inheritable, limit, line,
+    null, quiet_sh, read_to_end, refuse, set_limit, sh, soon, spawn, status, table, text,
 };
 use exile_os::{Errno, Status, Stdio, Step, guard, spawn::reserve};
-
-/// What is open here, by number: what it is.
-fn table() -> Vec<(i32, String)> {
-    descriptors()
-        .into_iter()
-        .map(|fd| {
-            let target = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
-            (fd, target.to_str().unwrap().to_owned())
-        })
-        .collect()
-}
 
 /// A spawn with every kind of stream, whose output ends when it ends.
 fn all_streams_work() {

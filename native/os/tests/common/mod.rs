@@ -213,9 +213,15 @@ pub(crate) fn descriptors() -> Vec<RawFd> {
     numbers
 }
 
-/// Whether there are others than those.
-pub(crate) fn opened_beyond(before: &[RawFd]) -> bool {
-    descriptors().iter().any(|fd| !before.contains(fd))
+/// What is open here, by number: what it is.
+pub(crate) fn table() -> Vec<(RawFd, String)> {
+    descriptors()
+        .into_iter()
+        .map(|fd| {
+            let target = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+            (fd, target.to_str().unwrap().to_owned())
+        })
+        .collect()
 }
 
 fn is_own_list(target: &Path) -> bool {
