@@ -21,8 +21,8 @@
 //! * All system calls happen under the lock and in the states idle and waiting. The lock is not
 //!   held when the VM is told to stop, since it may call [`Pipe::stop`] right then.
 
-use std::sync::{PoisonError, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, Weak};
 
 use exile_os::Errno;
 use exile_os::sync::{AtomicUsize, Mutex, MutexGuard};
@@ -362,7 +362,10 @@ fn pipe_write<'a>(
     let slices = batch.slices(offset)?;
     let wait = || wait(env, reference);
     Ok(
-        match pipe.0.attempt(pid(env), wait, false, |end| end.write(&slices)) {
+        match pipe
+            .0
+            .attempt(pid(env), wait, false, |end| end.write(&slices))
+        {
             Ok(Attempt::Moved(written)) => {
                 account(env, written);
                 pipe.0.question.ask(pid(env));

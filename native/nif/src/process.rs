@@ -66,7 +66,9 @@ impl State {
             .into_iter()
             .partition(|(until, _)| self.has_come(*until));
         self.waits = kept;
-        over.into_iter().map(|(_, wait): (Until, Wait)| wait).collect()
+        over.into_iter()
+            .map(|(_, wait): (Until, Wait)| wait)
+            .collect()
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use exile_os::Errno;
 use exile_os::exit::{self, Source};
 use exile_os::life::{keeper, living};
 use exile_os::spawn::pool;
-use exile_os::Errno;
 use rustler::types::atom::Atom;
 use rustler::{Env, Term};
 
@@ -20,7 +20,9 @@ pub(crate) fn start(exit_source: Term<'_>) -> Result<(), Errno> {
         Ok(atom) if atom == atoms::portable() => Some(Source::Portable),
         _ => None,
     };
-    exit::choose(wanted);
+    exit::choose(wanted)?;
+    // Low descriptor numbers are to be had now.
+    exile_os::spawn::reserve();
     keeper::start()
 }
 

@@ -1,15 +1,10 @@
 //! What to run: everything a spawn needs, validated and owned before the first system call.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
-
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::errno::Errno;
-use crate::pipe::above_standard;
 
 /// Where programs are looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/bin:/usr/bin";
@@ -22,59 +17,35 @@ pub enum Stdio {
     Pipe,
     /// The null device.
     Null,
-    /// This process's own stream.
+    /// This process's own stream. Standard error is opened anew where it is a terminal, so that
+    /// the program does not share the flags that the VM sets.
     Inherit,
     /// An open file or pipe end of somebody else.
     Fd(OwnedFd),
+    /// A file, opened for reading by the thread that spawns. A FIFO that nobody writes to is not
+    /// waited for: the program sees an empty one.
+    Read(CString),
+    /// A file, opened for writing by the thread that spawns: made if it is missing. A FIFO that
+    /// nobody reads is not waited for: `ENXIO`.
+    Write {
+        /// Its name, relative to the directory of this process.
+        path: CString,
+        /// The program writes at its end; otherwise the file is emptied.
+        append: bool,
+    },
     /// For standard error only: wherever standard output goes.
     Stdout,
-    Read(CString),
-    Write { path: CString, append: bool },
-}
-
-impl Stdio {
-    /// The file `path`, opened for reading. A FIFO that nobody writes to is not waited for: the
-    /// program sees an empty one.
-    pub fn read_from(path: &OsStr) -> Result<Stdio, Errno> {
-        let file = open(OpenOptions::new().read(true), path)?;
-        if file.metadata().map_err(Errno::from_io)?.is_dir() {
-            return Err(Errno::EISDIR);
-        }
-        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
-        Ok(Stdio::Fd(above_standard(file.into())?))
-    }
-
-    /// The file `path`, opened for writing: made if it is missing, and emptied, or written to at
-    /// its end with `append`. A FIFO that nobody reads is not waited for: `ENXIO`.
-    pub fn write_to(path: &OsStr, append: bool) -> Result<Stdio, Errno> {
-        let mut options = OpenOptions::new();
-        options.create(true).write(true);
-        let (options, flags) = if append {
-            (options.append(true), OFlag::O_APPEND)
-        } else {
-            (options.truncate(true), OFlag::empty())
-        };
-        let file = open(options, path)?;
-        fcntl(&file, FcntlArg::F_SETFL(flags))?;
-        Ok(Stdio::Fd(above_standard(file.into())?))
-    }
-}
-
-/// Opens a file without waiting for whoever is at the other end of a FIFO.
-fn open(options: &mut OpenOptions, path: &OsStr) -> Result<File, Errno> {
-    options
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)
-        .map_err(Errno::from_io)
 }
 
 /// A program with its arguments and surroundings. Strings are bytes without NUL, as `CString`
 /// guarantees.
 #[derive(Debug)]
 pub struct Command {
-    pub(crate) argv: Vec<CString>,
+    pub(crate) program: CString,
+    pub(crate) arguments: Vec<CString>,
     pub(crate) env: Vec<CString>,
-    pub(crate) candidates: Vec<CString>,
+    /// The files to try, in order, or why they could not be made.
+    pub(crate) candidates: Result<Vec<CString>, Errno>,
     /// The candidates are what the search path makes of a bare name.
     pub(crate) searched: bool,
     pub(crate) directory: Option<CString>,
@@ -99,12 +70,11 @@ impl Command {
         let candidates = if searched {
             candidates(&program, path)
         } else {
-            vec![program.clone()]
+            Ok(vec![program.clone()])
         };
-        let mut argv = vec![program];
-        argv.extend(arguments);
         Command {
-            argv,
+            program,
+            arguments: arguments.into_iter().collect(),
             env,
             candidates,
             searched,
@@ -116,8 +86,14 @@ impl Command {
         }
     }
 
-    /// Runs in `directory` instead of where this process is.
+    /// Runs in `directory` instead of where this process is. The search path is not affected:
+    /// relative entries of it still mean directories of this process.
     pub fn directory(mut self, directory: Option<CString>) -> Command {
+        if self.searched && directory.is_some() {
+            let here = std::env::current_dir().ok();
+            let here = here.as_ref().map(|here| here.as_os_str().as_bytes());
+            self.candidates = self.candidates.and_then(|all| absolute(all, here));
+        }
         self.directory = directory;
         self
     }
@@ -143,20 +119,54 @@ fn is_bare(program: &CStr) -> bool {
 }
 
 /// The files to try, in order.
-fn candidates(program: &CStr, path: Option<&OsStr>) -> Vec<CString> {
-    let name = program.to_bytes();
-    path.map_or(DEFAULT_PATH, OsStr::as_bytes)
-        .split(|byte| *byte == b':')
-        .filter_map(|directory| {
-            // An empty entry means the current directory.
-            let directory = if directory.is_empty() {
-                b"."
-            } else {
-                directory
-            };
-            CString::new([directory, b"/", name].concat()).ok()
-        })
-        .collect()
+fn candidates(program: &CStr, path: Option<&OsStr>) -> Result<Vec<CString>, Errno> {
+    let directories = || {
+        path.map_or(DEFAULT_PATH, OsStr::as_bytes)
+            .split(|byte| *byte == b':')
+    };
+    let mut all = with_room(directories().count())?;
+    for directory in directories() {
+        // An empty entry means the current directory.
+        let directory = if directory.is_empty() {
+            b"."
+        } else {
+            directory
+        };
+        all.extend(joined(directory, program.to_bytes())?);
+    }
+    Ok(all)
+}
+
+/// The same files by names that mean the same in every directory. Without a current directory,
+/// those that are relative to it are nowhere.
+fn absolute(candidates: Vec<CString>, here: Option<&[u8]>) -> Result<Vec<CString>, Errno> {
+    let mut all = with_room(candidates.len())?;
+    for candidate in candidates {
+        if candidate.to_bytes().starts_with(b"/") {
+            all.push(candidate);
+        } else if let Some(here) = here {
+            all.extend(joined(here, candidate.to_bytes())?);
+        }
+    }
+    Ok(all)
+}
+
+/// A file in a directory; `None` for a name that no file can have.
+fn joined(directory: &[u8], file: &[u8]) -> Result<Option<CString>, Errno> {
+    // With the NUL at the end, for which `CString` would look for more room.
+    let mut path = with_room(directory.len() + file.len() + 2)?;
+    path.extend_from_slice(directory);
+    path.push(b'/');
+    path.extend_from_slice(file);
+    Ok(CString::new(path).ok())
+}
+
+/// Room for so many. The sizes come from the user: what is too much is an error, not the end of
+/// this process.
+pub(crate) fn with_room<T>(count: usize) -> Result<Vec<T>, Errno> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+    Ok(room)
 }
 
 #[cfg(test)]
@@ -167,6 +177,7 @@ mod tests {
         let program = CString::new(program).unwrap();
         Command::new(program, [], Vec::new(), path.map(OsStr::new))
             .candidates
+            .unwrap()
             .into_iter()
             .map(|file| file.into_string().unwrap())
             .collect()
@@ -187,5 +198,36 @@ mod tests {
     fn a_name_with_a_slash_is_a_file() {
         assert_eq!(found("./ls", Some("/a")), ["./ls"]);
         assert_eq!(found("/bin/ls", Some("/a")), ["/bin/ls"]);
+    }
+
+    #[test]
+    fn with_a_directory_the_entries_of_the_path_mean_what_they_meant_without_it() {
+        let command = |path: &str| {
+            let program = CString::new("ls").unwrap();
+            Command::new(program, [], Vec::new(), Some(OsStr::new(path)))
+        };
+        let here = std::env::current_dir().unwrap();
+        let here = here.to_str().unwrap();
+        let expected = [
+            "/a/ls".to_owned(),
+            format!("{here}/./ls"),
+            format!("{here}/b/ls"),
+        ]
+        .map(|file| CString::new(file).unwrap());
+        let elsewhere = Some(CString::new("/tmp").unwrap());
+        let command = command("/a::b").directory(elsewhere);
+        assert_eq!(command.candidates.unwrap(), expected);
+    }
+
+    #[test]
+    fn without_a_current_directory_relative_entries_are_nowhere() {
+        let all = ["/a/ls", "./ls", "b/ls"].map(|file| CString::new(file).unwrap());
+        let left = absolute(all.to_vec(), None);
+        assert_eq!(left, Ok(vec![all[0].clone()]));
+    }
+
+    #[test]
+    fn more_than_there_is_memory_for_is_an_error() {
+        assert_eq!(with_room::<u64>(usize::MAX / 16), Err(Errno::ENOMEM));
     }
 }

@@ -23,6 +23,10 @@ impl Errno {
     pub const ENOSYS: Errno = Errno(libc::ENOSYS);
     /// Not permitted, to this user or in this sandbox.
     pub const EPERM: Errno = Errno(libc::EPERM);
+    /// No such file or directory.
+    pub const ENOENT: Errno = Errno(libc::ENOENT);
+    /// A request that this descriptor, or this kernel, does not know.
+    pub const ENOTTY: Errno = Errno(libc::ENOTTY);
     /// Out of memory.
     pub const ENOMEM: Errno = Errno(libc::ENOMEM);
     /// No such process: it has ended.

@@ -19,7 +19,6 @@
 
 // The model has a kernel of its own, which needs less.
 #![cfg_attr(loom, allow(dead_code))]
-#![allow(missing_docs)]
 
 pub mod command;
 pub mod errno;
@@ -38,14 +37,12 @@ pub mod status;
 pub mod sync;
 mod thread;
 
-
 pub use command::{Command, Stdio};
 pub use errno::Errno;
 pub use life::child::Child;
 pub use life::living::{Kin, Life};
 pub use life::teardown::Teardown;
-pub use pipeline::{Pipeline, discard, spawn_pipeline};
+pub use pipeline::{Pipeline, spawn_pipeline};
 pub use signal::Signal;
-pub use spawn::{Attempt, SpawnError, Spawned, Step, spawn};
+pub use spawn::{Attempt, SpawnError, Spawned, Step, discard, spawn};
 pub use status::Status;
-

@@ -4,11 +4,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::life::child::{Child, kill};
 use crate::command::{Command, Stdio};
 use crate::errno::Errno;
+use crate::life::child::Child;
 use crate::pipe::{self, ReadEnd, WriteEnd};
-use crate::spawn::{SpawnError, Step, spawn};
+use crate::spawn::{Attempt, SpawnError, Step, at, discard, open_file, spawn};
 
 /// Running commands, and our ends of the pipes to and from them.
 #[derive(Debug)]
@@ -24,21 +24,30 @@ pub struct Pipeline {
 }
 
 /// Runs `commands`, the first reading from `stdin`, the last writing to `stdout`, whatever they
-/// say of these streams themselves. When one of them cannot be run, the error tells its index; those
-/// before it, which ran already, are being killed.
+/// say of these streams themselves. When one of them cannot be run, or the `attempt` is cancelled,
+/// the error tells its index; those before it, which ran already, have been killed with their
+/// groups. All files are opened before any command runs.
 pub fn spawn_pipeline(
-    commands: Vec<Command>,
-    stdin: Stdio,
-    stdout: Stdio,
-    _attempt: &crate::spawn::Attempt,
+    mut commands: Vec<Command>,
+    mut stdin: Stdio,
+    mut stdout: Stdio,
+    attempt: &Attempt,
 ) -> Result<Pipeline, (usize, SpawnError)> {
+    let last = commands.len().saturating_sub(1);
+    if let Some(file) = open_file(&stdin, Step::Input).map_err(|error| (0, error))? {
+        stdin = Stdio::Fd(file);
+    }
+    if let Some(file) = open_file(&stdout, Step::Output).map_err(|error| (last, error))? {
+        stdout = Stdio::Fd(file);
+    }
+    open_files_for_errors(&mut commands)?;
     let mut pipeline = Pipeline {
         children: Vec::with_capacity(commands.len()),
         stdin: None,
         stdout: None,
         stderr: None,
     };
-    match pipeline.run(commands, stdin, stdout) {
+    match pipeline.run(commands, stdin, stdout, attempt) {
         Ok(()) => Ok(pipeline),
         Err(error) => {
             let index = pipeline.children.len();
@@ -54,6 +63,7 @@ impl Pipeline {
         commands: Vec<Command>,
         mut stdin: Stdio,
         stdout: Stdio,
+        attempt: &Attempt,
     ) -> Result<(), SpawnError> {
         let last = commands.len().saturating_sub(1);
         let sharing = commands
@@ -65,16 +75,16 @@ impl Pipeline {
         for (index, mut command) in commands.into_iter().enumerate() {
             command.stdin = stdin;
             (command.stdout, stdin) = if index < last {
-                let (read, write) = pipe::pair().map_err(at_stdio)?;
+                let (read, write) = pipe::pair().map_err(at(Step::Stdio))?;
                 (Stdio::Fd(write), Stdio::Fd(read))
             } else {
                 (stdout.take().unwrap_or_default(), Stdio::Null)
             };
             if sharing > 1 && wants_pipe(&command) {
-                let theirs = self.share_stderr(&mut shared).map_err(at_stdio)?;
+                let theirs = self.share_stderr(&mut shared).map_err(at(Step::Stdio))?;
                 command.stderr = Stdio::Fd(theirs);
             }
-            let spawned = spawn(&command, &crate::spawn::Attempt)?;
+            let spawned = spawn(&command, attempt)?;
             self.children.push(spawned.child);
             self.stdin = self.stdin.take().or(spawned.stdin);
             self.stdout = self.stdout.take().or(spawned.stdout);
@@ -99,18 +109,46 @@ impl Pipeline {
     }
 }
 
-/// Kills programs that were spawned and that nobody has been told of.
-pub fn discard(children: &[Arc<Child>]) {
-    children.iter().for_each(|child| kill(child));
-}
-
 fn wants_pipe(command: &Command) -> bool {
     matches!(command.stderr, Stdio::Pipe)
 }
 
-fn at_stdio(errno: Errno) -> SpawnError {
-    SpawnError {
-        step: Step::Stdio,
-        errno,
+fn open_files_for_errors(commands: &mut [Command]) -> Result<(), (usize, SpawnError)> {
+    let mut rest = commands;
+    let mut index = 0;
+    while let Some((command, later)) = rest.split_first_mut() {
+        open_file_for_errors(command, later).map_err(|error| (index, error))?;
+        rest = later;
+        index += 1;
+    }
+    Ok(())
+}
+
+/// Commands whose errors go to the same file share one description of it, or each would write over
+/// what the others wrote.
+fn open_file_for_errors(command: &mut Command, later: &mut [Command]) -> Result<(), SpawnError> {
+    let Some(file) = open_file(&command.stderr, Step::Output)? else {
+        return Ok(());
+    };
+    for other in later {
+        if is_same_file(&other.stderr, &command.stderr) {
+            let copy = file.try_clone().map_err(Errno::from_io);
+            other.stderr = Stdio::Fd(copy.map_err(at(Step::Output))?);
+        }
+    }
+    command.stderr = Stdio::Fd(file);
+    Ok(())
+}
+
+fn is_same_file(one: &Stdio, other: &Stdio) -> bool {
+    match (one, other) {
+        (
+            Stdio::Write { path, append },
+            Stdio::Write {
+                path: other_path,
+                append: other_append,
+            },
+        ) => path == other_path && append == other_append,
+        _ => false,
     }
 }

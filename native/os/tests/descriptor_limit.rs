@@ -32,7 +32,7 @@ fn failures(command: &Command) -> Vec<Step> {
     let mut steps = Vec::new();
     for free in 0.. {
         set_limit(libc::RLIMIT_NOFILE, next + free);
-        let spawned = exile_os::spawn(command);
+        let spawned = common::try_spawn(command);
         set_limit(libc::RLIMIT_NOFILE, whole);
         match spawned {
             Err(error) => {

@@ -8,7 +8,7 @@ use exile_os::exit::{self, Source};
 
 fn setup() {
     common::sigchld(libc::SIG_IGN);
-    assert_eq!(exit::choose(Some(Source::Pidfd)), Source::Pidfd);
+    assert_eq!(exit::choose(Some(Source::Pidfd)), Ok(Source::Pidfd));
 }
 
 /// The kernel does.

@@ -7,7 +7,7 @@ use std::fs;
 
 use common::{alone, descriptors, has_children, quiet_sh, refuse, sigchld, soon, spawn, status};
 use exile_os::exit::{self, Source};
-use exile_os::{Status, child};
+use exile_os::{Errno, Status, child};
 
 /// Since Linux 6.15 a pidfd tells the status of a child that was reaped.
 fn expected() -> Source {
@@ -36,7 +36,7 @@ fn the_probe_finds_what_this_kernel_can_do() {
         sigchld(libc::SIG_IGN);
         let before = descriptors();
         assert_eq!(exit::source(), Source::Pidfd);
-        assert_eq!(exit::choose(None), expected());
+        assert_eq!(exit::choose(None), Ok(expected()));
         assert_eq!(exit::source(), expected());
         nothing_left(&before);
     });
@@ -51,13 +51,44 @@ fn the_probe_finds_that_a_pidfd_which_does_not_tell_is_no_source() {
             let before = descriptors();
             let ask = (1, libc::PIDFD_GET_INFO as u32);
             refuse(libc::SYS_ioctl, Some(ask), libc::ENOTTY);
-            assert_eq!(exit::choose(None), Source::Wait);
+            assert_eq!(exit::choose(None), Ok(Source::Wait));
             nothing_left(&before);
             sigchld(libc::SIG_DFL);
             assert_eq!(status(&spawn(&quiet_sh("exit 6")).child), Status::Exited(6));
             assert!(!has_children());
             // SIGCHLD is not ignored any more, which must not be taken for the pidfd's doing.
-            assert_eq!(exit::choose(None), Source::Wait);
+            assert_eq!(exit::choose(None), Ok(Source::Wait));
+        },
+    );
+}
+
+#[test]
+fn a_probe_for_which_there_is_nothing_to_be_had_fails_and_the_next_one_finds_out() {
+    alone(
+        "a_probe_for_which_there_is_nothing_to_be_had_fails_and_the_next_one_finds_out",
+        || {
+            sigchld(libc::SIG_IGN);
+            let before = descriptors();
+            let wants = [
+                (libc::SYS_clone, libc::EAGAIN),
+                (libc::SYS_clone, libc::ENOMEM),
+                (libc::SYS_clone, libc::EMFILE),
+                (libc::SYS_clone, libc::ENFILE),
+                (libc::SYS_waitid, libc::ENOMEM),
+                (libc::SYS_pidfd_send_signal, libc::EAGAIN),
+                (libc::SYS_ioctl, libc::ENOMEM),
+            ];
+            for (call, errno) in wants {
+                // A filter cannot be taken off again: a thread for each.
+                let chosen = std::thread::spawn(move || {
+                    refuse(call, None, errno);
+                    exit::choose(None)
+                });
+                assert_eq!(chosen.join().unwrap(), Err(Errno::new(errno)), "{call}");
+                nothing_left(&before);
+            }
+            assert_eq!(exit::choose(None), Ok(expected()));
+            nothing_left(&before);
         },
     );
 }
@@ -66,7 +97,7 @@ fn the_probe_finds_that_a_pidfd_which_does_not_tell_is_no_source() {
 fn a_source_that_is_asked_for_is_taken() {
     alone("a_source_that_is_asked_for_is_taken", || {
         for source in [Source::Wait, Source::Portable, Source::Pidfd, Source::Wait] {
-            assert_eq!(exit::choose(Some(source)), source);
+            assert_eq!(exit::choose(Some(source)), Ok(source));
             assert_eq!(exit::source(), source);
         }
     });

@@ -49,7 +49,7 @@ fn fails_and_recovers(
         errno: Errno::new(errno),
     };
     for _ in 0..20 {
-        let failure = where_refused(call, argument, errno, || exile_os::spawn(command).err());
+        let failure = where_refused(call, argument, errno, || common::try_spawn(command).err());
         assert_eq!(failure, Some(expected));
         assert_eq!(descriptors(), before);
         assert_eq!(child::open_count(), 0);
@@ -300,7 +300,7 @@ fn a_program_for_which_there_is_no_address_space_is_killed_and_runs_when_there_i
             let whole = limit(libc::RLIMIT_AS).rlim_cur;
             for _ in 0..20 {
                 set_limit(libc::RLIMIT_AS, 0);
-                let spawned = exile_os::spawn(&command);
+                let spawned = common::try_spawn(&command);
                 set_limit(libc::RLIMIT_AS, whole);
                 // The kernel finds out when there is no way back to the old program.
                 let ended = status(&spawned.unwrap().child);

@@ -2,8 +2,19 @@
 
 mod common;
 
-use common::{TempDir, command, descriptors, one_at_a_time, read_to_end, sh, soon, status};
-use exile_os::{Command, Errno, Status, Stdio, Step, spawn_pipeline};
+use common::{
+    Stranger, TempDir, c, command, descriptors, has_children, one_at_a_time, quiet_sh, read_to_end,
+    sh, soon, status,
+};
+use exile_os::{Attempt, Command, Errno, Pipeline, SpawnError, Status, Stdio, Step};
+
+fn spawn_pipeline(
+    commands: Vec<Command>,
+    stdin: Stdio,
+    stdout: Stdio,
+) -> Result<Pipeline, (usize, SpawnError)> {
+    exile_os::spawn_pipeline(commands, stdin, stdout, &Attempt::new())
+}
 
 fn run(commands: Vec<Command>, stdin: Stdio) -> (Vec<u8>, Vec<Status>) {
     let pipeline = spawn_pipeline(commands, stdin, Stdio::Pipe).unwrap();
@@ -67,7 +78,6 @@ fn one_that_cannot_be_run_leaves_nothing_of_the_others() {
     let _guard = one_at_a_time();
     // What is made once is made.
     run(vec![command("true", &[])], Stdio::Null);
-    let _ = exile_os::reaper::start();
     let before = descriptors();
     for index in 0..3 {
         let mut commands = vec![
@@ -81,11 +91,38 @@ fn one_that_cannot_be_run_leaves_nothing_of_the_others() {
         assert_eq!(error.1.step, Step::Exec);
         assert_eq!(error.1.errno, Errno::new(libc::ENOENT));
     }
-    soon("the others are gone", || {
-        exile_os::reaper::under_way() == 0
-            && exile_os::child::open_count() == 0
-            && descriptors() == before
-    });
+    assert_eq!(exile_os::child::open_count(), 0);
+    assert_eq!(descriptors(), before);
+    soon("no zombie is left", || !has_children());
+}
+
+#[test]
+#[cfg_attr(
+    exile_portable,
+    ignore = "nothing names the group of a leader that has ended by itself"
+)]
+fn what_the_others_have_started_goes_with_them() {
+    let _guard = one_at_a_time();
+    let directory = TempDir::new();
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // The second is opened when the first one's child is there.
+    let script = format!(
+        "sleep 1000 & exec 3>{}; echo $! >&3; exit 0",
+        fifo.display()
+    );
+    let told = std::thread::spawn(move || std::fs::read_to_string(fifo).unwrap());
+    let busy = directory.path().join("busy");
+    std::fs::copy("/bin/true", &busy).unwrap();
+    // Open for writing, it is tried again for a while, and not executed.
+    let _writer = std::fs::File::options().append(true).open(&busy).unwrap();
+    let commands = vec![quiet_sh(&script), command(&busy, &[])];
+    let error = spawn_pipeline(commands, Stdio::Null, Stdio::Null).unwrap_err();
+    assert_eq!((error.0, error.1.step), (1, Step::Exec));
+    let member = told.join().unwrap();
+    if let Some(member) = Stranger::of(&member) {
+        assert!(member.ends());
+    }
 }
 
 #[test]
@@ -94,13 +131,102 @@ fn a_file_is_written_from_its_start_or_from_its_end() {
     let directory = TempDir::new();
     let path = directory.path().join("out");
     for (append, expected) in [(false, "x\n"), (true, "x\nx\n"), (false, "x\n")] {
-        let stdout = Stdio::write_to(path.as_os_str(), append).unwrap();
+        let stdout = write_to(&path, append);
         let pipeline = spawn_pipeline(vec![sh("echo x")], Stdio::Null, stdout).unwrap();
         assert_eq!(status(&pipeline.children[0]), Status::Exited(0));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
     }
+}
+
+fn write_to(path: impl AsRef<std::ffi::OsStr>, append: bool) -> Stdio {
+    let path = c(path);
+    Stdio::Write { path, append }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_fails_before_anything_runs() {
+    let _guard = one_at_a_time();
+    let directory = TempDir::new();
+    let trace = directory.path().join("trace");
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let refused = Stdio::write_to(fifo.as_os_str(), false).unwrap_err();
-    assert_eq!(refused, Errno::new(libc::ENXIO));
+    let missing = directory.path().join("missing/file");
+    let before = descriptors();
+    let errors_to = |path| sh("exit 0").stdio(Stdio::Null, Stdio::Null, write_to(path, false));
+    let none = || sh("exit 0").stdio(Stdio::Null, Stdio::Null, Stdio::Null);
+    let rows = [
+        (
+            Stdio::Read(c(&missing)),
+            Stdio::Null,
+            none(),
+            0,
+            Step::Input,
+            libc::ENOENT,
+        ),
+        (
+            Stdio::Read(c(directory.path())),
+            Stdio::Null,
+            none(),
+            0,
+            Step::Input,
+            libc::EISDIR,
+        ),
+        (
+            Stdio::Null,
+            write_to(&fifo, false),
+            none(),
+            1,
+            Step::Output,
+            libc::ENXIO,
+        ),
+        (
+            Stdio::Null,
+            write_to(directory.path(), true),
+            none(),
+            1,
+            Step::Output,
+            libc::EISDIR,
+        ),
+        (
+            Stdio::Null,
+            Stdio::Null,
+            errors_to(&missing),
+            1,
+            Step::Output,
+            libc::ENOENT,
+        ),
+        (
+            Stdio::Null,
+            Stdio::Null,
+            errors_to(&fifo),
+            1,
+            Step::Output,
+            libc::ENXIO,
+        ),
+    ];
+    for (stdin, stdout, second, index, step, errno) in rows {
+        let first = quiet_sh(&format!("touch {}", trace.display()));
+        let error = spawn_pipeline(vec![first, second], stdin, stdout).unwrap_err();
+        let errno = Errno::new(errno);
+        assert_eq!(error, (index, SpawnError { step, errno }));
+        assert_eq!(descriptors(), before);
+        assert!(!trace.exists());
+    }
+}
+
+#[test]
+fn commands_that_write_errors_to_one_file_do_not_overwrite_each_other() {
+    let _guard = one_at_a_time();
+    let directory = TempDir::new();
+    let path = directory.path().join("errors");
+    let script = "cat; echo some words >&2";
+    let commands = (0..3)
+        .map(|_| sh(script).stdio(Stdio::Null, Stdio::Null, write_to(&path, false)))
+        .collect();
+    let pipeline = spawn_pipeline(commands, Stdio::Null, Stdio::Null).unwrap();
+    for child in &pipeline.children {
+        assert_eq!(status(child), Status::Exited(0));
+    }
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(written, "some words\n".repeat(3));
 }

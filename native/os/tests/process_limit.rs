@@ -47,7 +47,7 @@ fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
             let whole = limit(libc::RLIMIT_NPROC).rlim_cur;
             for _ in 0..50 {
                 set_limit(libc::RLIMIT_NPROC, threads());
-                let error = exile_os::spawn(&command).unwrap_err();
+                let error = common::try_spawn(&command).unwrap_err();
                 assert_eq!((error.step, error.errno.raw()), (Step::Clone, libc::EAGAIN));
                 assert_eq!(descriptors(), before);
                 assert!(!has_children());
@@ -56,13 +56,13 @@ fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
                 set_limit(libc::RLIMIT_NPROC, threads() + 1);
                 let waiting = quiet_sh("kill -STOP $$");
                 let first = spawn(&waiting);
-                let error = exile_os::spawn(&command).unwrap_err();
+                let error = common::try_spawn(&command).unwrap_err();
                 assert_eq!((error.step, error.errno.raw()), (Step::Clone, libc::EAGAIN));
                 first.child.signal(exile_os::Signal::KILL).unwrap();
                 status(&first.child);
                 let mut second = None;
                 soon("the kernel has forgotten the first", || {
-                    second = exile_os::spawn(&command).ok();
+                    second = common::try_spawn(&command).ok();
                     second.is_some()
                 });
                 assert_eq!(status(&second.unwrap().child), Status::Exited(0));

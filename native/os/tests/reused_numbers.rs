@@ -58,7 +58,7 @@ impl Way {
             Way::Portable => (libc::SIG_DFL, Source::Portable),
         };
         sigchld(disposition);
-        assert_eq!(exit::choose(Some(source)), source);
+        assert_eq!(exit::choose(Some(source)), Ok(source));
         if self == Way::Number {
             common::refuse(libc::SYS_pidfd_send_signal, Some(TO_GROUP), libc::EINVAL);
         }

@@ -10,15 +10,15 @@ use std::path::Path;
 use std::sync::Barrier;
 
 use common::{
-    TempDir, c, command, descriptors, has_children, one_at_a_time, quiet_sh, search, soon, spawn,
-    status, text,
+    TempDir, alone, c, command, descriptors, has_children, one_at_a_time, quiet_sh, search, soon,
+    spawn, status, text,
 };
 use exile_os::{Command, SpawnError, Status, Stdio, Step, child};
 
 /// The failure of a command, after which everything is as it was.
 fn failure(command: &Command) -> (Step, i32) {
     let before = descriptors();
-    let SpawnError { step, errno } = exile_os::spawn(command).expect_err("it runs");
+    let SpawnError { step, errno } = common::try_spawn(command).expect_err("it runs");
     assert_eq!(descriptors(), before);
     assert!(!has_children());
     assert_eq!(child::open_count(), 0);
@@ -160,9 +160,10 @@ fn names_that_no_file_can_have_are_errors() {
         failure(&command(temp.path().join(&long), &[])),
         (Step::Exec, libc::ENAMETOOLONG)
     );
+    // Of no directory of the search path is that the fault.
     assert_eq!(
         failure(&looked_up(&long, &[temp.path()])),
-        (Step::Exec, libc::ENAMETOOLONG)
+        (Step::Exec, libc::ENOENT)
     );
     let circle = temp.path().join("circle");
     symlink(&circle, &circle).unwrap();
@@ -208,15 +209,77 @@ fn a_program_that_may_not_be_executed_is_passed_over_and_remembered() {
 }
 
 #[test]
-fn an_empty_entry_of_the_search_path_is_the_directory_of_the_command() {
+fn an_entry_of_the_search_path_in_which_nothing_can_be_found_is_passed_over() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
-    temp.file("tool", "#!/bin/sh\necho here\n", 0o755);
-    for path in ["", ":/nonexistent", "/nonexistent:", "/a::/b"] {
-        let command = Command::new(c("tool"), [], Vec::new(), Some(OsStr::new(path)))
-            .directory(Some(c(temp.path())));
-        assert_eq!(text(&command), "here\n", "{path:?}");
+    temp.file("good/tool", "#!/bin/sh\necho good\n", 0o755);
+    let [circle, good] = ["circle", "good"].map(|name| temp.path().join(name));
+    symlink(&circle, &circle).unwrap();
+    let long = temp.path().join("x".repeat(300));
+    let deep = temp.path().join("x/".repeat(3000));
+    let file = temp.file("file", "", 0o755);
+    for bad in [&circle, &long, &deep, &file] {
+        assert_eq!(text(&looked_up("tool", &[bad, &good])), "good\n", "{bad:?}");
+        let missing = failure(&looked_up("tool", &[bad]));
+        assert_eq!(missing, (Step::Exec, libc::ENOENT), "{bad:?}");
     }
+}
+
+#[test]
+fn relative_entries_of_the_search_path_are_those_of_this_process_wherever_the_command_runs() {
+    let _one = one_at_a_time();
+    alone(
+        "relative_entries_of_the_search_path_are_those_of_this_process_wherever_the_command_runs",
+        || {
+            let temp = TempDir::new();
+            temp.file("here/tool", "#!/bin/sh\necho here\n", 0o755);
+            temp.file("here/bin/tool", "#!/bin/sh\necho here in bin\n", 0o755);
+            temp.file("there/tool", "#!/bin/sh\necho there\n", 0o755);
+            temp.file("there/bin/tool", "#!/bin/sh\necho there in bin\n", 0o755);
+            let [here, there] = ["here", "there"].map(|name| temp.path().join(name));
+            std::env::set_current_dir(&here).unwrap();
+            let rows = [
+                ("", "here\n"),
+                (".", "here\n"),
+                (":/nonexistent", "here\n"),
+                ("/nonexistent:", "here\n"),
+                ("/a::/b", "here\n"),
+                ("bin", "here in bin\n"),
+                ("nowhere:./bin", "here in bin\n"),
+                ("bin:", "here in bin\n"),
+            ];
+            for directory in [None, Some(c(&there)), Some(c("../there"))] {
+                for (path, found) in rows {
+                    let command = Command::new(c("tool"), [], Vec::new(), Some(OsStr::new(path)))
+                        .directory(directory.clone());
+                    assert_eq!(text(&command), found, "{path:?} {directory:?}");
+                }
+            }
+            // A name with a slash is relative to where the command runs.
+            let command = command("./tool", &[]).directory(Some(c(&there)));
+            assert_eq!(text(&command), "there\n");
+        },
+    );
+}
+
+#[test]
+fn without_a_current_directory_relative_entries_of_the_search_path_are_passed_over() {
+    let _one = one_at_a_time();
+    alone(
+        "without_a_current_directory_relative_entries_of_the_search_path_are_passed_over",
+        || {
+            let temp = TempDir::new();
+            temp.file("there/tool", "#!/bin/sh\necho there\n", 0o755);
+            temp.file("good/tool", "#!/bin/sh\necho good\n", 0o755);
+            let gone = temp.directory("gone");
+            std::env::set_current_dir(&gone).unwrap();
+            fs::remove_dir(&gone).unwrap();
+            let [there, good] = ["there", "good"].map(|name| temp.path().join(name));
+            let path = search(&[Path::new(""), &good]);
+            let command = Command::new(c("tool"), [], Vec::new(), Some(&path));
+            assert_eq!(text(&command.directory(Some(c(&there)))), "good\n");
+        },
+    );
 }
 
 #[test]
@@ -265,10 +328,10 @@ fn after_failures_of_every_kind_a_command_runs() {
     let _one = one_at_a_time();
     let before = descriptors();
     for _ in 0..100 {
-        assert!(exile_os::spawn(&command("/nonexistent", &[])).is_err());
-        assert!(exile_os::spawn(&command("/etc", &[])).is_err());
+        assert!(common::try_spawn(&command("/nonexistent", &[])).is_err());
+        assert!(common::try_spawn(&command("/etc", &[])).is_err());
         let nowhere = quiet_sh("").directory(Some(c("/nonexistent")));
-        assert!(exile_os::spawn(&nowhere).is_err());
+        assert!(common::try_spawn(&nowhere).is_err());
     }
     assert_eq!(descriptors(), before);
     assert!(!has_children());

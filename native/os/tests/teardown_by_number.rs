@@ -10,5 +10,5 @@ const REACHES_GROUP_AFTER_ITS_LEADER: bool = false;
 
 fn setup() {
     common::sigchld(libc::SIG_DFL);
-    assert_eq!(exit::choose(Some(Source::Portable)), Source::Portable);
+    assert_eq!(exit::choose(Some(Source::Portable)), Ok(Source::Portable));
 }

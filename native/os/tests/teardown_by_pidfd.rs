@@ -10,5 +10,5 @@ const REACHES_GROUP_AFTER_ITS_LEADER: bool = true;
 
 fn setup() {
     common::sigchld(libc::SIG_IGN);
-    assert_eq!(exit::choose(Some(Source::Pidfd)), Source::Pidfd);
+    assert_eq!(exit::choose(Some(Source::Pidfd)), Ok(Source::Pidfd));
 }

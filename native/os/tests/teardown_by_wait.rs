@@ -10,5 +10,5 @@ const REACHES_GROUP_AFTER_ITS_LEADER: bool = true;
 
 fn setup() {
     common::sigchld(libc::SIG_DFL);
-    assert_eq!(exit::choose(Some(Source::Wait)), Source::Wait);
+    assert_eq!(exit::choose(Some(Source::Wait)), Ok(Source::Wait));
 }

@@ -16,7 +16,7 @@ const TO_GROUP: (u32, u32) = (3, 1 << 2);
 
 fn setup() {
     common::sigchld(libc::SIG_DFL);
-    assert_eq!(exit::choose(Some(Source::Wait)), Source::Wait);
+    assert_eq!(exit::choose(Some(Source::Wait)), Ok(Source::Wait));
     // The thread that makes the reaper, then those that spawn: a filter holds for a thread and
     // for those that it starts.
     let refuse = || common::refuse(libc::SYS_pidfd_send_signal, Some(TO_GROUP), libc::EINVAL);

@@ -23,11 +23,12 @@ mod zombies;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-pub use end_fd::{EndFd, open_count};
 pub(crate) use end_fd::{Bell, Watch};
+pub use end_fd::{EndFd, open_count};
 pub use zombies::sweep;
 pub(crate) use zombies::{settled, while_registering};
 
+use crate::errno::Errno;
 use crate::status::Status;
 
 /// Where statuses come from.
@@ -65,13 +66,14 @@ pub fn source() -> Source {
 /// Finds out where statuses come from on this kernel and keeps the answer. With `Some(source)`
 /// there is nothing to find out, nor is there on systems without pidfds. Must first be called with
 /// SIGCHLD ignored for the answer to mean anything; unless that is [`Source::Pidfd`], the caller
-/// sets SIGCHLD to its default.
-pub fn choose(wanted: Option<Source>) -> Source {
+/// sets SIGCHLD to its default. Fails where the system has no process, memory or descriptor to give
+/// for finding out: nothing is kept then, so that a later call finds out.
+pub fn choose(wanted: Option<Source>) -> Result<Source, Errno> {
     let source = match (wanted, SOURCE.load(Ordering::Acquire)) {
         (Some(source), _) => source,
-        (None, UNCHOSEN) => probe(),
+        (None, UNCHOSEN) => probe()?,
         // Found before. With SIGCHLD no longer ignored the answer might now be another one.
-        (None, _) => return source(),
+        (None, _) => return Ok(source()),
     };
     let value = match source {
         Source::Pidfd => PIDFD,
@@ -79,17 +81,18 @@ pub fn choose(wanted: Option<Source>) -> Source {
         Source::Portable => PORTABLE,
     };
     SOURCE.store(value, Ordering::Release);
-    self::source()
+    Ok(self::source())
 }
 
 #[cfg(all(target_os = "linux", not(exile_portable)))]
-fn probe() -> Source {
+fn probe() -> Result<Source, Errno> {
     probe::probe()
 }
 
 #[cfg(not(all(target_os = "linux", not(exile_portable))))]
-fn probe() -> Source {
-    Source::Portable
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+fn probe() -> Result<Source, Errno> {
+    Ok(Source::Portable)
 }
 
 /// What one look at a child found.

@@ -1,5 +1,6 @@
 //! What this kernel, in this sandbox, lets us do with pidfds: tried on a child that exits 42.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::Source;
@@ -16,40 +17,72 @@ const PAUSE: Duration = Duration::from_micros(200);
 
 const CODE: u8 = 42;
 
-pub(super) fn probe() -> Source {
-    let Ok((pid, child)) = clone_and_exit(CODE, true) else {
-        return Source::Portable;
+/// Fails where the system has nothing to give at this moment, which says nothing of what it can do.
+pub(super) fn probe() -> Result<Source, Errno> {
+    let (pid, child) = match clone_and_exit(CODE) {
+        Ok(cloned) => cloned,
+        Err(errno) if is_refusal(errno) => return Ok(Source::Portable),
+        Err(errno) => return Err(errno),
     };
     let Some(child) = child else {
         // Before Linux 5.2 the flag that asks for a pidfd is ignored.
         number::bury(pid);
-        return Source::Portable;
+        return Ok(Source::Portable);
     };
-    // That it has ended is no matter here: ESRCH.
-    let signal = pidfd::signal(&child, Signal::NONE);
-    let signal_group = pidfd::signal_group(&child, Signal::NONE);
-    let is_possible = |sent| matches!(sent, Ok(()) | Err(Errno::ESRCH));
-    let waited = pidfd::bury(&child);
-    if !is_possible(signal) || !matches!(waited, Ok(()) | Err(Errno::ECHILD)) {
+    let found = ask(&child);
+    if !matches!(found, Ok(Source::Pidfd | Source::Wait)) {
         number::bury(pid);
-        return Source::Portable;
+    }
+    found
+}
+
+fn ask(child: &OwnedFd) -> Result<Source, Errno> {
+    // That it has ended is no matter here.
+    let signal = pidfd::signal(child, Signal::NONE);
+    let signal_group = pidfd::signal_group(child, Signal::NONE);
+    let waited = pidfd::bury(child);
+    if !is_possible(signal, Errno::ESRCH)? || !is_possible(waited, Errno::ECHILD)? {
+        return Ok(Source::Portable);
     }
     // A group that outlives its leader, and can be reached by number only while that is a zombie,
     // asks for zombies.
-    if is_possible(signal_group) && tells_status(&child) {
-        Source::Pidfd
+    if is_possible(signal_group, Errno::ESRCH)? && tells_status(child)? {
+        Ok(Source::Pidfd)
     } else {
-        Source::Wait
+        Ok(Source::Wait)
     }
 }
 
-fn tells_status(child: &std::os::fd::OwnedFd) -> bool {
+/// How old kernels and tight sandboxes say that there is no such call.
+fn is_refusal(errno: Errno) -> bool {
+    matches!(errno, Errno::EINVAL | Errno::ENOSYS | Errno::EPERM)
+}
+
+/// Whether a call works. That the child is `gone` is an answer of one that does.
+fn is_possible(answer: Result<(), Errno>, gone: Errno) -> Result<bool, Errno> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(errno) if errno == gone => Ok(true),
+        Err(errno) if is_refusal(errno) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn tells_status(child: &OwnedFd) -> Result<bool, Errno> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match pidfd::kept_status(child) {
-            Some(status) => return status == Status::Exited(CODE),
-            None if Instant::now() >= deadline => return false,
-            None => std::thread::sleep(PAUSE),
+        match pidfd::ask_status(child) {
+            Ok(Some(status)) => return Ok(status == Status::Exited(CODE)),
+            // It may come yet. Kernels that do not keep statuses say that there is no such process.
+            Ok(None) | Err(Errno::ESRCH) => {}
+            // A descriptor that knows no such request.
+            Err(Errno::ENOTTY) => return Ok(false),
+            Err(errno) if is_refusal(errno) => return Ok(false),
+            Err(errno) => return Err(errno),
         }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 use super::waiter;
 use super::{Source, source};
-use crate::life::child::Child;
 use crate::kernel::number;
+use crate::life::child::Child;
 use crate::shared;
 use crate::sync::{Mutex, MutexGuard};
 

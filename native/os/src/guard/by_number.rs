@@ -13,13 +13,13 @@ use nix::sys::socket::{
 };
 
 use super::{REPORT_PATIENCE, socket};
-use crate::life::child::Child;
 use crate::errno::Errno;
 #[cfg(not(target_os = "linux"))]
 use crate::kernel::kqueue;
 use crate::kernel::number;
 #[cfg(target_os = "linux")]
 use crate::kernel::pidfd;
+use crate::life::child::Child;
 use crate::signal::Signal;
 
 /// How long reports may wait in the socket: the VM waits for the answer.

@@ -19,9 +19,9 @@ use nix::sys::socket::{
 };
 
 use super::{REPORT_PATIENCE, socket};
-use crate::life::child::Child;
 use crate::errno::{Errno, check};
 use crate::kernel::pidfd;
+use crate::life::child::Child;
 use crate::signal::Signal;
 use crate::status::Status;
 

@@ -96,6 +96,9 @@ impl Poller {
                 tv_nsec: (milliseconds % 1000 * 1_000_000) as libc::c_long,
             });
         let count = self.0.kevent(&[], &mut events, timeout)?;
-        Ok(events[..count].iter().map(|event| event.udata() as u64).collect())
+        Ok(events[..count]
+            .iter()
+            .map(|event| event.udata() as u64)
+            .collect())
     }
 }

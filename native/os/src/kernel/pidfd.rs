@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::errno::{Errno, check, retry};
 use crate::signal::Signal;
@@ -59,8 +59,14 @@ fn status_of(info: &libc::siginfo_t) -> Option<Status> {
 }
 
 /// What the pidfd remembers of a child that the kernel reaped. The pidfd may become readable
-/// before the status is there: `None` then, and the mask alone says so, not the number.
+/// before the status is there: `None` then.
 pub(crate) fn kept_status(pidfd: &OwnedFd) -> Option<Status> {
+    ask_status(pidfd).ok().flatten()
+}
+
+/// The same, or why the kernel does not answer. The mask alone says whether the status is there,
+/// not the number.
+pub(crate) fn ask_status(pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
     let mut info = MaybeUninit::<libc::pidfd_info>::zeroed();
     // SAFETY: all zeroes is a valid pidfd_info; the mask asks for the exit code alone; the
     // request number holds the size of the structure, so the kernel writes no further.
@@ -70,30 +76,36 @@ pub(crate) fn kept_status(pidfd: &OwnedFd) -> Option<Status> {
             pidfd.as_raw_fd(),
             libc::PIDFD_GET_INFO as _,
             info.as_mut_ptr(),
-        ))
-        .ok()?;
+        ))?;
         info.assume_init()
     };
-    (info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then(|| Status::from_wait(info.exit_code))
+    let is_there = info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0;
+    Ok(is_there.then(|| Status::from_wait(info.exit_code)))
 }
 
 /// Sends a signal to the process.
 pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+    send(pidfd.as_raw_fd(), signal, 0)
+}
+
+/// The same through a number that the caller knows to be that of an open pidfd.
+#[cfg(not(exile_portable))]
+pub(crate) fn signal_raw(pidfd: RawFd, signal: Signal) -> Result<(), Errno> {
     send(pidfd, signal, 0)
 }
 
 /// Sends a signal to the process group that the process leads, or led.
 pub(crate) fn signal_group(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
-    send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP)
+    send(pidfd.as_raw_fd(), signal, PIDFD_SIGNAL_PROCESS_GROUP)
 }
 
-fn send(pidfd: &OwnedFd, signal: Signal, flags: libc::c_uint) -> Result<(), Errno> {
+fn send(pidfd: RawFd, signal: Signal, flags: libc::c_uint) -> Result<(), Errno> {
     let none = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: the descriptor is open; without a siginfo the kernel makes its own.
+    // SAFETY: it has no memory effects; without a siginfo the kernel makes its own.
     let sent = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
+            pidfd,
             signal.number(),
             none,
             flags,

@@ -94,7 +94,9 @@ impl Progress {
         for ((_, mine), other) in self.teardown.steps.iter_mut().zip(waits) {
             *mine = (*mine).min(other);
         }
-        self.teardown.steps.truncate(other.steps.len().max(self.sent));
+        self.teardown
+            .steps
+            .truncate(other.steps.len().max(self.sent));
     }
 
     /// When the next signal is due.

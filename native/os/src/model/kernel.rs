@@ -15,9 +15,9 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use crate::life::child::Child;
 use crate::errno::Errno;
 use crate::exit::{self, Source, Watch};
+use crate::life::child::Child;
 use crate::pipe::ReadEnd;
 use crate::shared;
 use crate::signal::Signal;
@@ -231,6 +231,14 @@ pub(crate) mod pidfd {
 
     pub(crate) fn bury(_pidfd: &OwnedFd) -> Result<(), Errno> {
         unreachable!("models do not probe")
+    }
+
+    pub(crate) fn ask_status(_pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
+        unreachable!("models do not probe")
+    }
+
+    pub(crate) fn signal_raw(_pidfd: RawFd, _signal: Signal) -> Result<(), Errno> {
+        unreachable!("models do not cancel spawns")
     }
 
     pub(crate) fn open(_pid: libc::pid_t) -> Result<OwnedFd, Errno> {

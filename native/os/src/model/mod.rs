@@ -33,7 +33,7 @@ fn explore(source: Source, bound: Option<usize>, body: impl Fn() + Send + Sync +
     let _one = ONE_AT_A_TIME
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    exit::choose(Some(source));
+    assert_eq!(exit::choose(Some(source)), Ok(source));
     let mut model = loom::model::Builder::new();
     model.preemption_bound = match source {
         Source::Portable => bound.or(Some(PORTABLE_BOUND)),

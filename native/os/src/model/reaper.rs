@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::life::child::Child;
 use crate::errno::Errno;
 use crate::kernel::{end, tell};
+use crate::life::child::Child;
 pub use crate::life::keeper::OnEnd;
+use crate::life::teardown::Teardown;
 use crate::shared;
 use crate::status::Status;
 use crate::sync::Mutex;
-use crate::life::teardown::Teardown;
 
 /// How commands end that are ended here.
 pub const KILLED: Status = Status::Signaled {

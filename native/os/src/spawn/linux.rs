@@ -11,6 +11,9 @@
 //! * The child writes the failing step and errno into the parent's memory: that is how a program
 //!   that cannot be executed is an error and never an exit status.
 //!
+//! Where there are [reserved] numbers the child also shares the parent's descriptors for a moment
+//! (`CLONE_FILES`): nothing may be opened, closed or changed before it has left them.
+//!
 //! # Safety
 //! The unsafe code relies on the calling thread being suspended until the child has executed or
 //! exited: the plan and the stack, both owned by the caller, outlive the child's use of them.
@@ -21,10 +24,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use super::{Plan, Process, SpawnError, Step, at};
+use super::attempt::Target;
+use super::{Plan, Process, SpawnError, Step, Tried, at, reserved};
+use crate::command::with_room;
 use crate::errno::{Errno, check};
 use crate::guard;
 use crate::kernel::{number, pidfd};
+use crate::signal::Signal;
 
 /// The child's stack in bytes: it uses under 1 KiB, the directory walk of [`hide_descriptors`]
 /// another [`ENTRIES_SIZE`]. Below the size from which allocators map memory anew.
@@ -49,96 +55,180 @@ const KERNEL_SIGSET_SIZE: usize = if cfg!(any(target_arch = "mips", target_arch 
 /// What the child's exit would say if anybody saw it; the errno in the plan says more.
 const EXIT_NOT_EXECUTED: c_int = 127;
 
+/// Where there is no descriptor.
+const NO_FD: RawFd = -1;
+
 /// What parent and child share: the plan, and where the child tells what went wrong.
 struct Shared<'a> {
     plan: &'a Plan<'a>,
     parent: libc::pid_t,
-    failure: Option<(Step, i32)>,
+    /// Both have the same table of descriptors until the child leaves it.
+    one_table: bool,
+    /// The kernel writes it before the child runs.
+    pidfd: RawFd,
+    failure: Option<Failure>,
     reported: bool,
+}
+
+/// Why a child has not executed the program.
+#[derive(Clone, Copy)]
+enum Failure {
+    At(Step, i32),
+    /// The spawn was cancelled before it began.
+    Cancelled,
+    /// It could not leave the parent's table of descriptors, and has done nothing.
+    SharesTable(i32),
 }
 
 /// Makes the process and executes the program in it. Returns when it runs, or when it has failed
 /// and is gone.
 pub(super) fn execute(plan: &Plan<'_>, with_pidfd: bool) -> Result<Process, SpawnError> {
-    let mut shared = Shared {
-        plan,
-        // SAFETY: getpid cannot fail.
-        parent: unsafe { libc::getpid() },
-        failure: None,
-        reported: true,
-    };
-    let shared_ptr = ptr::from_mut(&mut shared);
-    // SAFETY: `run_child` gets the pointer that it expects, to what outlives this call.
-    let cloned = unsafe { clone(run_child, shared_ptr.cast(), with_pidfd) };
-    let (pid, pidfd) = cloned.map_err(at(Step::Clone))?;
-
-    // SAFETY: the child wrote it before it left our memory; the compiler must not assume that
-    // nothing changed behind its back.
-    match unsafe { ptr::addr_of!((*shared_ptr).failure).read_volatile() } {
-        None => {
-            // SAFETY: as above.
-            let reported = unsafe { ptr::addr_of!((*shared_ptr).reported).read_volatile() };
-            Ok(Process {
-                pid,
-                pidfd,
-                reported,
-            })
-        }
-        Some((step, errno)) => {
-            // So that not even a zombie is left.
-            match &pidfd {
-                Some(pidfd) => drop(pidfd::bury(pidfd)),
-                None => number::bury(pid),
+    if let Some(mut low) = reserved::take() {
+        // It fails where the limit of descriptors is below those numbers.
+        if let Ok(plan) = low.lend(plan) {
+            let made = make(&plan, with_pidfd, true);
+            drop(low);
+            match made {
+                Err(Failure::SharesTable(errno)) => {
+                    // For want of memory it may be different another time.
+                    if ![libc::ENOMEM, libc::EAGAIN, libc::EMFILE].contains(&errno) {
+                        reserved::refuse();
+                    }
+                }
+                made => return made.map_err(SpawnError::from),
             }
-            Err(SpawnError {
-                step,
-                errno: Errno::new(errno),
-            })
+        }
+    }
+    make(plan, with_pidfd, false).map_err(SpawnError::from)
+}
+
+impl From<Failure> for SpawnError {
+    fn from(failure: Failure) -> SpawnError {
+        match failure {
+            Failure::At(step, errno) => at(step)(Errno::new(errno)),
+            Failure::SharesTable(errno) => at(Step::Prepare)(Errno::new(errno)),
+            Failure::Cancelled => SpawnError::CANCELLED,
         }
     }
 }
 
+fn make(plan: &Plan<'_>, with_pidfd: bool, one_table: bool) -> Result<Process, Failure> {
+    let mut shared = Shared {
+        plan,
+        // SAFETY: getpid cannot fail.
+        parent: unsafe { libc::getpid() },
+        one_table,
+        pidfd: NO_FD,
+        failure: None,
+        reported: true,
+    };
+    let shared_ptr = ptr::from_mut(&mut shared);
+    let mut flags = if with_pidfd { libc::CLONE_PIDFD } else { 0 };
+    if one_table {
+        flags |= libc::CLONE_FILES;
+    }
+    // SAFETY: `run_child` gets the pointer that it expects, to what outlives this call; the
+    // descriptor goes where it belongs.
+    let cloned = unsafe {
+        let pidfd = &raw mut (*shared_ptr).pidfd;
+        clone(run_child, shared_ptr.cast(), flags, pidfd)
+    };
+    // Before anything of the child is closed or reaped.
+    plan.attempt.hide();
+    let pid = cloned.map_err(|errno| Failure::At(Step::Clone, errno.raw()))?;
+    // SAFETY: the child and the kernel wrote it before the child left our memory; the compiler must
+    // not assume that nothing changed behind its back.
+    let shared = unsafe { shared_ptr.read_volatile() };
+    // SAFETY: the kernel wrote a descriptor, which is open and nobody else's.
+    let pidfd = (shared.pidfd != NO_FD).then(|| unsafe { OwnedFd::from_raw_fd(shared.pidfd) });
+    let process = Process {
+        pid,
+        pidfd,
+        reported: shared.reported,
+    };
+    let cancelled = plan.attempt.is_cancelled();
+    let failure = match shared.failure {
+        None if !cancelled => return Ok(process),
+        None => {
+            kill(&process);
+            Failure::Cancelled
+        }
+        // It has exited.
+        Some(_) if cancelled => Failure::Cancelled,
+        Some(failure) => failure,
+    };
+    bury(&process);
+    Err(failure)
+}
+
+/// Kills a child that has not been reaped by us, and what it has started.
+fn kill(process: &Process) {
+    // That it has ended is fine.
+    let _ = match &process.pidfd {
+        Some(pidfd) => {
+            // Where that is not possible, children are zombies until they are reaped, so that the
+            // number is still that of the group.
+            if let Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) =
+                pidfd::signal_group(pidfd, Signal::KILL)
+            {
+                let _ = number::signal_group(process.pid, Signal::KILL);
+            }
+            pidfd::signal(pidfd, Signal::KILL)
+        }
+        None => {
+            let _ = number::signal_group(process.pid, Signal::KILL);
+            number::signal(process.pid, Signal::KILL)
+        }
+    };
+}
+
+/// So that not even a zombie is left.
+fn bury(process: &Process) {
+    match &process.pidfd {
+        Some(pidfd) => drop(pidfd::bury(pidfd)),
+        None => number::bury(process.pid),
+    }
+}
+
 /// Makes a process that exits at once. It has, or is about to, when this returns.
-pub(crate) fn clone_and_exit(
-    code: u8,
-    with_pidfd: bool,
-) -> Result<(libc::pid_t, Option<OwnedFd>), Errno> {
+pub(crate) fn clone_and_exit(code: u8) -> Result<(libc::pid_t, Option<OwnedFd>), Errno> {
     extern "C" fn exit(code: *mut c_void) -> c_int {
         // SAFETY: the pointer is to the parent's `code`; _exit runs no handlers and flushes
         // nothing of the parent's.
         unsafe { libc::_exit(*code.cast::<c_int>()) }
     }
     let mut code = c_int::from(code);
-    // SAFETY: `exit` gets the pointer that it expects, to what outlives this call.
-    unsafe { clone(exit, (&raw mut code).cast(), with_pidfd) }
+    let mut pidfd = NO_FD;
+    // SAFETY: `exit` gets the pointer that it expects, to what outlives this call; on success the
+    // descriptor is open and nobody else's.
+    unsafe {
+        let code = (&raw mut code).cast();
+        let pid = clone(exit, code, libc::CLONE_PIDFD, &raw mut pidfd)?;
+        Ok((pid, (pidfd != NO_FD).then(|| OwnedFd::from_raw_fd(pidfd))))
+    }
 }
 
 /// A process that runs `child` on memory of ours, with all signals blocked. Returns when it has
-/// executed a program or exited. Kernels before 5.2 do not know of pidfds and give none.
+/// executed a program or exited. With `CLONE_PIDFD` the kernel puts a pidfd of it into `pidfd`
+/// before it runs; kernels before 5.2 do not know the flag and leave that alone.
 ///
 /// # Safety
-/// `child` only makes system calls, and comes to an end with the `argument`.
+/// `child` only makes system calls, and comes to an end with the `argument`. `pidfd` may be written.
 unsafe fn clone(
     child: extern "C" fn(*mut c_void) -> c_int,
     argument: *mut c_void,
-    with_pidfd: bool,
-) -> Result<(libc::pid_t, Option<OwnedFd>), Errno> {
-    let mut stack = Vec::<u8>::with_capacity(STACK_SIZE);
+    flags: c_int,
+    pidfd: *mut RawFd,
+) -> Result<libc::pid_t, Errno> {
+    let mut stack = with_room::<u8>(STACK_SIZE)?;
     let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
     let top = top.wrapping_sub(top.addr() % STACK_ALIGN).cast::<c_void>();
-    let mut pidfd: RawFd = -1;
-    let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    if with_pidfd {
-        flags |= libc::CLONE_PIDFD;
-    }
+    let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let _blocked = BlockedSignals::new()?;
     // SAFETY: `top` is the aligned end of a stack of STACK_SIZE bytes that lives until the end of
     // this function; with CLONE_PIDFD the variadic argument is where the descriptor goes.
     // CLONE_VFORK suspends us meanwhile.
-    let pid = check(unsafe { libc::clone(child, top, flags, argument, &raw mut pidfd) })?;
-    // SAFETY: the kernel wrote a descriptor, which is open and nobody else's.
-    let pidfd = (pidfd != -1).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-    Ok((pid, pidfd))
+    check(unsafe { libc::clone(child, top, flags, argument, pidfd) })
 }
 
 /// While it lives, no signal is delivered to this thread.
@@ -177,17 +267,54 @@ impl Drop for BlockedSignals {
 extern "C" fn run_child(shared: *mut c_void) -> c_int {
     let shared = shared.cast::<Shared<'_>>();
     // SAFETY: the parent passed a pointer to its `Shared` and is suspended.
-    let failure = unsafe {
+    unsafe {
+        let failure = begin(shared);
+        ptr::addr_of_mut!((*shared).failure).write_volatile(Some(failure));
+        // It runs no handlers and flushes nothing of the parent's.
+        libc::_exit(EXIT_NOT_EXECUTED)
+    }
+}
+
+/// Comes back only with a failure.
+///
+/// # Safety
+/// To be called in the cloned child only, with the `Shared` of the suspended parent.
+unsafe fn begin(shared: *mut Shared<'_>) -> Failure {
+    // SAFETY: the parent keeps it alive and does not use it meanwhile.
+    unsafe {
         let plan = (*shared).plan;
+        let target = match ptr::addr_of!((*shared).pidfd).read_volatile() {
+            NO_FD => Target::Number(libc::getpid()),
+            pidfd => Target::Pidfd(pidfd),
+        };
+        if !plan.attempt.show(target) {
+            return Failure::Cancelled;
+        }
+        if (*shared).one_table {
+            if let Err(errno) = leave_table() {
+                return Failure::SharesTable(errno);
+            }
+        }
         if let Some(guard) = plan.guard {
             ptr::addr_of_mut!((*shared).reported).write_volatile(report_self(guard));
         }
-        prepare_and_exec(plan, (*shared).parent)
-    };
-    // SAFETY: as above; _exit runs no handlers and flushes nothing of the parent's.
-    unsafe {
-        ptr::addr_of_mut!((*shared).failure).write_volatile(Some(failure));
-        libc::_exit(EXIT_NOT_EXECUTED)
+        let (step, errno) = prepare_and_exec(plan, (*shared).parent);
+        Failure::At(step, errno)
+    }
+}
+
+/// Goes from the table of descriptors that is shared with the parent to one of its own, with a copy
+/// of the lowest alone. When it fails nothing has changed.
+///
+/// # Safety
+/// To be called in the cloned child only.
+unsafe fn leave_table() -> Result<(), i32> {
+    let first = reserved::LIMIT as libc::c_uint;
+    let flags = libc::CLOSE_RANGE_UNSHARE;
+    // SAFETY: what it closes, it closes in the new table.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) } {
+        0 => Ok(()),
+        _ => Err(errno()),
     }
 }
 
@@ -198,7 +325,7 @@ extern "C" fn run_child(shared: *mut c_void) -> c_int {
 /// To be called in the cloned child only.
 unsafe fn report_self(guard: RawFd) -> bool {
     // SAFETY: getpid cannot fail, and its number is ours as long as we live; the descriptor is
-    // the child's own, whose table is a copy.
+    // in the child's own table.
     unsafe {
         let Ok(pidfd) = pidfd::open(libc::getpid()) else {
             return false;
@@ -211,60 +338,111 @@ fn errno() -> i32 {
     Errno::last().raw()
 }
 
-/// Comes back only with a failure.
+/// What happens between clone and exec, in this order. Comes back only with a failure.
 ///
 /// # Safety
 /// To be called in the cloned child only, all signals blocked.
 unsafe fn prepare_and_exec(plan: &Plan<'_>, parent: libc::pid_t) -> (Step, i32) {
-    // SAFETY: plain system calls on values of the plan, which the suspended parent keeps alive.
-    unsafe {
-        default_signal_handlers();
-
-        if plan.detached {
-            if libc::setsid() == -1 {
-                return (Step::Prepare, errno());
-            }
-        } else {
-            if libc::setsid() == -1
-                || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_long) == -1
-            {
-                return (Step::Prepare, errno());
-            }
-            // The parent may have died before the bond was tied.
-            if libc::getppid() != parent {
-                return (Step::Prepare, libc::ESRCH);
-            }
-        }
-
-        for (theirs, standard) in [(plan.stdin, 0), (plan.stdout, 1), (plan.stderr, 2)] {
-            if let Some(fd) = theirs {
-                if libc::dup2(fd, standard) == -1 {
-                    return (Step::Prepare, errno());
-                }
-            }
-        }
-        if plan.stderr_to_stdout && libc::dup2(1, 2) == -1 {
-            return (Step::Prepare, errno());
-        }
-        if let Err(errno) = hide_descriptors() {
-            return (Step::Prepare, errno);
-        }
-
-        if let Some(directory) = plan.directory {
-            if libc::chdir(directory.as_ptr()) == -1 {
-                return (Step::Directory, errno());
-            }
-        }
-
-        let mut none = MaybeUninit::uninit();
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
-        (Step::Exec, exec(plan))
+    // SAFETY: system calls on values of the plan, which the suspended parent keeps alive.
+    let prepared = unsafe {
+        reset_signals();
+        new_session()
+            .and_then(|()| place_streams(plan))
+            .and_then(|()| bind_to_parent(plan, parent))
+            .and_then(|()| go_to_directory(plan))
+            .and_then(|()| hide_descriptors())
+            .map(|()| unblock_signals())
+    };
+    match prepared {
+        // SAFETY: as above.
+        Ok(()) => (Step::Exec, unsafe { exec(plan) }),
+        Err(failure) => failure,
     }
 }
 
-/// Tries the candidates in order, as `execvp` does: a directory without the program is passed
-/// over, one with a program that may not be executed is remembered.
+/// Where one of these steps has failed, and why.
+type Prepared = Result<(), (Step, i32)>;
+
+/// What a system call said that returns -1 when it has failed.
+fn done(step: Step, returned: c_int) -> Prepared {
+    if returned == -1 {
+        Err((step, errno()))
+    } else {
+        Ok(())
+    }
+}
+
+/// Leads a session, and so a process group, without a terminal: in this process's session it would
+/// be a background job of this process's terminal, and be stopped when it touches that.
+///
+/// # Safety
+/// To be called in the cloned child only.
+unsafe fn new_session() -> Prepared {
+    // SAFETY: it touches no memory.
+    match unsafe { libc::setsid() } {
+        -1 => Err((Step::Prepare, errno())),
+        _ => Ok(()),
+    }
+}
+
+/// # Safety
+/// To be called in the cloned child only.
+unsafe fn place_streams(plan: &Plan<'_>) -> Prepared {
+    // SAFETY: it changes the child's own table.
+    let put = |fd, standard| done(Step::Prepare, unsafe { libc::dup2(fd, standard) });
+    for (theirs, standard) in [(plan.stdin, 0), (plan.stdout, 1), (plan.stderr, 2)] {
+        if let Some(fd) = theirs {
+            put(fd, standard)?;
+        }
+    }
+    if plan.stderr_to_stdout {
+        put(1, 2)?;
+    }
+    Ok(())
+}
+
+/// Is killed when the parent ends, from here on.
+///
+/// # Safety
+/// To be called in the cloned child only.
+unsafe fn bind_to_parent(plan: &Plan<'_>, parent: libc::pid_t) -> Prepared {
+    if plan.detached {
+        return Ok(());
+    }
+    // SAFETY: both take and give integers.
+    unsafe {
+        let bound = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_long);
+        done(Step::Prepare, bound)?;
+        // The parent may have died before the bond was tied.
+        if libc::getppid() != parent {
+            return Err((Step::Prepare, libc::ESRCH));
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// To be called in the cloned child only.
+unsafe fn go_to_directory(plan: &Plan<'_>) -> Prepared {
+    match plan.directory {
+        // SAFETY: a C string, which the plan keeps alive.
+        Some(directory) => done(Step::Directory, unsafe { libc::chdir(directory.as_ptr()) }),
+        None => Ok(()),
+    }
+}
+
+/// # Safety
+/// To be called in the cloned child only, once no handlers of the parent's are left.
+unsafe fn unblock_signals() {
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Tries the candidates in order.
 ///
 /// # Safety
 /// To be called in the cloned child only.
@@ -272,17 +450,17 @@ unsafe fn exec(plan: &Plan<'_>) -> i32 {
     let argv = plan.argv.array.as_ptr();
     let env = plan.env.array.as_ptr();
     let mut result = libc::ENOENT;
-    for &file in &plan.candidates.array {
+    for &file in &plan.files.array {
         if file.is_null() {
             break;
         }
         // SAFETY: `Pointers` holds null-terminated arrays of C strings.
         unsafe { libc::execve(file, argv, env) };
-        match errno() {
-            libc::ENOENT => {}
-            libc::ENOTDIR if plan.searched => {}
-            libc::EACCES => result = libc::EACCES,
-            errno => return errno,
+        let errno = Errno::last();
+        match plan.tried(errno) {
+            Tried::Missing => {}
+            Tried::Barred => result = errno.raw(),
+            Tried::Failed => return errno.raw(),
         }
     }
     result
@@ -293,7 +471,7 @@ unsafe fn exec(plan: &Plan<'_>) -> i32 {
 ///
 /// # Safety
 /// To be called in the cloned child only.
-unsafe fn default_signal_handlers() {
+unsafe fn reset_signals() {
     // Not the C library's `sigaction`: it refuses the signals it keeps for itself, and may take a
     // lock. All zeroes is SIG_DFL, no flags, an empty mask; numbers that may not be changed are
     // refused, which is fine.
@@ -316,9 +494,9 @@ unsafe fn default_signal_handlers() {
 ///
 /// # Safety
 /// To be called in the cloned child only.
-unsafe fn hide_descriptors() -> Result<(), i32> {
+unsafe fn hide_descriptors() -> Prepared {
     let close_range = |flags: libc::c_uint| {
-        // SAFETY: it changes the child's descriptors only; the parent's table is another one.
+        // SAFETY: it changes the child's own table.
         unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags) }
     };
     if close_range(libc::CLOSE_RANGE_CLOEXEC) == 0 {
@@ -328,7 +506,7 @@ unsafe fn hide_descriptors() -> Result<(), i32> {
         // The call is there, the flag is not: nothing above 2 is needed any more, so close.
         libc::EINVAL if close_range(0) == 0 => Ok(()),
         // SAFETY: as for this function.
-        _ => unsafe { hide_listed_descriptors() },
+        _ => unsafe { hide_listed_descriptors() }.map_err(|errno| (Step::Prepare, errno)),
     }
 }
 

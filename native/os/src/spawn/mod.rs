@@ -1,16 +1,26 @@
 //! How to run a command. All that can fail on input, or allocates, happens here and before there
 //! is a process; the files beside this one make it.
 //!
-//! | file | how | where |
+//! | file | what | where |
 //! | --- | --- | --- |
+//! | `error` | the steps of a spawn, and why it failed | |
+//! | `attempt` | a spawn that another thread can bring to nothing | |
+//! | `pool` | the threads that spawn | |
+//! | `stdio` | pipes and files for the standard streams | |
 //! | `linux` | `clone`, and code of ours until the program is executed | Linux |
+//! | `reserved` | low descriptor numbers, with which a clone costs the same however many are open | Linux |
 //! | `posix` | `posix_spawn`, and no code of ours | macOS, FreeBSD; Linux with `--cfg exile_portable`, for tests |
 
+mod attempt;
+mod error;
 #[cfg(all(target_os = "linux", not(exile_portable)))]
 pub(crate) mod linux;
 pub mod pool;
 #[cfg(not(all(target_os = "linux", not(exile_portable))))]
 mod posix;
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+mod reserved;
+mod stdio;
 
 #[cfg(all(target_os = "linux", not(exile_portable)))]
 use linux::execute;
@@ -18,24 +28,35 @@ use linux::execute;
 use posix::execute;
 
 use std::ffi::{CStr, CString};
-use std::fs::OpenOptions;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::life::child::Child;
-use crate::command::{Command, Stdio};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+pub use attempt::Attempt;
+pub(crate) use error::at;
+pub use error::{SpawnError, Step};
+pub(crate) use stdio::open_file;
+
+use crate::command::{Command, Stdio, with_room};
 use crate::errno::Errno;
 use crate::exit;
 use crate::guard;
 use crate::kernel::number;
-use crate::pipe::{self, ReadEnd, WriteEnd};
+use crate::life::child::{Child, kill};
+use crate::pipe::{ReadEnd, WriteEnd};
 use crate::signal::Signal;
+use stdio::{Streams, raw};
 
 /// A file that somebody still holds open for writing is mostly one that was written a moment
 /// ago and is inherited by a program between its fork and its exec: waiting helps, briefly.
 const BUSY_TRIES: u32 = 6;
 const BUSY_WAIT: Duration = Duration::from_millis(1);
+
+/// How long to wait for commands that were killed: the kernel needs far less, but for one that hangs
+/// in it there is no limit.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A running command and our ends of its pipes.
 #[derive(Debug)]
@@ -50,82 +71,76 @@ pub struct Spawned {
     pub stderr: Option<ReadEnd>,
 }
 
-/// What a spawn was doing when it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Making the pipes or opening the null device.
-    Stdio,
-    /// Opening the file that standard input comes from.
-    Input,
-    /// Opening the file that standard output goes to.
-    Output,
-    /// Making the process.
-    Clone,
-    /// Preparing the new process: its group, its bond to this one, its descriptors.
-    Prepare,
-    /// Going to the directory.
-    Directory,
-    /// Executing the program.
-    Exec,
-    /// Having an event loop watch for its end; for those who do.
-    Watch,
+/// Makes what spawns share, once: low descriptor numbers, of which there are fewer later. The first
+/// spawn does it otherwise.
+pub fn reserve() {
+    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    reserved::reserve();
 }
 
-/// Why a command does not run. Nothing of it is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpawnError {
-    /// What was being done.
-    pub step: Step,
-    /// What the system said.
-    pub errno: Errno,
-}
-
-fn at(step: Step) -> impl Fn(Errno) -> SpawnError {
-    move |errno| SpawnError { step, errno }
-}
-
-/// Runs `command`.
+/// Runs `command`, unless another thread cancels the `attempt`.
 ///
 /// # Caveats
 /// The program is killed when the *thread* that called ends: call from threads that live as long
 /// as the process. Blocks until the program is executed or has failed to.
-/// Shim.
-#[derive(Default)]
-pub struct Attempt;
-impl Attempt {
-    pub fn new() -> Attempt { Attempt }
-    pub fn cancel(&self) {}
-}
-pub fn spawn(command: &Command, _attempt: &Attempt) -> Result<Spawned, SpawnError> {
-    let stdio = StdioPlan::new(command).map_err(at(Step::Stdio))?;
-    let argv = pointers(&command.argv);
-    let env = pointers(&command.env);
-    let candidates = pointers(&command.candidates);
+pub fn spawn(command: &Command, attempt: &Attempt) -> Result<Spawned, SpawnError> {
+    attempt.check()?;
+    let streams = Streams::new(command)?;
+    let no_room = at(Step::Clone);
+    let argv = pointers(std::slice::from_ref(&command.program), &command.arguments);
+    let argv = argv.map_err(&no_room)?;
+    let env = pointers(&[], &command.env).map_err(&no_room)?;
+    let candidates = command
+        .candidates
+        .as_ref()
+        .map_err(|errno| no_room(*errno))?;
+    let files = pointers(&[], candidates).map_err(&no_room)?;
     let guard = if command.detached {
         None
     } else {
         guard::socket()
     };
     let plan = Plan {
-        stdin: raw(&stdio.stdin),
-        stdout: raw(&stdio.stdout),
-        stderr: raw(&stdio.stderr),
+        stdin: raw(&streams.stdin),
+        stdout: raw(&streams.stdout),
+        stderr: raw(&streams.stderr),
         stderr_to_stdout: matches!(command.stderr, Stdio::Stdout),
         detached: command.detached,
         guard: guard.as_ref().map(|socket| socket.as_raw_fd()),
         directory: command.directory.as_deref(),
-        candidates: &candidates,
+        candidates,
+        files: &files,
         searched: command.searched,
         argv: &argv,
         env: &env,
+        attempt,
     };
+    let (child, reported) = make(&plan)?;
+    if !reported {
+        guard::report(&child);
+    }
+    if let Err(cancelled) = attempt.check() {
+        discard(&[child]);
+        return Err(cancelled);
+    }
+    Ok(Spawned {
+        child,
+        stdin: streams.write_stdin,
+        stdout: streams.read_stdout,
+        stderr: streams.read_stderr,
+    })
+}
+
+/// The child, and whether the guard knows of it.
+fn make(plan: &Plan<'_>) -> Result<(Arc<Child>, bool), SpawnError> {
     let mut wait = BUSY_WAIT;
     let mut tries = 0;
     let mut reported = true;
-    let child = loop {
+    loop {
+        plan.attempt.check()?;
         let result = exit::while_registering(|| {
             let watch = exit::Watch::new().map_err(at(Step::Clone))?;
-            let process = execute(&plan, watch.wants_pidfd())?;
+            let process = execute(plan, watch.wants_pidfd())?;
             reported = process.reported;
             match watch.begin(process.pid, process.pidfd) {
                 Ok((end, bell)) => Ok(Child::new(process.pid, end, bell)),
@@ -142,27 +157,38 @@ pub fn spawn(command: &Command, _attempt: &Attempt) -> Result<Spawned, SpawnErro
                 wait *= 2;
                 tries += 1;
             }
-            result => break result?,
+            result => return Ok((result?, reported)),
         }
-    };
-    if !reported {
-        guard::report(&child);
     }
-    Ok(Spawned {
-        child,
-        stdin: stdio.write_stdin,
-        stdout: stdio.read_stdout,
-        stderr: stdio.read_stderr,
-    })
+}
+
+/// Kills programs that are not to come about, with their groups, and waits until they are gone: a
+/// process that was killed ends at once, unless the kernel itself holds it up.
+pub fn discard(children: &[Arc<Child>]) {
+    children.iter().for_each(|child| kill(child));
+    let deadline = Instant::now() + END_PATIENCE;
+    for child in children {
+        if let Some(end) = child.end() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(
+                &mut fds,
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO),
+            );
+        }
+        // Fetches the status of a zombie, and closes what told of the end.
+        let _ = child.try_status();
+    }
 }
 
 /// All that a child needs.
+#[derive(Clone, Copy)]
 struct Plan<'a> {
     stdin: Option<RawFd>,
     stdout: Option<RawFd>,
     stderr: Option<RawFd>,
     stderr_to_stdout: bool,
-    /// In a session of its own, and free to outlive this process.
+    /// Free to outlive this process.
     detached: bool,
     /// Where the guard wants to hear of the new process.
     #[cfg_attr(
@@ -171,11 +197,53 @@ struct Plan<'a> {
     )]
     guard: Option<RawFd>,
     directory: Option<&'a CStr>,
-    candidates: &'a Pointers<'a>,
+    #[cfg_attr(
+        all(target_os = "linux", not(exile_portable)),
+        expect(dead_code, reason = "only pointers to them are used")
+    )]
+    candidates: &'a [CString],
+    #[cfg_attr(
+        not(all(target_os = "linux", not(exile_portable))),
+        expect(dead_code, reason = "the C library takes them one by one")
+    )]
+    files: &'a Pointers<'a>,
     /// The candidates come from a search path.
     searched: bool,
     argv: &'a Pointers<'a>,
     env: &'a Pointers<'a>,
+    attempt: &'a Attempt,
+}
+
+/// What trying to execute one candidate means for the others.
+enum Tried {
+    /// There is no such program: the next one is tried.
+    Missing,
+    /// The next one is tried, and if there is none, this is the error.
+    Barred,
+    /// This is the error.
+    Failed,
+}
+
+impl Plan<'_> {
+    /// As `execvp` has it: a directory in which nothing can be found is passed over, and so is a
+    /// program that may not be executed, but that is remembered.
+    fn tried(&self, errno: Errno) -> Tried {
+        match errno.raw() {
+            libc::ENOENT => Tried::Missing,
+            libc::ELOOP
+            | libc::ENAMETOOLONG
+            | libc::ENOTDIR
+            | libc::ESTALE
+            | libc::ENODEV
+            | libc::ETIMEDOUT
+                if self.searched =>
+            {
+                Tried::Missing
+            }
+            libc::EACCES => Tried::Barred,
+            _ => Tried::Failed,
+        }
+    }
 }
 
 /// A process that executes the program.
@@ -187,107 +255,19 @@ struct Process {
     reported: bool,
 }
 
-/// A null-terminated array of pointers into `strings`.
+/// A null-terminated array of pointers to strings that live as long.
 struct Pointers<'a> {
     array: Vec<*const libc::c_char>,
-    #[cfg_attr(
-        all(target_os = "linux", not(exile_portable)),
-        expect(dead_code, reason = "only what they point to is used")
-    )]
-    strings: &'a [CString],
+    strings: std::marker::PhantomData<&'a [CString]>,
 }
 
-fn pointers(strings: &[CString]) -> Pointers<'_> {
-    let array = strings
-        .iter()
-        .map(|string| string.as_ptr())
-        .chain([std::ptr::null()])
-        .collect();
-    Pointers { array, strings }
-}
-
-/// Their ends, closed here when the plan is dropped, and ours.
-struct StdioPlan<'a> {
-    stdin: Theirs<'a>,
-    stdout: Theirs<'a>,
-    stderr: Theirs<'a>,
-    write_stdin: Option<WriteEnd>,
-    read_stdout: Option<ReadEnd>,
-    read_stderr: Option<ReadEnd>,
-}
-
-/// The child's end of a stream; `None` where it keeps what it inherits.
-type Theirs<'a> = Option<TheirFd<'a>>;
-
-enum TheirFd<'a> {
-    Owned(OwnedFd),
-    Borrowed(BorrowedFd<'a>),
-}
-
-fn raw(theirs: &Theirs<'_>) -> Option<RawFd> {
-    theirs.as_ref().map(|fd| match fd {
-        TheirFd::Owned(fd) => fd.as_raw_fd(),
-        TheirFd::Borrowed(fd) => fd.as_raw_fd(),
+/// Pointers to the strings of one slice, and then of another.
+fn pointers<'a>(first: &'a [CString], rest: &'a [CString]) -> Result<Pointers<'a>, Errno> {
+    let mut array = with_room(first.len() + rest.len() + 1)?;
+    array.extend(first.iter().chain(rest).map(|string| string.as_ptr()));
+    array.push(std::ptr::null());
+    Ok(Pointers {
+        array,
+        strings: std::marker::PhantomData,
     })
-}
-
-impl<'a> StdioPlan<'a> {
-    fn new(command: &'a Command) -> Result<Self, Errno> {
-        let (write_stdin, stdin) = match &command.stdin {
-            Stdio::Pipe => {
-                let (ours, theirs) = pipe::input()?;
-                (Some(ours), Some(TheirFd::Owned(theirs)))
-            }
-            other => (None, given(other)?),
-        };
-        let (read_stdout, stdout) = output(&command.stdout)?;
-        let (read_stderr, stderr) = output(&command.stderr)?;
-        Ok(StdioPlan {
-            stdin,
-            stdout,
-            stderr,
-            write_stdin,
-            read_stdout,
-            read_stderr,
-        })
-    }
-}
-
-fn output(stdio: &Stdio) -> Result<(Option<ReadEnd>, Theirs<'_>), Errno> {
-    match stdio {
-        Stdio::Pipe => {
-            let (ours, theirs) = pipe::output()?;
-            Ok((Some(ours), Some(TheirFd::Owned(theirs))))
-        }
-        other => Ok((None, given(other)?)),
-    }
-}
-
-fn given(stdio: &Stdio) -> Result<Theirs<'_>, Errno> {
-    match stdio {
-        Stdio::Pipe | Stdio::Inherit | Stdio::Stdout => Ok(None),
-        Stdio::Read(path) => match Stdio::read_from(std::os::unix::ffi::OsStrExt::from_bytes(path.as_bytes()))? {
-            Stdio::Fd(fd) => Ok(Some(TheirFd::Owned(fd))),
-            _ => Ok(None),
-        },
-        Stdio::Write { path, append } => match Stdio::write_to(std::os::unix::ffi::OsStrExt::from_bytes(path.as_bytes()), *append)? {
-            Stdio::Fd(fd) => Ok(Some(TheirFd::Owned(fd))),
-            _ => Ok(None),
-        },
-        // In the child a standard number is overwritten by another stream, or keeps its
-        // close-on-exec flag when it happens to be the right one.
-        Stdio::Fd(fd) if pipe::is_standard(fd) => {
-            let copy = pipe::copy_above_standard(fd.as_fd())?;
-            Ok(Some(TheirFd::Owned(copy)))
-        }
-        Stdio::Fd(fd) => Ok(Some(TheirFd::Borrowed(fd.as_fd()))),
-        Stdio::Null => {
-            let null = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open("/dev/null")
-                .map_err(Errno::from_io)?;
-            Ok(Some(TheirFd::Owned(pipe::above_standard(null.into())?)))
-        }
-    }
 }

@@ -4,6 +4,8 @@
 //! The kernel does not bind the program to this process: if that is killed, the program lives on,
 //! unless there is a guard.
 //!
+//! Who cancels a spawn cannot reach the child before the call returns; it is ended then.
+//!
 //! # Safety
 //! Unsafe code here calls the `posix_spawn` family on objects that it initialised, with strings
 //! and arrays that the plan keeps alive.
@@ -18,8 +20,10 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Plan, Process, SpawnError, Step, at};
+use super::{Plan, Process, SpawnError, Step, Tried, at};
 use crate::errno::Errno;
+use crate::kernel::number;
+use crate::signal::Signal;
 
 #[cfg(target_os = "freebsd")]
 unsafe extern "C" {
@@ -48,16 +52,22 @@ unsafe extern "C" {
 pub(super) fn execute(plan: &Plan<'_>, _with_pidfd: bool) -> Result<Process, SpawnError> {
     let attributes = Attributes::new(plan).map_err(at(Step::Prepare))?;
     let actions = Actions::new(plan).map_err(at(Step::Prepare))?;
-    // Tried in order, as `execvp` does: a directory without the program is passed over, one with a
-    // program that may not be executed is remembered.
-    let mut result = Errno::new(libc::ENOENT);
-    for candidate in plan.candidates.strings {
+    let mut result = Errno::ENOENT;
+    for candidate in plan.candidates {
+        plan.attempt.check()?;
         let file = match plan.directory {
             Some(directory) => within(directory, candidate),
             None => candidate.clone(),
         };
         let errno = match spawn(plan, &file, &attributes, &actions) {
             Ok(pid) => {
+                if let Err(cancelled) = plan.attempt.check() {
+                    // Nobody has reaped it, so the numbers are its own.
+                    let _ = number::signal_group(pid, Signal::KILL);
+                    let _ = number::signal(pid, Signal::KILL);
+                    number::bury(pid);
+                    return Err(cancelled);
+                }
                 return Ok(Process {
                     pid,
                     pidfd: None,
@@ -70,13 +80,14 @@ pub(super) fn execute(plan: &Plan<'_>, _with_pidfd: bool) -> Result<Process, Spa
         if let Some(errno) = plan.directory.and_then(unusable) {
             return Err(at(Step::Directory)(errno));
         }
-        match errno.raw() {
-            libc::ENOENT => {}
-            libc::ENOTDIR if plan.searched => {}
-            libc::EACCES => result = errno,
-            // There is no process to do anything.
-            libc::EAGAIN | libc::ENOMEM => return Err(at(Step::Clone)(errno)),
-            _ => return Err(at(Step::Exec)(errno)),
+        // There is no process to do anything.
+        if [Errno::EAGAIN, Errno::ENOMEM].contains(&errno) {
+            return Err(at(Step::Clone)(errno));
+        }
+        match plan.tried(errno) {
+            Tried::Missing => {}
+            Tried::Barred => result = errno,
+            Tried::Failed => return Err(at(Step::Exec)(errno)),
         }
     }
     Err(at(Step::Exec)(result))
@@ -141,7 +152,20 @@ fn unusable(directory: &CStr) -> Option<Errno> {
     }
 }
 
-/// What the program starts with: a group of its own, every signal at its default, none blocked.
+/// Makes the program lead a session of its own, and with it a process group; where `posix_spawn`
+/// has no such flag, a group alone. The libc crate does not have these numbers.
+// glibc 2.26 and later, and musl, <spawn.h>.
+#[cfg(target_os = "linux")]
+const NEW_SESSION: c_int = 0x80;
+// macOS 10.15 and later, <sys/spawn.h>.
+#[cfg(target_vendor = "apple")]
+const NEW_SESSION: c_int = 0x0400;
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+const NEW_SESSION: c_int = libc::POSIX_SPAWN_SETPGROUP as c_int;
+
+const HAS_SESSIONS: bool = cfg!(any(target_os = "linux", target_vendor = "apple"));
+
+/// What the program starts with: a session of its own, every signal at its default, none blocked.
 struct Attributes(libc::posix_spawnattr_t);
 
 impl Attributes {
@@ -152,15 +176,16 @@ impl Attributes {
             done(libc::posix_spawnattr_init(new.as_mut_ptr()))?;
             Attributes(new.assume_init())
         };
-        let mut flags = libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
-        // A program that is to outlive this process makes a session of its own, for which it must
-        // not lead a group.
-        if !plan.detached {
-            flags |= libc::POSIX_SPAWN_SETPGROUP;
+        let mut flags =
+            libc::POSIX_SPAWN_SETSIGDEF as c_int | libc::POSIX_SPAWN_SETSIGMASK as c_int;
+        // Where a group is all there is, a program that is to outlive this process makes a session
+        // of its own, for which it must not lead a group.
+        if HAS_SESSIONS || !plan.detached {
+            flags |= NEW_SESSION;
         }
         #[cfg(target_vendor = "apple")]
         {
-            flags |= libc::POSIX_SPAWN_CLOEXEC_DEFAULT;
+            flags |= libc::POSIX_SPAWN_CLOEXEC_DEFAULT as c_int;
         }
         let this = &raw mut attributes.0;
         // SAFETY: the attributes are initialised, and so are the sets before they are used. Some

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use exile_os::pipe::ReadEnd;
-use exile_os::{Child, Command, Spawned, Status, Stdio};
+use exile_os::{Attempt, Child, Command, SpawnError, Spawned, Status, Stdio};
 
 /// Nothing here takes this long unless it never comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,7 +47,12 @@ pub(crate) fn quiet_sh(script: &str) -> Command {
 }
 
 pub(crate) fn spawn(command: &Command) -> Spawned {
-    exile_os::spawn(command).unwrap()
+    try_spawn(command).unwrap()
+}
+
+/// Spawns without anybody who could cancel it.
+pub(crate) fn try_spawn(command: &Command) -> Result<Spawned, SpawnError> {
+    exile_os::spawn(command, &Attempt::new())
 }
 
 /// Runs a command to its end with nothing on its input; its output.
@@ -193,8 +198,10 @@ pub(crate) fn myself(name: &str) -> std::process::Command {
     command
 }
 
-/// The numbers of all open descriptors, in order.
+/// The numbers of all open descriptors, in order. Those that spawns share are among them from the
+/// start.
 pub(crate) fn descriptors() -> Vec<RawFd> {
+    exile_os::spawn::reserve();
     let mut numbers: Vec<RawFd> = fs::read_dir("/proc/self/fd")
         .unwrap()
         .map(|entry| entry.unwrap())
@@ -204,6 +211,17 @@ pub(crate) fn descriptors() -> Vec<RawFd> {
         .collect();
     numbers.sort_unstable();
     numbers
+}
+
+/// What is open here, by number: what it is.
+pub(crate) fn table() -> Vec<(RawFd, String)> {
+    descriptors()
+        .into_iter()
+        .map(|fd| {
+            let target = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+            (fd, target.to_str().unwrap().to_owned())
+        })
+        .collect()
 }
 
 fn is_own_list(target: &Path) -> bool {

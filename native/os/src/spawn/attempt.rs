@@ -1,0 +1,165 @@
+//! A spawn that another thread can bring to nothing.
+//!
+//! The thread that spawns cannot be reached while it waits for the program to be executed, which
+//! may take for ever: on a file system whose server is gone, or a file that somebody holds a lease
+//! on. But the child is there by then, and can be killed, which ends the wait.
+//!
+//! Two things must never happen: that a cancelled spawn hangs, and that a signal reaches a process
+//! which is none of ours.
+//!
+//! *A cancelled spawn hangs* if `cancel` finds no child to kill, and the child does not learn that
+//! it should not go on. So each writes before it reads: `cancel` says that the spawn is cancelled
+//! and then looks for a child; the child shows itself and then looks whether the spawn is
+//! cancelled. Whichever comes second sees the other.
+//!
+//! *A signal reaches a stranger* in this order: `cancel` reads the number of the child's pidfd; the
+//! spawn comes to its end and closes the pidfd; a third thread opens a file, or spawns, and gets the
+//! number; `cancel` sends its signal through it. The same goes for the number of a process, once
+//! that is reaped. So `cancel` holds a lock from the reading to the signal, and the spawning
+//! thread takes that lock to [hide](Attempt::hide) the child before it closes or reaps anything.
+//! The child shows itself only when it runs, which is the proof that the clone has succeeded: a
+//! clone that fails late has written the number, too, and given it back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+pub(super) use shown::Target;
+
+use super::error::SpawnError;
+
+/// One spawn, or one pipeline, which another thread can cancel. It may be cancelled before it
+/// begins, and several times.
+#[derive(Debug, Default)]
+pub struct Attempt {
+    cancelled: AtomicBool,
+    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    child: shown::Child,
+}
+
+impl Attempt {
+    /// A spawn that is not cancelled.
+    pub fn new() -> Attempt {
+        Attempt::default()
+    }
+
+    /// Has the spawn fail with [`SpawnError::CANCELLED`], and leave nothing. Returns at once, also
+    /// while the program is being executed. A spawn that is over by then has succeeded or failed,
+    /// and stays so.
+    ///
+    /// # Caveats
+    /// Where programs are started by `posix_spawn`, nobody knows the child before the call returns:
+    /// a program that hangs there does so until the system lets it go, and is ended then.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        #[cfg(all(target_os = "linux", not(exile_portable)))]
+        self.child.kill();
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// The error of a spawn that was cancelled.
+    pub(crate) fn check(&self) -> Result<(), SpawnError> {
+        if self.is_cancelled() {
+            Err(SpawnError::CANCELLED)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Lets `cancel` find the child; `false` if that has come before, and the child is to exit.
+    /// Allocates nothing and takes no lock, so that the cloned child can call it.
+    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    pub(super) fn show(&self, target: Target) -> bool {
+        self.child.show(target);
+        !self.is_cancelled()
+    }
+
+    /// From here on `cancel` finds no child. To be called by the parent before it closes the pidfd
+    /// or reaps the child.
+    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    pub(super) fn hide(&self) {
+        self.child.hide();
+    }
+}
+
+#[cfg(all(target_os = "linux", not(exile_portable)))]
+mod shown {
+    //! The child of a spawn that is under way.
+
+    use std::os::fd::RawFd;
+    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::{Mutex, PoisonError};
+
+    use crate::kernel::{number, pidfd};
+    use crate::signal::Signal;
+
+    /// How a child is named.
+    #[derive(Clone, Copy, Debug)]
+    pub(in crate::spawn) enum Target {
+        Pidfd(RawFd),
+        /// Where there are no pidfds.
+        Number(libc::pid_t),
+    }
+
+    /// The child, or none, in one word: a pidfd as it is, a process number with a minus sign.
+    #[derive(Debug)]
+    pub(super) struct Child {
+        shown: AtomicI32,
+        /// Held while the word is used, and by whoever makes it meaningless.
+        in_use: Mutex<()>,
+    }
+
+    const NONE: i32 = i32::MIN;
+
+    impl Default for Child {
+        fn default() -> Self {
+            Child {
+                shown: AtomicI32::new(NONE),
+                in_use: Mutex::new(()),
+            }
+        }
+    }
+
+    impl Child {
+        pub(super) fn show(&self, target: Target) {
+            let word = match target {
+                Target::Pidfd(fd) => fd,
+                Target::Number(pid) => -pid,
+            };
+            self.shown.store(word, Ordering::SeqCst);
+        }
+
+        pub(super) fn hide(&self) {
+            let _mine = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+            self.shown.store(NONE, Ordering::SeqCst);
+        }
+
+        pub(super) fn kill(&self) {
+            let _mine = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+            // That it has ended by itself is fine.
+            let _ = match self.shown.load(Ordering::SeqCst) {
+                NONE => return,
+                pid if pid < 0 => number::signal(-pid, Signal::KILL),
+                fd => pidfd::signal_raw(fd, Signal::KILL),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_attempt_is_not_cancelled_and_a_cancelled_one_stays_so() {
+        let attempt = Attempt::new();
+        assert_eq!(attempt.check(), Ok(()));
+        attempt.cancel();
+        attempt.cancel();
+        assert!(attempt.is_cancelled());
+        assert_eq!(attempt.check(), Err(SpawnError::CANCELLED));
+    }
+}

@@ -1,0 +1,45 @@
+//! Why a command does not run.
+
+use crate::errno::Errno;
+
+/// What a spawn was doing when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Making the pipes or opening the null device.
+    Stdio,
+    /// Opening the file that standard input comes from.
+    Input,
+    /// Opening a file that standard output or standard error goes to.
+    Output,
+    /// Making the process. A spawn that was cancelled fails here, with `ECANCELED`.
+    Clone,
+    /// Preparing the new process: its session, its bond to this one, its descriptors.
+    Prepare,
+    /// Going to the directory.
+    Directory,
+    /// Executing the program.
+    Exec,
+    /// Having an event loop watch for its end; for those who do.
+    Watch,
+}
+
+/// Why a command does not run. Nothing of it is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpawnError {
+    /// What was being done.
+    pub step: Step,
+    /// What the system said.
+    pub errno: Errno,
+}
+
+impl SpawnError {
+    /// What a spawn that was cancelled fails with.
+    pub const CANCELLED: SpawnError = SpawnError {
+        step: Step::Clone,
+        errno: Errno::ECANCELED,
+    };
+}
+
+pub(crate) fn at(step: Step) -> impl Fn(Errno) -> SpawnError {
+    move |errno| SpawnError { step, errno }
+}
