@@ -140,7 +140,8 @@ defmodule Storm do
       Stream.run(Exile.stream!(stages))
       raise "it ran"
     rescue
-      error in Exile.Process.Error -> expect({:enoent, "no-such-program"}, {error.reason, error.subject})
+      error in Exile.Process.Error ->
+        expect({:enoent, "no-such-program"}, {error.reason, error.subject})
     end
   end
 

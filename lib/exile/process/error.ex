@@ -38,7 +38,7 @@ defmodule Exile.Process.Error do
 
   def message(%__MODULE__{reason: reason, operation: operation, subject: subject}) do
     doing = "could not " <> doing(operation)
-    about = if is_binary(subject), do: " " <> inspect(subject), else: ""
+    about = if is_binary(subject), do: " " <> inspect(subject), else: " the command"
     doing <> about <> ": " <> in_words(reason)
   end
 
@@ -57,6 +57,10 @@ defmodule Exile.Process.Error do
   defp doing(other), do: inspect(other)
 
   defp in_words({:errno, number}) when is_integer(number), do: "error number #{number}"
+
+  defp in_words(:pipe_closed_or_invalid_caller) do
+    "its pipe is closed, or belongs to another process (pipe_closed_or_invalid_caller)"
+  end
 
   defp in_words(reason) when is_atom(reason) do
     case :file.format_error(reason) do

@@ -157,7 +157,9 @@ defmodule Exile.Runtime.Running do
     ref = make_ref()
 
     with true <- left(deadline) > 0, :wait <- Native.process_wait(process, until, ref) do
-      {armed, full} = Enum.split_with(pipes, &(Native.pipe_read(&1, @chunk_size, ref, true) == :wait))
+      {armed, full} =
+        Enum.split_with(pipes, &(Native.pipe_read(&1, @chunk_size, ref, true) == :wait))
+
       received = receive_one(ref, if(full == [], do: left(deadline), else: 0))
       sent = Enum.count(armed, &(Native.pipe_cancel(&1, ref) == :sent))
       ended = if Native.process_cancel(process, ref) == :sent, do: 1, else: 0

@@ -107,7 +107,9 @@ defmodule Exile.Stream.Run do
   def next!(run), do: read_on!(run)
 
   # The commands that write to what is read here.
-  defp writers(%__MODULE__{running: %{stderr: nil} = running}), do: Enum.take(running.processes, -1)
+  defp writers(%__MODULE__{running: %{stderr: nil} = running}),
+    do: Enum.take(running.processes, -1)
+
   defp writers(%__MODULE__{running: running}), do: running.processes
 
   defp read_on!(%__MODULE__{drain: drain} = run) do

@@ -98,7 +98,9 @@ defmodule Exile.Stream.FailureTest do
   describe "a command that cannot be started" do
     @describetag :tmp_dir
 
-    test "raises Exile.Process.Error that names it and says why, from both functions", %{tmp_dir: dir} do
+    test "raises Exile.Process.Error that names it and says why, from both functions", %{
+      tmp_dir: dir
+    } do
       file = Path.join(dir, "no-program")
       File.write!(file, "text")
       executable = Path.join(dir, "no-format")

@@ -439,7 +439,9 @@ defmodule Exile.Stream.PipelineTest do
       assert File.read!(path) == "1\n2\n3\n"
     end
 
-    test "raises Exile.Process.Error when the file cannot be opened, and runs nothing", %{tmp_dir: dir} do
+    test "raises Exile.Process.Error when the file cannot be opened, and runs nothing", %{
+      tmp_dir: dir
+    } do
       fifo = Path.join(dir, "fifo")
       {_, 0} = System.cmd("mkfifo", [fifo])
 
