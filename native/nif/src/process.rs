@@ -3,9 +3,11 @@
 //!
 //! While it runs it holds itself: it lives as long as its owner, whether anybody has a handle or not.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use exile_os::exit::EndFd;
+use exile_os::life::keeper;
 use exile_os::{Errno, Kin, Signal, Teardown};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
@@ -36,6 +38,20 @@ struct State {
     claimed: bool,
     /// Why the last teardown ended nothing.
     refused: Option<Errno>,
+    /// Which process reads what this one writes.
+    next: Option<Weak<Life>>,
+    /// Of the process whose output this one reads.
+    before: Option<Before>,
+}
+
+/// What may hold up a process that reads what another one writes: descendants of that, which still
+/// hold the pipe when it has ended.
+struct Before {
+    life: Arc<Life>,
+    /// Kept to reach its group after its end.
+    end: Arc<EndFd>,
+    /// How long they may hold it.
+    drain: Duration,
 }
 
 /// What a process of the VM waits for.
@@ -83,6 +99,8 @@ impl Bonds {
             ended: false,
             claimed: false,
             refused: None,
+            next: None,
+            before: None,
         }))
     }
 
@@ -137,7 +155,7 @@ impl Kin for Bonds {
     }
 
     fn ended(&self, caller: Caller) {
-        let (pipes, waits, itself, monitor) = {
+        let (pipes, waits, itself, monitor, before, next) = {
             let mut state = self.lock();
             if state.ended {
                 return;
@@ -148,8 +166,14 @@ impl Kin for Bonds {
                 state.take_waits(),
                 state.itself.take(),
                 state.monitor.take(),
+                state.before.take(),
+                state.next.take(),
             )
         };
+        drop(before);
+        if let Some(next) = next.and_then(|next| next.upgrade()) {
+            drain(&next);
+        }
         for pipe in pipes {
             pipe.process_ended(caller);
         }
@@ -173,6 +197,73 @@ impl Kin for Bonds {
         }
     }
 }
+
+/// Gives each process `patience` to read what descendants of the one before it hold open. `ends` are
+/// their exit fds.
+pub(crate) fn join(lives: &[Arc<Life>], ends: Vec<Option<Arc<EndFd>>>, patience: Duration) {
+    for (pair, end) in lives.windows(2).zip(ends) {
+        let ([life, next], Some(end)) = (pair, end) else {
+            continue;
+        };
+        {
+            let mut state = next.kin().lock();
+            if !state.ended {
+                state.before = Some(Before {
+                    life: Arc::clone(life),
+                    end,
+                    drain: patience,
+                });
+            }
+        }
+        let ended = {
+            let mut state = life.kin().lock();
+            state.next = Some(Arc::downgrade(next));
+            state.ended
+        };
+        if ended {
+            // It ended too soon to know of the next.
+            drain(next);
+        }
+    }
+}
+
+/// The process before this one has ended: what it left has its time from now on.
+fn drain(next: &Arc<Life>) {
+    let Some(drain) = next.kin().lock().before.as_ref().map(|before| before.drain) else {
+        return;
+    };
+    let next = Arc::downgrade(next);
+    let errand = Box::new(move || {
+        if let Some(next) = next.upgrade() {
+            cut_off(&next);
+        }
+    });
+    let _ = keeper::at(Instant::now() + drain, errand);
+}
+
+/// Ends what keeps a process waiting for the end of its input; if that does not help, the process.
+fn cut_off(next: &Arc<Life>) {
+    let before = next.kin().lock().before.take();
+    let Some(Before { life, end, .. }) = before else {
+        return;
+    };
+    if !next.child().waits_for_input() {
+        return;
+    }
+    life.end_rest(end);
+    let next = Arc::downgrade(next);
+    let errand = Box::new(move || {
+        if let Some(next) = next.upgrade() {
+            if next.child().waits_for_input() {
+                next.end();
+            }
+        }
+    });
+    let _ = keeper::at(Instant::now() + life.patience() + CUT_PATIENCE, errand);
+}
+
+/// How long a process may take to see that its input has ended.
+const CUT_PATIENCE: Duration = Duration::from_millis(100);
 
 impl Resource for Process {
     const NAME: &'static str = "Process";

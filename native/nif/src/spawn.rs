@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use exile_os::spawn::pool;
 use exile_os::{Child, Pipeline, SpawnError, Stdio, Step, Teardown, guard};
@@ -13,7 +14,7 @@ use rustler::{Binary, Encoder, Env, Error, NifMap, NifResult, Term};
 use crate::end::Fd;
 use crate::environment::{Change, Inherited};
 use crate::pipe::{Ends, Grip, Pipe};
-use crate::process::{Bonds, Life, Process, Steps, Tether, teardown};
+use crate::process::{Bonds, Life, Process, Steps, Tether, join, teardown};
 use crate::question::Question;
 use crate::request::{CLOSED, Request};
 use crate::resource::{Caller, Handle, Pid, Wait, pid};
@@ -72,6 +73,7 @@ fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Ter
         stdout: decode_stdio(spec.stdout)?,
         fed: spec.fed,
         tethered: spec.tethered,
+        drain: spec.drain.map(Duration::from_millis),
     };
     for stage in spec.stages {
         job.teardowns.push(teardown(0, stage.teardown)?);
@@ -129,6 +131,7 @@ struct Job {
     stdout: Stdio,
     fed: bool,
     tethered: bool,
+    drain: Option<Duration>,
 }
 
 impl Job {
@@ -168,7 +171,13 @@ impl Job {
     /// all of them end with it, and then their pipes may be closed.
     fn serve(self, pipeline: Pipeline) -> Result<Running, (usize, SpawnError)> {
         let caller = Caller::THREAD;
+        // A process that ends soon gives its exit fd back.
+        let ends = pipeline.children.iter().map(|child| child.end());
+        let ends = self.drain.map(|drain| (ends.collect(), drain));
         let lives = begin_all(pipeline.children, self.teardowns, self.owner)?;
+        if let Some((ends, drain)) = ends {
+            join(&lives, ends, drain);
+        }
         let processes = lives
             .iter()
             .map(|life| Handle::of(caller, Arc::clone(life), self.owner))

@@ -7,6 +7,8 @@
 //! | `pidfd` | a descriptor of its own | Linux |
 //! | `kqueue` | its number, in a queue of events | elsewhere |
 //!
+//! `held` looks at the pipe that a process reads from.
+//!
 //! Many descriptors are waited for by a `Poller`: `epoll` on Linux, `kqueue` elsewhere, and `poll`,
 //! which needs neither, with `--cfg exile_portable`.
 //!
@@ -14,6 +16,7 @@
 
 #[cfg(all(target_os = "linux", not(exile_portable)))]
 mod epoll;
+pub(crate) mod held;
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod kqueue;
 pub(crate) mod number;

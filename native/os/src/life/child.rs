@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::errno::Errno;
 use crate::exit::{self, Bell, EndFd, Look, Source};
-use crate::kernel::number;
+use crate::kernel::{held, number};
 use crate::signal::Signal;
 use crate::status::Status;
 use crate::sync::{Mutex, MutexGuard};
@@ -193,6 +193,11 @@ impl Child {
     pub(crate) fn is_gone(&self) -> bool {
         let state = self.state();
         state.status.is_none() && state.gone_since.is_some()
+    }
+
+    /// Whether it runs and somebody still holds the pipe that it reads from.
+    pub fn waits_for_input(&self) -> bool {
+        self.try_status().is_none() && held::input_is_held(self.pid)
     }
 
     /// Claims the program for its teardown: from here on its group is to end with it, however it

@@ -268,6 +268,30 @@ impl<K: Kin> Life<K> {
         true
     }
 
+    /// Has ended what a process that has ended left of its group. `end` is its exit fd, which was kept
+    /// for that.
+    pub fn end_rest(self: &Arc<Self>, end: Arc<EndFd>) {
+        {
+            let mut ending = self.ending();
+            if matches!(*ending, Ending::UnderWay(_)) {
+                return;
+            }
+            *ending = Ending::UnderWay(Course {
+                progress: Progress::new(self.teardown.clone(), Instant::now()),
+                end,
+                _counted: Counted::new(),
+            });
+            self.kin.claimed();
+        }
+        living().insert(self.key, Arc::clone(self) as Arc<dyn Kept>);
+        let _ = keeper::attend(self.key);
+    }
+
+    /// How long its own teardown takes at most.
+    pub fn patience(&self) -> Duration {
+        self.teardown.duration()
+    }
+
     /// Does what is due of the teardown. When more will be due; the end of the process may bring
     /// it forward.
     fn advance(&self, now: Instant) -> Option<Instant> {

@@ -1,0 +1,28 @@
+//! Whether anybody still holds the writing end of the pipe that a program reads from.
+
+use std::fs::OpenOptions;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// For the standard input of a process. Where the system does not say, somebody does.
+pub(crate) fn input_is_held(pid: libc::pid_t) -> bool {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags.bits());
+    let Ok(input) = options.open(format!("/proc/{pid}/fd/0")) else {
+        return true;
+    };
+    if !input
+        .metadata()
+        .is_ok_and(|found| found.file_type().is_fifo())
+    {
+        return false;
+    }
+    let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    let _ = poll(&mut fds, PollTimeout::ZERO);
+    let seen = fds[0].revents().unwrap_or(PollFlags::empty());
+    !seen.contains(PollFlags::POLLHUP)
+}
