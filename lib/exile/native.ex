@@ -91,7 +91,7 @@ defmodule Exile.Native do
   def guard_stop, do: stub()
 
   @spec pipe_read(pipe, pos_integer, nil, drain :: boolean) ::
-          {:ok, binary} | :eof | :again | {:error, :pipe_closed_or_invalid_caller | posix}
+          {:ok, binary} | :eof | :again | :rest | {:error, :pipe_closed_or_invalid_caller | posix}
   @spec pipe_read(pipe, pos_integer, reference, drain :: boolean) ::
           {:ok, binary}
           | :eof

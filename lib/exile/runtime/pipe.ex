@@ -14,6 +14,9 @@ defmodule Exile.Runtime.Pipe do
   # The VM said that it sent the message; this is how long we wait for it.
   @message_timeout 5_000
 
+  # How long a stream that has just begun rests.
+  @rest 5
+
   @typedoc """
   What to do when the command has ended, the pipe is empty, and others still hold it open: `:stop`
   returns `:exited`, `:infinity` waits for them, a number is the time on the VM's monotonic clock
@@ -24,9 +27,17 @@ defmodule Exile.Runtime.Pipe do
   @doc "Reads what is there, at most `max` bytes; waits when nothing is."
   @spec read(t, pos_integer, drain) :: {:ok, binary} | :eof | :exited | error
   def read(pipe, max, drain) do
-    case Native.pipe_read(pipe, max, nil, drain != :stop) do
+    case try_read(pipe, max, drain) do
       :again -> wait_and_read(pipe, max, drain)
       result -> result
+    end
+  end
+
+  # While commands wait to be started, the streams that have just begun let them go first.
+  defp try_read(pipe, max, drain) do
+    with :rest <- Native.pipe_read(pipe, max, nil, drain != :stop) do
+      receive after: (@rest -> :ok)
+      Native.pipe_read(pipe, max, nil, drain != :stop)
     end
   end
 
@@ -77,8 +88,8 @@ defmodule Exile.Runtime.Pipe do
           {:ok, {tag, binary}} | :eof | :exited | error
         when tag: atom
   def read_any({_, pipe1} = one, {_, pipe2} = two, max, drain) do
-    with {:again, _, _} <- {Native.pipe_read(pipe1, max, nil, drain != :stop), one, two},
-         {:again, _, _} <- {Native.pipe_read(pipe2, max, nil, drain != :stop), two, one} do
+    with {:again, _, _} <- {try_read(pipe1, max, drain), one, two},
+         {:again, _, _} <- {try_read(pipe2, max, drain), two, one} do
       wait_and_read_any(one, two, max, drain)
     else
       {result, this, other} -> this_or_other(result, this, other, max, drain)

@@ -26,6 +26,7 @@ rustler::atoms! {
     over,
     read,
     requests,
+    rest,
     spawns,
     write,
     pidfd,

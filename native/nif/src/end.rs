@@ -3,10 +3,15 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use exile_os::Errno;
-use exile_os::pipe::{GROWN_CAPACITY, MAX_SLICES, ReadEnd, WriteEnd, set_capacity};
+use exile_os::pipe::{
+    DEFAULT_CAPACITY, GROWN_CAPACITY, MAX_SLICES, ReadEnd, WriteEnd, memory_limit, set_capacity,
+};
+use exile_os::spawn::pool;
 use rustler::{Binary, Encoder, Env, NewBinary, NifResult, OwnedBinary, Term};
 
 use crate::resource::Direction;
@@ -25,8 +30,19 @@ const LOOKS: u32 = 64;
 /// A pipe that was full, or emptied in full, this often is a busy one and grows.
 const BUSY: u32 = 8;
 
-/// How many pipes of this VM may be grown at once: pipe memory is limited for each user.
+/// How many pipes of this VM may be grown at once where the system does not say how much pipe memory
+/// a user may have.
 const MAX_GROWN: usize = 64;
+
+/// What a grown pipe takes more than others, in bytes.
+const GROWTH: usize = GROWN_CAPACITY - DEFAULT_CAPACITY;
+
+/// A pipe this young gives way to commands that are still to be started. Without it, the first of many
+/// streams that begin together have the machine to themselves, and slow the start of the others.
+const YOUNG: Duration = Duration::from_millis(250);
+
+/// A read of this size, in bytes, is one of a stream that moves much.
+const LARGE_READ: usize = 8 * 1024;
 
 /// Bytes that take about one percent of a time slice of a millisecond to move.
 const BYTES_PER_PERCENT: usize = 64 * 1024;
@@ -37,6 +53,14 @@ static GROWN: AtomicUsize = AtomicUsize::new(0);
 /// How many pipe ends are open.
 pub(crate) fn open_count() -> usize {
     OPEN.load(Ordering::Acquire)
+}
+
+/// How many may be: three quarters of the pipe memory that a user without privileges has. Beyond
+/// that each new pipe would be a small one.
+fn max_grown() -> usize {
+    static MAX: LazyLock<usize> =
+        LazyLock::new(|| memory_limit().map_or(MAX_GROWN, |bytes| bytes / 4 * 3 / GROWTH));
+    *MAX
 }
 
 /// How many of them have grown.
@@ -53,6 +77,9 @@ pub(crate) struct End {
     grown: bool,
     /// The last read returned all that was asked for, so more is probably there.
     last_full: bool,
+    /// The last read was a large one, and no rest was taken since.
+    rest_due: bool,
+    opened: Instant,
 }
 
 pub(crate) enum Fd {
@@ -69,7 +96,16 @@ impl End {
             busy: 0,
             grown: false,
             last_full: false,
+            rest_due: false,
+            opened: Instant::now(),
         }
+    }
+
+    /// Whether to let others go first, once for each read.
+    pub(crate) fn gives_way(&mut self) -> bool {
+        let gives_way = self.rest_due && pool::is_crowded() && self.opened.elapsed() < YOUNG;
+        self.rest_due = false;
+        gives_way
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -92,7 +128,7 @@ impl End {
         if self.busy != BUSY {
             return;
         }
-        let room = |grown| (grown < MAX_GROWN).then_some(grown + 1);
+        let room = |grown| (grown < max_grown()).then_some(grown + 1);
         if GROWN
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
             .is_err()
@@ -193,6 +229,7 @@ impl End {
         };
         if let Some(Chunk::Data(data)) = &chunk {
             self.last_full = data.len() == size;
+            self.rest_due = data.len() >= LARGE_READ;
             if self.last_full && size >= BUSY_READ {
                 self.note_busy();
             }

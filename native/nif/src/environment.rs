@@ -16,13 +16,30 @@ pub(crate) struct Inherited(Vec<CString>);
 pub(crate) type Change<'a> = (Binary<'a>, Term<'a>);
 
 impl Inherited {
-    /// From what `:os.env/0` returns, and the encoding of file names in this VM.
-    pub(crate) fn decode(list: Term<'_>, encoding: Atom) -> NifResult<Inherited> {
+    /// From what `:os.env/0` returns, and the encoding of file names in this VM. `block` is the same
+    /// in one binary, `NAME=value` and a NUL each, or nil where there are other characters than bytes.
+    pub(crate) fn decode(block: Term<'_>, list: Term<'_>, encoding: Atom) -> NifResult<Inherited> {
+        // Quick, and right for nearly all.
+        if let Ok(block) = block.decode::<Binary<'_>>() {
+            if block.is_ascii() {
+                return Inherited::split(block.as_slice());
+            }
+        }
         let latin1 = encoding == atoms::latin1();
         list.into_list_iterator()?
             .map(|variable| {
                 let (name, value) = variable.decode()?;
                 c_string(variable_bytes(name, value, latin1)?)
+            })
+            .collect::<NifResult<_>>()
+            .map(Inherited)
+    }
+
+    fn split(block: &[u8]) -> NifResult<Inherited> {
+        let variables = block.split_inclusive(|byte| *byte == 0);
+        variables
+            .map(|variable| {
+                CString::from_vec_with_nul(variable.to_vec()).map_err(|_| Error::BadArg)
             })
             .collect::<NifResult<_>>()
             .map(Inherited)

@@ -275,6 +275,12 @@ impl Handle<Pipe> {
         }
     }
 
+    /// Whether its owner had better let others go first, and read a little later.
+    fn gives_way(&self, caller: Pid) -> bool {
+        let mut state = self.lock();
+        state.used_by(caller).is_ok_and(End::gives_way)
+    }
+
     /// Waits for the end to be ready: one message will come.
     fn wait_for(&self, state: &mut State, wait: Wait) -> Result<(), Errno> {
         let Phase::Open(end) = &mut state.phase else {
@@ -313,7 +319,8 @@ fn wait(env: Env<'_>, reference: Term<'_>) -> Option<Wait> {
     reference.is_ref().then(|| Wait::new(pid(env), reference))
 }
 
-/// `{:ok, binary}`, `:eof`, `:again` (would block, and no reference to wait with), `:wait` (the
+/// `{:ok, binary}`, `:eof`, `:rest` (others had better go first; no reference to wait with), `:again`
+/// (would block, and no reference to wait with), `:wait` (the
 /// caller gets a message with the reference), `:exited` (would block, but the command has ended;
 /// with `drain` the others that hold the pipe are waited for) or `{:error, reason}`.
 #[rustler::nif]
@@ -325,6 +332,9 @@ fn pipe_read<'a>(
     drain: bool,
 ) -> Term<'a> {
     let wait = || wait(env, reference);
+    if !reference.is_ref() && pipe.0.gives_way(pid(env)) {
+        return atoms::rest().encode(env);
+    }
     let read = |end: &mut End| {
         // Only who is ready to wait, and would have to, looks for long.
         if reference.is_ref() && pipe.0.question.take(pid(env)) {

@@ -26,7 +26,8 @@ struct Spec<'a> {
     stages: Vec<Stage<'a>>,
     stdin: Term<'a>,
     stdout: Term<'a>,
-    /// The environment of the VM, and its encoding.
+    /// The environment of the VM in one piece, the same in its parts, and its encoding.
+    block: Term<'a>,
     environment: Term<'a>,
     encoding: Atom,
     /// Another process will evaluate the input, and its death is the end of all.
@@ -63,7 +64,7 @@ struct Running {
 /// Returns the request, by which the caller can give up, or such an error.
 #[rustler::nif]
 fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
-    let inherited = Inherited::decode(spec.environment, spec.encoding)?;
+    let inherited = Inherited::decode(spec.block, spec.environment, spec.encoding)?;
     let mut job = Job {
         owner: pid(env),
         commands: Vec::with_capacity(spec.stages.len()),

@@ -125,6 +125,18 @@ pub fn set_capacity(pipe: &impl AsRawFd, bytes: usize) -> Result<usize, Errno> {
     }
 }
 
+/// How much pipe memory a user without privileges may have, in bytes, if the system says so.
+pub fn memory_limit() -> Option<usize> {
+    let pages = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").ok()?;
+    let pages: usize = pages.trim().parse().ok()?;
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    // None means without a limit.
+    (pages > 0).then(|| pages.saturating_mul(usize::try_from(size).unwrap_or(DEFAULT_PAGE)))
+}
+
+/// The size of a page where the system does not say, in bytes.
+const DEFAULT_PAGE: usize = 4096;
+
 /// A pipe whose reading end is ours.
 pub(crate) fn output() -> Result<(ReadEnd, OwnedFd), Errno> {
     let (read, write) = pair()?;

@@ -88,6 +88,12 @@ pub fn pending() -> usize {
     POOL.pending.load(Ordering::Acquire)
 }
 
+/// Whether jobs wait for a spawner.
+pub fn is_crowded() -> bool {
+    // Asked for each chunk of a young pipe, and none the worse for an old answer.
+    POOL.pending.load(Ordering::Relaxed) > POOL.count.load(Ordering::Relaxed)
+}
+
 /// One of the pending jobs while it lives.
 struct Pending(&'static Pool);
 
