@@ -189,7 +189,7 @@ defmodule Exile.Stream.Run do
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
-    outcome = stop(run)
+    outcome = stop(run, stream.exit_timeout || @halt_grace)
     statuses = statuses!(run)
     _ = raise_failed(outcome)
 
@@ -208,20 +208,26 @@ defmodule Exile.Stream.Run do
   @doc "The reader has failed, and that is all that counts."
   @spec abandon(t) :: :ok
   def abandon(run) do
-    _ = stop(run)
+    _ = stop(run, finite_grace(run))
     :ok
   end
 
+  # An exception is not held up for ever.
+  defp finite_grace(%__MODULE__{stream: %{exit_timeout: timeout}}) when is_integer(timeout),
+    do: timeout
+
+  defp finite_grace(_run), do: @halt_grace
+
   # The pipe was taken away: by the feeder, because the input failed, or by a user's mistake.
   defp interrupted!(run, reason) do
-    _ = raise_failed(stop(run))
+    _ = raise_failed(stop(run, 0))
     raise error(List.last(run.stream.commands), :read, reason)
   end
 
   # Has the commands ended, then closes the pipes, then stops the input; its outcome. Returns when the
   # commands and their groups are gone.
-  defp stop(%__MODULE__{stream: stream, running: running} = run) do
-    endings = endings(stream, running, stream.exit_timeout || @halt_grace)
+  defp stop(%__MODULE__{stream: stream, running: running} = run, grace) do
+    endings = endings(stream, running, grace)
     end_all(endings)
     Running.close(pipes(run))
     outcome = input_outcome(run, 0)
