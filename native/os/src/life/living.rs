@@ -166,8 +166,10 @@ pub(crate) fn look(
     unwatch: impl FnOnce(),
 ) -> Option<Instant> {
     let life = find(key)?;
+    // Before, so that an end that nobody has attended to is still watched for.
+    let ended = life.has_ended();
     let next = life.attend(readable, now);
-    if life.has_ended() {
+    if ended || next == Attend::Never {
         unwatch();
         life.let_go();
     }
