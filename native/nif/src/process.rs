@@ -108,14 +108,15 @@ impl Bonds {
         pipe.process_ended(caller);
     }
 
-    /// Enters a wait. `false`: what it waits for has come.
-    pub(crate) fn enter(&self, until: Until, wait: Wait) -> bool {
+    /// Enters a wait, unless what it waits for has come: the end, or else why it may not be signalled.
+    pub(crate) fn enter(&self, until: Until, wait: Wait) -> Result<(), Option<Errno>> {
         let mut state = self.lock();
-        let has_come = state.has_come(until);
-        if !has_come {
-            state.waits.push((until, wait));
+        if state.has_come(until) {
+            // Under the lock: who claims it next takes the refusal back.
+            return Err(state.refused.filter(|_| !state.ended));
         }
-        !has_come
+        state.waits.push((until, wait));
+        Ok(())
     }
 
     /// Gives up waits. `true`: there was one, and its message will not come.
@@ -223,13 +224,12 @@ impl Handle<Process> {
     pub(crate) fn wait(&self, caller: Caller, until: Until, wait: Wait) -> Outcome {
         // The first to see the end tells, so that the wait below is not entered too late.
         self.0.status(caller);
-        if self.0.kin().enter(until, wait) {
-            return Outcome::Waits;
-        }
-        let refused = self.0.kin().lock().refused;
-        match (self.0.status(caller), refused) {
-            (None, Some(errno)) => Outcome::Refused(errno),
-            (status, _) => Outcome::Status(status),
+        match self.0.kin().enter(until, wait) {
+            Ok(()) => Outcome::Waits,
+            Err(refused) => match (self.0.status(caller), refused) {
+                (None, Some(errno)) => Outcome::Refused(errno),
+                (status, _) => Outcome::Status(status),
+            },
         }
     }
 

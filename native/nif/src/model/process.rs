@@ -533,3 +533,39 @@ fn a_group_goes_with_its_owner_and_its_tether_at_once() {
         (made.fd, made.exit)
     });
 }
+
+#[test]
+fn whoever_waits_while_a_refused_process_is_claimed_again_is_not_told_that_it_runs() {
+    each(BOUND, || {
+        let made = make(at_once());
+        world::forbid(PROCESS, true);
+        assert!(made.life().end());
+        keeper::run();
+        let ender = {
+            let life = Arc::clone(made.life());
+            thread::spawn(move || {
+                world::forbid(PROCESS, false);
+                life.end();
+            })
+        };
+        let outcomes = ALL.map(|until| {
+            let wait = Wait::of(WAITER, WAITERS + until as u32);
+            made.process.wait(Caller::THREAD, until, wait)
+        });
+        keeper::run();
+        ender.join().unwrap();
+        keeper::run();
+        for (until, outcome) in ALL.into_iter().zip(outcomes) {
+            let count = messages(WAITER, WAITERS + until as u32);
+            match outcome {
+                Outcome::Waits => assert_eq!(count, 1),
+                Outcome::Refused(Errno::EPERM) => {
+                    assert!(until != Until::Exit);
+                    assert_eq!(count, 0);
+                }
+                _ => panic!("it neither has ended nor can be signalled"),
+            }
+        }
+        (made.fd, made.exit)
+    });
+}
