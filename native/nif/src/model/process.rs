@@ -17,8 +17,8 @@ use crate::pipe::{Attempt, Ends, Grip, Pipe};
 use crate::process::{Bonds, Life, Outcome, Process, Tether, Until};
 use crate::question::Question;
 use crate::resource::{
-    Caller, Handle, Pid, Wait, die, die_in, messages, monitors, ready, selected, stop_later,
-    stop_now,
+    Caller, Handle, Pid, Wait, die, die_in, messages, monitors, objects, ready, selected,
+    stop_later, stop_now,
 };
 
 const OWNER: Pid = Pid(1);
@@ -116,7 +116,7 @@ fn each(bound: Option<usize>, body: impl Fn() -> (RawFd, RawFd) + Send + Sync + 
                 stop_now();
                 assert!(!is_open(fd));
                 assert!(!is_open(exit));
-                assert_eq!((selected(), monitors()), (0, 0));
+                assert_eq!((selected(), monitors(), objects()), (0, 0, 0));
                 assert_eq!((keeper::living_count(), living::under_way()), (0, 0));
             });
         }

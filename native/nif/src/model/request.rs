@@ -5,7 +5,7 @@ use loom::thread;
 
 use super::explore;
 use crate::request::{Request, close_door, open_count, open_door};
-use crate::resource::{Caller, Handle, Pid, Wait, die, messages, monitors};
+use crate::resource::{Caller, Handle, Pid, Wait, die, messages, monitors, objects};
 
 const ASKER: Pid = Pid(1);
 const REFERENCE: u32 = 100;
@@ -24,7 +24,7 @@ fn all_orders(body: impl Fn() + Send + Sync + 'static) {
     explore(Source::Pidfd, None, move || {
         open_door();
         body();
-        assert_eq!((open_count(), monitors()), (0, 0));
+        assert_eq!((open_count(), monitors(), objects()), (0, 0, 0));
     });
 }
 

@@ -76,6 +76,8 @@ struct Monitored {
 
 #[derive(Default)]
 struct Vm {
+    /// How many there are.
+    objects: usize,
     selected: BTreeMap<RawFd, Selected>,
     monitors: BTreeMap<u64, Monitored>,
     last_monitor: u64,
@@ -170,6 +172,11 @@ pub(crate) fn monitors() -> usize {
     vm.held
 }
 
+/// How many objects there are.
+pub(crate) fn objects() -> usize {
+    vm().objects
+}
+
 /// How many descriptors are selected.
 pub(crate) fn selected() -> usize {
     vm().selected.len()
@@ -196,11 +203,13 @@ impl<R: Resource> Drop for Object<R> {
     fn drop(&mut self) {
         // Whatever lock is held when the last handle is dropped, the VM may call right then.
         self.0.released(Caller);
+        vm().objects -= 1;
     }
 }
 
 impl<R: Resource> Handle<R> {
     pub(crate) fn new(value: R) -> Handle<R> {
+        vm().objects += 1;
         Handle(Arc::new(Object(value)))
     }
 

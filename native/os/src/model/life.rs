@@ -1,7 +1,7 @@
 //! The life of a process and its one teardown, with the keeper at work, while the process ends by
 //! itself and others want its end, or ask how it ended.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom::thread;
@@ -10,6 +10,7 @@ use super::world::{self, KILLED, is_open};
 use super::{each_source, each_with_zombies};
 use crate::life::keeper;
 use crate::life::living::{Kin, under_way};
+use crate::sync::Mutex;
 use crate::{Errno, Life, Signal, Status, Teardown};
 
 const PID: libc::pid_t = 7;
@@ -18,7 +19,6 @@ const STATUS: Status = Status::Exited(3);
 const BOUND: Option<usize> = Some(3);
 
 /// What a life was told, in order.
-#[derive(Default)]
 struct Told(Mutex<Vec<Event>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,10 @@ enum Event {
 }
 
 impl Told {
+    fn nothing() -> Told {
+        Told(Mutex::new(Vec::new()))
+    }
+
     fn note(&self, event: Event) {
         self.0.lock().unwrap().push(event);
     }
@@ -80,7 +84,7 @@ fn term() -> Teardown {
 fn life() -> (Arc<Life<Told>>, i32) {
     let (child, fd) = world::child(PID);
     world::tell(PID);
-    (Life::begin(child, term(), Told::default()).unwrap(), fd)
+    (Life::begin(child, term(), Told::nothing()).unwrap(), fd)
 }
 
 /// What is true of a process that has ended when the keeper has nothing left to do.
@@ -96,7 +100,7 @@ fn finish(life: &Life<Told>, fd: i32) {
 fn a_teardown_is_over_once_and_never_sleeps_through_the_end() {
     each_source(BOUND, |_| {
         let (child, fd) = world::child(PID);
-        let life = Life::begin(child, term(), Told::default()).unwrap();
+        let life = Life::begin(child, term(), Told::nothing()).unwrap();
         let kernel = thread::spawn(|| {
             world::end(PID, STATUS);
             world::tell(PID);
@@ -268,7 +272,7 @@ fn a_program_whose_end_is_known_before_its_life_begins_has_one_that_ends() {
         world::end(PID, STATUS);
         let other = Arc::clone(&child);
         let other = thread::spawn(move || other.try_status());
-        let life = Life::begin(child, term(), Told::default()).unwrap();
+        let life = Life::begin(child, term(), Told::nothing()).unwrap();
         keeper::run();
         other.join().unwrap();
         assert!(!life.end());
