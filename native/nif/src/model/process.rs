@@ -240,7 +240,7 @@ fn a_process_ends_with_a_new_owner_and_not_with_the_old_one() {
 #[test]
 fn a_process_that_is_handed_on_while_an_owner_dies_ends_with_the_last_of_them() {
     for dead in [OWNER, OTHER] {
-        each(BOUND, move || {
+        each(TIGHT_BOUND, move || {
             let made = make(at_once());
             let death = thread::spawn(move || die(dead));
             let kernel = hang_up();
@@ -369,7 +369,7 @@ fn a_refusal_is_told_to_those_who_wait_for_it_and_the_end_to_the_others() {
 #[test]
 fn a_pipe_that_nobody_grips_is_closed_when_the_process_has_ended() {
     for waits in [false, true] {
-        each(BOUND, move || {
+        each(TIGHT_BOUND, move || {
             let made = make(at_once());
             let (fd, exit) = (made.fd, made.exit);
             assert!(!waits || read(&made.pipe));
@@ -444,7 +444,7 @@ fn a_pipe_is_closed_once_when_its_grip_is_dropped_and_its_owner_dies() {
 
 #[test]
 fn a_pipe_that_comes_after_the_end_of_its_process_hears_of_it() {
-    each(BOUND, || {
+    each(TIGHT_BOUND, || {
         let (child, exit) = world::child(PROCESS);
         world::tell(PROCESS);
         let kernel = end();
