@@ -33,7 +33,6 @@ mod model;
 mod pipe;
 mod process;
 mod question;
-#[cfg(not(loom))]
 mod request;
 #[cfg_attr(loom, path = "model/resource.rs")]
 mod resource;

@@ -3,12 +3,13 @@
 //!
 //! While it runs it holds itself: it lives as long as its owner, whether anybody has a handle or not.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use exile_os::exit::EndFd;
 use exile_os::life::keeper;
-use exile_os::{Errno, Kin, Signal, Teardown};
+use exile_os::sync::{Mutex, MutexGuard};
+use exile_os::{Errno, Kin, Signal, Status, Teardown};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 
@@ -125,14 +126,15 @@ impl Bonds {
         pipe.process_ended(caller);
     }
 
-    /// Enters a wait. `false`: what it waits for has come.
-    pub(crate) fn enter(&self, until: Until, wait: Wait) -> bool {
+    /// Enters a wait, unless what it waits for has come: the end, or else why it may not be signalled.
+    pub(crate) fn enter(&self, until: Until, wait: Wait) -> Result<(), Option<Errno>> {
         let mut state = self.lock();
-        let has_come = state.has_come(until);
-        if !has_come {
-            state.waits.push((until, wait));
+        if state.has_come(until) {
+            // Under the lock: who claims it next takes the refusal back.
+            return Err(state.refused.filter(|_| !state.ended));
         }
-        !has_come
+        state.waits.push((until, wait));
+        Ok(())
     }
 
     /// Gives up waits. `true`: there was one, and its message will not come.
@@ -309,8 +311,21 @@ impl Handle<Process> {
         &self.0
     }
 
+    /// Enters a wait, unless what it waits for has come.
+    pub(crate) fn wait(&self, caller: Caller, until: Until, wait: Wait) -> Outcome {
+        // The first to see the end tells, so that the wait below is not entered too late.
+        self.0.status(caller);
+        match self.0.kin().enter(until, wait) {
+            Ok(()) => Outcome::Waits,
+            Err(refused) => match (self.0.status(caller), refused) {
+                (None, Some(errno)) => Outcome::Refused(errno),
+                (status, _) => Outcome::Status(status),
+            },
+        }
+    }
+
     /// Makes `owner` the owner. If it is dead, the process ends as if it had died a moment later.
-    fn set_owner(&self, caller: Caller, owner: Pid) {
+    pub(crate) fn set_owner(&self, caller: Caller, owner: Pid) {
         let (old, alive) = {
             // Under the lock, so that an owner that dies meanwhile is found to be the owner.
             let mut state = self.0.kin().lock();
@@ -329,6 +344,15 @@ impl Handle<Process> {
             self.0.end();
         }
     }
+}
+
+/// What came of waiting.
+pub(crate) enum Outcome {
+    /// A message will come.
+    Waits,
+    Status(Option<Status>),
+    /// It may not be signalled.
+    Refused(Errno),
 }
 
 /// Ends processes when it is collected: for a stream that is suspended and that nobody can resume.
@@ -364,13 +388,18 @@ impl Handle<Tether> {
             told: Mutex::new(None),
         })
     }
+
+    /// Has a process told when it is collected.
+    pub(crate) fn tell(&self, wait: Wait) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(wait);
+    }
 }
 
 /// Has `pid` told, by a message with `reference`, when the tether is collected.
 #[rustler::nif]
 fn tether_tell(tether: Handle<Tether>, pid: Pid, reference: Term<'_>) -> Atom {
     let wait = Wait::new(pid, reference);
-    *tether.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(wait);
+    tether.tell(wait);
     atoms::ok()
 }
 
@@ -391,16 +420,11 @@ fn process_wait<'a>(
     reference: Term<'a>,
 ) -> NifResult<Term<'a>> {
     let until = decode_until(until)?;
-    let life = &process.0;
-    // The first to see the end tells, so that the wait below is not entered too late.
-    life.status(env.into());
-    if life.kin().enter(until, Wait::new(pid(env), reference)) {
-        return Ok(atoms::wait().encode(env));
-    }
-    let refused = life.kin().lock().refused;
-    Ok(match (life.status(env.into()), refused) {
-        (None, Some(errno)) => encode::error(env, errno),
-        (status, _) => encode::status(env, status),
+    let wait = Wait::new(pid(env), reference);
+    Ok(match process.wait(env.into(), until, wait) {
+        Outcome::Waits => atoms::wait().encode(env),
+        Outcome::Status(status) => encode::status(env, status),
+        Outcome::Refused(errno) => encode::error(env, errno),
     })
 }
 

@@ -10,10 +10,11 @@
 //! and once no spawner is at work no process can come to be unseen.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use exile_os::{Attempt, Errno, SpawnError, Step};
+use exile_os::sync::{Mutex, MutexGuard};
+use exile_os::{Attempt, Errno, SpawnError, Step, shared};
 
 use crate::encode;
 use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait};
@@ -36,10 +37,12 @@ struct Door {
     requests: BTreeMap<u64, Handle<Request>>,
 }
 
-static DOOR: Mutex<Door> = Mutex::new(Door {
-    closed: true,
-    requests: BTreeMap::new(),
-});
+shared! {
+    static DOOR: Mutex<Door> = Mutex::new(Door {
+        closed: true,
+        requests: BTreeMap::new(),
+    });
+}
 static LAST_KEY: AtomicU64 = AtomicU64::new(0);
 
 fn door() -> MutexGuard<'static, Door> {

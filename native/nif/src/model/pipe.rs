@@ -1,15 +1,17 @@
-//! A pipe whose owner reads it, while the command ends, the pipe is handed on, the owner dies and
+//! A pipe whose owner reads it, while the process ends, the pipe is handed on, the owner dies and
 //! the VM tells that it is ready.
 
 use std::os::fd::{AsRawFd, RawFd};
 
+use exile_os::exit::Source;
 use exile_os::model::world::{self, is_open};
 use exile_os::shared;
 use exile_os::sync::Mutex;
 use loom::thread;
 
 use super::explore;
-use crate::pipe::{Attempt, Pipe};
+use crate::end::Fd;
+use crate::pipe::{Attempt, Ends, Pipe};
 use crate::question::Question;
 use crate::resource::{
     Caller, Handle, Pid, Wait, die, messages, monitors, ready, selected, stop_later, stop_now,
@@ -20,18 +22,26 @@ const OTHER: Pid = Pid(2);
 const REFERENCE: u32 = 100;
 
 shared! {
-    /// What the command has written and nobody has read.
+    /// What the process has written and nobody has read.
     static WRITTEN: Mutex<usize> = Mutex::new(0);
 }
 
 /// A pipe of `OWNER`, and its descriptor's number.
 fn pipe() -> (Handle<Pipe>, RawFd) {
+    of_processes(1)
+}
+
+/// The same with so many processes at the other end.
+fn of_processes(count: usize) -> (Handle<Pipe>, RawFd) {
     let (end, _theirs) = world::pipe();
     let fd = end.as_raw_fd();
-    (
-        Handle::reading(Caller::THREAD, end, OWNER, 1, Question::default()),
-        fd,
-    )
+    let ends = Ends {
+        lives: vec![],
+        all: false,
+    };
+    let pipe = Handle::open(Fd::Read(end), OWNER, count, Question::default(), ends);
+    pipe.set_owner(Caller::THREAD, OWNER);
+    (pipe, fd)
 }
 
 /// What a read by `pid` comes to.
@@ -49,7 +59,7 @@ fn read(pipe: &Handle<Pipe>, pid: Pid, drain: bool) -> Option<Attempt<usize>> {
 fn each_stop(body: impl Fn(Handle<Pipe>, RawFd) + Send + Sync + Clone + 'static) {
     for later in [false, true] {
         let body = body.clone();
-        explore(None, move || {
+        explore(Source::Pidfd, None, move || {
             if later {
                 stop_later();
             }
@@ -65,18 +75,18 @@ fn each_stop(body: impl Fn(Handle<Pipe>, RawFd) + Send + Sync + Clone + 'static)
 }
 
 #[test]
-fn a_wait_ends_with_one_message_when_the_command_ends_and_what_it_wrote_is_read() {
+fn a_wait_ends_with_one_message_when_the_process_ends_and_what_it_wrote_is_read() {
     each_stop(|pipe, fd| {
-        let command = {
+        let process = {
             let pipe = pipe.clone();
             thread::spawn(move || {
                 *WRITTEN.lock().unwrap() += 1;
                 ready(fd);
-                pipe.command_ended(Caller::THREAD);
+                pipe.process_ended(Caller::THREAD);
             })
         };
         let first = read(&pipe, OWNER, false).unwrap();
-        command.join().unwrap();
+        process.join().unwrap();
         match first {
             Attempt::Waits => {
                 assert_eq!(messages(OWNER, REFERENCE), 1);
@@ -84,24 +94,23 @@ fn a_wait_ends_with_one_message_when_the_command_ends_and_what_it_wrote_is_read(
                 assert!(matches!(next, Some(Attempt::Moved(1))));
             }
             Attempt::Moved(1) => assert_eq!(messages(OWNER, REFERENCE), 0),
-            _ => panic!("the command had written before it ended"),
+            _ => panic!("the process had written before it ended"),
         }
         assert!(matches!(read(&pipe, OWNER, false), Some(Attempt::Ended)));
     });
 }
 
 #[test]
-fn a_wait_on_a_pipe_that_commands_share_ends_with_the_last_of_them() {
+fn a_wait_on_a_pipe_that_processes_share_ends_with_the_last_of_them() {
     each_stop(|_, _| {
-        let (end, _theirs) = world::pipe();
-        let shared = Handle::reading(Caller::THREAD, end, OWNER, 2, Question::default());
-        let commands = [(); 2].map(|()| {
+        let (shared, _) = of_processes(2);
+        let processes = [(); 2].map(|()| {
             let shared = shared.clone();
-            thread::spawn(move || shared.command_ended(Caller::THREAD))
+            thread::spawn(move || shared.process_ended(Caller::THREAD))
         });
         let first = read(&shared, OWNER, false);
-        for command in commands {
-            command.join().unwrap();
+        for process in processes {
+            process.join().unwrap();
         }
         let waits = matches!(first, Some(Attempt::Waits));
         assert!(waits || matches!(first, Some(Attempt::Ended)));
@@ -135,15 +144,15 @@ fn a_wait_that_is_given_up_has_a_message_or_has_none_as_it_was_told() {
             panic!("there is nothing to read");
         };
         let event = thread::spawn(move || ready(fd));
-        let command = {
+        let process = {
             let pipe = pipe.clone();
-            thread::spawn(move || pipe.command_ended(Caller::THREAD))
+            thread::spawn(move || pipe.process_ended(Caller::THREAD))
         };
         let given_up = pipe.give_up(|wait| wait.has(REFERENCE));
         let before = messages(OWNER, REFERENCE);
         assert_eq!(before, usize::from(!given_up));
         event.join().unwrap();
-        command.join().unwrap();
+        process.join().unwrap();
         assert_eq!(messages(OWNER, REFERENCE), before);
     });
 }

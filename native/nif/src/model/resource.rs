@@ -47,8 +47,9 @@ impl From<Env<'_>> for Caller {
 pub(crate) trait Resource: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     fn kind() -> &'static Kind;
-    fn stop(&self);
-    fn down(handle: &Handle<Self>, caller: Caller, pid: Pid);
+    fn stop(&self) {}
+    fn down(_handle: &Handle<Self>, _caller: Caller, _pid: Pid) {}
+    fn released(&mut self, _caller: Caller) {}
 }
 
 pub(crate) struct Kind;
@@ -75,6 +76,8 @@ struct Monitored {
 
 #[derive(Default)]
 struct Vm {
+    /// How many there are.
+    objects: usize,
     selected: BTreeMap<RawFd, Selected>,
     monitors: BTreeMap<u64, Monitored>,
     last_monitor: u64,
@@ -93,10 +96,12 @@ fn vm() -> MutexGuard<'static, Vm> {
 }
 
 impl Vm {
-    fn send(&mut self, pid: Pid, reference: u32) {
-        if !self.dead.contains(&pid) {
+    fn send(&mut self, pid: Pid, reference: u32) -> bool {
+        let alive = !self.dead.contains(&pid);
+        if alive {
             self.messages.push((pid, reference));
         }
+        alive
     }
 
     /// What was selected with `fd`, which must be open still.
@@ -127,8 +132,13 @@ pub(crate) fn ready(fd: RawFd) {
     }
 }
 
-/// The process dies: its monitors fire.
+/// The process dies: its monitors fire, the oldest first.
 pub(crate) fn die(pid: Pid) {
+    die_in(pid, false);
+}
+
+/// The same; `backwards`: the newest first.
+pub(crate) fn die_in(pid: Pid, backwards: bool) {
     let fired: BTreeMap<u64, Monitored> = {
         let mut vm = vm();
         vm.dead.push(pid);
@@ -137,7 +147,11 @@ pub(crate) fn die(pid: Pid) {
         vm.monitors = kept;
         fired
     };
-    for monitored in fired.into_values() {
+    let mut fired: Vec<Monitored> = fired.into_values().collect();
+    if backwards {
+        fired.reverse();
+    }
+    for monitored in fired {
         (monitored.down)();
     }
 }
@@ -158,6 +172,11 @@ pub(crate) fn monitors() -> usize {
     vm.held
 }
 
+/// How many objects there are.
+pub(crate) fn objects() -> usize {
+    vm().objects
+}
+
 /// How many descriptors are selected.
 pub(crate) fn selected() -> usize {
     vm().selected.len()
@@ -175,11 +194,23 @@ impl Drop for Monitor {
     }
 }
 
-pub(crate) struct Handle<R: Resource>(Arc<R>);
+pub(crate) struct Handle<R: Resource>(Arc<Object<R>>);
+
+/// An object of the VM: what has been selected keeps it, a monitor does not.
+struct Object<R: Resource>(R);
+
+impl<R: Resource> Drop for Object<R> {
+    fn drop(&mut self) {
+        // Whatever lock is held when the last handle is dropped, the VM may call right then.
+        self.0.released(Caller);
+        vm().objects -= 1;
+    }
+}
 
 impl<R: Resource> Handle<R> {
     pub(crate) fn new(value: R) -> Handle<R> {
-        Handle(Arc::new(value))
+        vm().objects += 1;
+        Handle(Arc::new(Object(value)))
     }
 
     pub(crate) fn select(
@@ -190,10 +221,12 @@ impl<R: Resource> Handle<R> {
     ) -> Result<(), Refused> {
         assert!(is_open(fd), "descriptor {fd} is closed");
         let mut vm = vm();
-        let object = Arc::clone(&self.0);
-        let selected = vm.selected.entry(fd).or_insert_with(|| Selected {
-            wait: None,
-            stop: Box::new(move || object.stop()),
+        let selected = vm.selected.entry(fd).or_insert_with(|| {
+            let object = Arc::clone(&self.0);
+            Selected {
+                wait: None,
+                stop: Box::new(move || object.0.stop()),
+            }
         });
         let before = selected.wait.replace((wait.pid, wait.reference));
         assert_eq!(before, None, "a wait is replaced");
@@ -236,7 +269,7 @@ impl<R: Resource> Handle<R> {
         let object = Arc::downgrade(&self.0);
         let monitored = Monitored {
             pid,
-            object: object.clone(),
+            object: Weak::clone(&object) as Weak<dyn Any + Send + Sync>,
             down: Box::new(move || {
                 if let Some(object) = object.upgrade() {
                     R::down(&Handle(object), Caller, pid);
@@ -256,7 +289,7 @@ impl<R: Resource> Deref for Handle<R> {
     type Target = R;
 
     fn deref(&self) -> &R {
-        &self.0
+        &self.0.0
     }
 }
 
@@ -315,7 +348,10 @@ impl Wait {
     }
 
     pub(crate) fn wake(self, _caller: Caller) -> bool {
-        vm().send(self.pid, self.reference);
-        true
+        vm().send(self.pid, self.reference)
+    }
+
+    pub(crate) fn answer(self, _caller: Caller, _answer: impl FnOnce(Env<'_>) -> Term<'_>) -> bool {
+        vm().send(self.pid, self.reference)
     }
 }

@@ -215,7 +215,9 @@ impl Child {
     /// `end` reaches the group also when the program is gone.
     ///
     /// The group comes first. A program that leaves between the two steps gets the signal twice; the
-    /// other way round it would get none.
+    /// other way round it would get none. It also gets its own where the group took none, and SIGKILL
+    /// always, since after that nothing more is sent: it may come back to its group between the two
+    /// steps, or become one that may be signalled.
     pub(crate) fn signal_all(&self, end: &EndFd, signal: Signal) -> Reach {
         // The lock keeps anyone from reaping the program between the look and the signal.
         let mut state = self.state();
@@ -227,7 +229,10 @@ impl Child {
         };
         let program = if !is_there {
             Err(Errno::ESRCH)
-        } else if number::group_of(self.pid) == Ok(self.pid) {
+        } else if signal != Signal::KILL
+            && group.is_ok()
+            && number::group_of(self.pid) == Ok(self.pid)
+        {
             end.signal(Signal::NONE)
         } else {
             end.signal(signal)

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::agenda::Agenda;
-use super::living::{self, Attend, Key};
+use super::living::{self, Key};
 use crate::errno::Errno;
 use crate::exit::{self, EndFd, Source};
 use crate::kernel::Poller;
@@ -266,21 +266,8 @@ impl Keeper {
 
     /// Looks at a life, does what is due, and notes when more will be.
     fn look(&self, key: Key, readable: bool) {
-        let Some(life) = living::find(key) else {
-            return;
-        };
-        let next = life.attend(readable, Instant::now());
-        let at = match next {
-            Attend::At(at) => Some(at),
-            Attend::AtExit | Attend::Never => None,
-        };
+        let unwatch = || self.poller.remove(key);
+        let at = living::look(key, readable, Instant::now(), unwatch);
         self.work().agenda.set(key, at);
-        if life.has_ended() {
-            self.poller.remove(key);
-            life.let_go();
-        }
-        if next == Attend::Never {
-            living::forget(key);
-        }
     }
 }

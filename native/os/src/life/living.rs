@@ -157,6 +157,32 @@ pub(crate) fn forget(key: Key) {
     drop(forgotten);
 }
 
+/// Looks at a life and does what is due, on the keeper's thread. When to look again; without that,
+/// when its exit fd becomes readable. `unwatch` takes that from whoever waits for it.
+pub(crate) fn look(
+    key: Key,
+    readable: bool,
+    now: Instant,
+    unwatch: impl FnOnce(),
+) -> Option<Instant> {
+    let life = find(key)?;
+    // Before, so that an end that nobody has attended to is still watched for.
+    let ended = life.has_ended();
+    let next = life.attend(readable, now);
+    if ended || next == Attend::Never {
+        unwatch();
+        life.let_go();
+    }
+    match next {
+        Attend::At(at) => Some(at),
+        Attend::AtExit => None,
+        Attend::Never => {
+            forget(key);
+            None
+        }
+    }
+}
+
 /// Has every process ended, each in its own way, all at once. How long the slowest may take.
 pub fn stop_all() -> Duration {
     let durations = all().into_iter().map(|life| life.stop());

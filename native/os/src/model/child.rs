@@ -7,7 +7,6 @@ use loom::thread;
 
 use super::world::{self, is_open};
 use super::{each_source, each_with_zombies};
-use crate::exit::Source;
 use crate::{Child, Errno, Signal, Status};
 
 const PID: libc::pid_t = 7;
@@ -82,25 +81,25 @@ fn no_signal_is_sent_once_the_status_is_known() {
 
 #[test]
 fn an_old_kernel_is_never_given_the_number_of_a_group_that_is_gone() {
-    each_source(None, |source| {
+    // Only where zombies keep their numbers can they be used at all.
+    each_with_zombies(|| {
         world::grow_old();
         let (child, _, kernel) = ending();
-        let end = child.end().unwrap();
         let other = Arc::clone(&child);
         let other = thread::spawn(move || other.try_status());
-        // The kernel of the model fails when the number is free. Only where zombies keep their
-        // numbers can it be used at all.
-        let sent = match source {
-            Source::Wait | Source::Portable => child.signal_group(&end, Signal::TERM),
-            Source::Pidfd => Err(Errno::ESRCH),
-        };
+        // The kernel of the model fails when the number is free.
+        let claimed = child.claim();
+        let sent = claimed
+            .as_ref()
+            .map(|end| child.signal_all(end, Signal::TERM).group);
         other.join().unwrap();
         kernel.join().unwrap();
         assert_eq!(child.try_status(), Some(STATUS));
+        // What the command left behind ends with it, once it is claimed.
         let expected = match sent {
-            // What the command left behind ended with it.
-            Ok(()) => vec![libc::SIGTERM, libc::SIGKILL],
-            Err(_) => vec![],
+            Some(Ok(())) => vec![libc::SIGTERM, libc::SIGKILL],
+            Some(Err(_)) => vec![libc::SIGKILL],
+            None => vec![],
         };
         assert_eq!(world::group_signals(PID), expected);
     });
@@ -110,19 +109,43 @@ fn an_old_kernel_is_never_given_the_number_of_a_group_that_is_gone() {
 fn a_number_is_not_used_after_somebody_else_reaped_the_child() {
     each_with_zombies(|| {
         world::grow_old();
-        for terminating in [true, false] {
+        for claimed in [true, false] {
             let (child, _) = world::child(PID);
             let end = child.end().unwrap();
-            if terminating {
-                child.signal_group(&end, Signal::TERM).unwrap();
+            if claimed {
+                child.claim().unwrap();
             }
             world::end(PID, STATUS);
             world::bury(PID);
             // The kernel of the model fails when the number is free.
-            let sent = child.signal_group(&end, Signal::TERM);
-            assert_eq!(sent, Err(Errno::ESRCH));
+            let sent = child.signal_all(&end, Signal::TERM);
+            assert_eq!(sent.group, Err(Errno::ESRCH));
+            assert_eq!(sent.program, Err(Errno::ESRCH));
             assert_eq!(child.signal(Signal::TERM), Err(Errno::ESRCH));
+            assert!(child.claim().is_none());
+            assert!(child.is_gone());
             assert_eq!(child.try_status(), None);
         }
+    });
+}
+
+#[test]
+fn a_program_that_leaves_its_group_is_signalled_and_once_if_it_does_not_leave_meanwhile() {
+    each_source(None, |_| {
+        let (child, _) = world::child(PID);
+        let end = child.claim().unwrap();
+        let leaver = thread::spawn(|| world::leave_group(PID));
+        let before = world::has_left(PID);
+        let reach = child.signal_all(&end, Signal::TERM);
+        let after = world::has_left(PID);
+        assert_eq!(reach.program, Ok(()));
+        let (all, sent) = (world::received(PID).len(), world::signals(PID).len());
+        match (before, after) {
+            (true, _) => assert_eq!((all, sent), (1, 1)),
+            (_, false) => assert_eq!((all, sent), (1, 0)),
+            // It gets it twice rather than never.
+            (false, true) => assert!(all == 1 || all == 2),
+        }
+        leaver.join().unwrap();
     });
 }

@@ -8,7 +8,7 @@
 //! a signal to a number that is free.
 //!
 //! # Safety
-//! Unsafe code here asks whether a descriptor is open.
+//! Unsafe code here asks whether a descriptor is open, or readable.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -42,8 +42,22 @@ struct Process {
     status: Status,
     /// The pidfd of a reaped process tells its status: it does so a moment after the end.
     told: bool,
+    /// It has left the group that it led.
+    left: bool,
+    /// There are others in that group, who stay until they are killed.
+    others: bool,
+    /// How it ends once this descriptor of ours is closed.
+    hangs_on: Option<(RawFd, Status)>,
+    /// It may not be signalled.
+    forbidden: bool,
+    /// It hangs in the kernel, and ends some time after it was killed.
+    hangs: bool,
+    /// The signals that were sent to it.
     got: Vec<i32>,
+    /// The signals that were sent to the group that it led.
     group_got: Vec<i32>,
+    /// Those of both that have reached it.
+    received: Vec<i32>,
 }
 
 struct World {
@@ -85,8 +99,14 @@ impl World {
             state: State::Runs,
             status: Status::Unknown,
             told: false,
+            left: false,
+            others: false,
+            hangs_on: None,
+            forbidden: false,
+            hangs: false,
             got: Vec::new(),
             group_got: Vec::new(),
+            received: Vec::new(),
         });
     }
 }
@@ -127,15 +147,78 @@ pub fn pipe() -> (ReadEnd, OwnedFd) {
 /// The end of a process, unless it has ended. Where SIGCHLD is ignored it is reaped in the same
 /// moment.
 pub fn end(pid: libc::pid_t, status: Status) {
+    world().numbered(pid).end(status);
+}
+
+/// From here on there are others in the group of a process.
+pub fn have_others(pid: libc::pid_t) {
+    world().numbered(pid).others = true;
+}
+
+/// Whether there are others in its group still.
+pub fn has_others(pid: libc::pid_t) -> bool {
+    world().numbered(pid).others
+}
+
+/// A process leaves the group that it led.
+pub fn leave_group(pid: libc::pid_t) {
+    world().numbered(pid).left = true;
+}
+
+/// Whether it has left it.
+pub fn has_left(pid: libc::pid_t) -> bool {
+    world().numbered(pid).left
+}
+
+/// From here on a process ends when `fd`, of ours, is closed, as one does that reads to the end of
+/// its input, or writes what nobody reads.
+pub fn hang_on(pid: libc::pid_t, fd: RawFd, status: Status) {
+    world().numbered(pid).hangs_on = Some((fd, status));
+}
+
+/// The moment at which such a process ends, if the descriptor is closed by then.
+pub fn hang_up(pid: libc::pid_t) {
     let mut world = world();
     let process = world.numbered(pid);
-    if process.state == State::Runs {
-        process.status = status;
-        process.state = match exit::source() {
-            Source::Wait | Source::Portable => State::Zombie,
-            Source::Pidfd => State::Reaped,
-        };
+    if let Some((_, status)) = process.hangs_on.filter(|(fd, _)| !is_open(*fd)) {
+        process.end(status);
     }
+}
+
+/// From here on a process hangs in the kernel: killed, it ends in [`wake_up`] only.
+pub fn hang(pid: libc::pid_t) {
+    world().numbered(pid).hangs = true;
+}
+
+/// The kernel lets such a process go.
+pub fn wake_up(pid: libc::pid_t) {
+    let mut world = world();
+    let process = world.numbered(pid);
+    process.hangs = false;
+    if process.received.contains(&libc::SIGKILL) {
+        process.end(KILLED);
+    }
+}
+
+/// Whether a process may not be signalled from here on.
+pub fn forbid(pid: libc::pid_t, forbidden: bool) {
+    world().numbered(pid).forbidden = forbidden;
+}
+
+/// Whether the descriptor that tells of an end would make a wait return.
+pub(crate) fn is_readable(fd: RawFd) -> bool {
+    let world = world();
+    let mut processes = world.processes.iter().rev();
+    if let Some(process) = processes.find(|process| process.fd == Some(fd)) {
+        return process.state != State::Runs;
+    }
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: it writes into the one structure.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
 }
 
 /// The pidfd of a process that was reaped tells its status from here on.
@@ -153,6 +236,11 @@ pub fn signals(pid: libc::pid_t) -> Vec<i32> {
     world().numbered(pid).got.clone()
 }
 
+/// The signals that it got, and its group while it was in it.
+pub fn received(pid: libc::pid_t) -> Vec<i32> {
+    world().numbered(pid).received.clone()
+}
+
 /// The signals that its group got.
 pub fn group_signals(pid: libc::pid_t) -> Vec<i32> {
     world().numbered(pid).group_got.clone()
@@ -163,7 +251,64 @@ pub fn bury(pid: libc::pid_t) {
     let _ = world().numbered(pid).reap();
 }
 
+/// How a process ends that is killed.
+pub const KILLED: Status = Status::Signaled {
+    signal: libc::SIGKILL as u8,
+    core: false,
+};
+
 impl Process {
+    fn end(&mut self, status: Status) {
+        if self.state == State::Runs {
+            self.status = status;
+            self.state = match exit::source() {
+                Source::Wait | Source::Portable => State::Zombie,
+                Source::Pidfd => State::Reaped,
+            };
+        }
+    }
+
+    fn receive(&mut self, signal: Signal) {
+        if signal != Signal::NONE && self.state == State::Runs {
+            self.received.push(signal.number());
+        }
+        if signal == Signal::KILL && !self.hangs {
+            self.end(KILLED);
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), Errno> {
+        if self.forbidden {
+            return Err(Errno::EPERM);
+        }
+        if signal != Signal::NONE {
+            self.got.push(signal.number());
+        }
+        self.receive(signal);
+        Ok(())
+    }
+
+    /// To the group that it leads, or led. A zombie counts.
+    fn signal_group(&mut self, signal: Signal) -> Result<(), Errno> {
+        let is_member = self.state != State::Reaped && !self.left;
+        if !is_member && !self.others {
+            return Err(Errno::ESRCH);
+        }
+        if self.forbidden && !self.others {
+            return Err(Errno::EPERM);
+        }
+        if signal != Signal::NONE {
+            self.group_got.push(signal.number());
+        }
+        if signal == Signal::KILL {
+            self.others = false;
+        }
+        if is_member && !self.forbidden {
+            self.receive(signal);
+        }
+        Ok(())
+    }
+
     fn reap(&mut self) -> Result<Option<Status>, Errno> {
         match self.state {
             State::Runs => Ok(None),
@@ -211,22 +356,15 @@ pub(crate) mod pidfd {
             assert_eq!(exit::source(), Source::Pidfd, "signalled after its end");
             return Err(Errno::ESRCH);
         }
-        process.got.push(signal.number());
-        Ok(())
+        process.signal(signal)
     }
 
-    /// The group is empty once its leader is reaped.
     pub(crate) fn signal_group(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
         let mut world = world();
         if world.old {
             return Err(Errno::EINVAL);
         }
-        let process = world.of(pidfd);
-        if process.state == State::Reaped {
-            return Err(Errno::ESRCH);
-        }
-        process.group_got.push(signal.number());
-        Ok(())
+        world.of(pidfd).signal_group(signal)
     }
 
     pub(crate) fn bury(_pidfd: &OwnedFd) -> Result<(), Errno> {
@@ -270,16 +408,25 @@ pub(crate) mod number {
         let mut world = world();
         let process = world.numbered(pid);
         assert_ne!(process.state, State::Reaped, "the number {pid} is free");
-        process.got.push(signal.number());
-        Ok(())
+        process.signal(signal)
+    }
+
+    pub(crate) fn group_of(pid: libc::pid_t) -> Result<libc::pid_t, Errno> {
+        let mut world = world();
+        let process = world.numbered(pid);
+        if process.state == State::Reaped {
+            // The kernel may reap at any moment. We know when we do.
+            assert_eq!(exit::source(), Source::Pidfd, "the number {pid} is free");
+            return Err(Errno::ESRCH);
+        }
+        Ok(if process.left { pid + 1 } else { pid })
     }
 
     pub(crate) fn signal_group(leader: libc::pid_t, signal: Signal) -> Result<(), Errno> {
         let mut world = world();
         let process = world.numbered(leader);
         assert_ne!(process.state, State::Reaped, "the number {leader} is free");
-        process.group_got.push(signal.number());
-        Ok(())
+        process.signal_group(signal)
     }
 
     pub(crate) fn bury(_pid: libc::pid_t) {
@@ -288,5 +435,13 @@ pub(crate) mod number {
 
     pub(crate) fn next_zombie() -> Result<Option<libc::pid_t>, Errno> {
         unreachable!("models have their own thread that waits")
+    }
+}
+
+pub(crate) mod held {
+    //! Pipes between processes.
+
+    pub(crate) fn input_is_held(_pid: libc::pid_t) -> bool {
+        unreachable!("models have no pipelines")
     }
 }

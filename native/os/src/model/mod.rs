@@ -1,21 +1,22 @@
 //! What is true in every order in which threads can run, up to the sizes used here: the real
-//! [`child`](crate::life::child), [`exit`](crate::exit) and [`reaper`](crate::life::keeper) on the locks of
-//! the model checker and on a kernel made for it. Built with `--cfg loom` only.
+//! [`child`](crate::life::child), [`living`](crate::life::living) and [`exit`](crate::exit) on the
+//! locks of the model checker and on a kernel made for it. Built with `--cfg loom` only.
 
 pub mod world {
     //! What a model does to the kernel, and asks it.
     pub use crate::kernel::{
-        bury, child, end, group_signals, grow_old, is_open, is_there, pipe, signals, stranger, tell,
+        KILLED, bury, child, end, forbid, group_signals, grow_old, hang, hang_on, hang_up,
+        has_left, has_others, have_others, is_open, is_there, leave_group, pipe, received, signals,
+        stranger, tell, wake_up,
     };
 }
 
 #[cfg(test)]
 mod child;
-pub mod reaper;
+#[cfg(test)]
+mod life;
 #[cfg(test)]
 mod sweep;
-#[cfg(test)]
-mod teardown;
 
 #[cfg(test)]
 use crate::exit::{self, Source};
