@@ -140,7 +140,9 @@ defmodule Exile.Stream.HaltTest do
 
     test "gets a :teardown in full, however long it takes" do
       # It needs more time after the signal than the default would leave it.
-      script = "trap 'sleep 1; exit 7' INT; trap '' PIPE; echo ready; while :; do sleep 0.01; done"
+      script =
+        "trap 'sleep 1; exit 7' INT; trap '' PIPE; echo ready; while :; do sleep 0.01; done"
+
       stream = Exile.stream!(sh(script), teardown: [sigint: 30_000])
       {ms, error} = timed(fn -> assert_raise AbnormalExit, fn -> Enum.take(stream, 1) end end)
       assert error.exit_status == 7

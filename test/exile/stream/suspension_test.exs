@@ -308,8 +308,12 @@ defmodule Exile.Stream.SuspensionTest do
 
   defp talk(sink) do
     receive do
-      {:say, what} -> Enum.into([what], sink) |> talk()
-      :done -> :ok
+      {:say, what} ->
+        :ok = Enum.into([what], sink)
+        talk(sink)
+
+      :done ->
+        :ok
     end
   end
 
