@@ -150,7 +150,10 @@ defmodule Exile.Stream.Run do
     late = Enum.find_index(in_time, &(&1 == :timeout))
     statuses = if late, do: terminate!(run, 0), else: in_time
 
-    _ = run |> input_outcome(@input_grace) |> raise_failed()
+    outcome = input_outcome(run, @input_grace)
+    _ = raise_failed(outcome)
+    # Somebody has killed the feeder, and with it the input.
+    _ = outcome == :gone && exit(:killed)
     codes = codes!(run, statuses)
     failed = late || Enum.find_index(failures(statuses), & &1)
     failure = failed && abnormal(run, failed, codes, late && stream.exit_timeout)
