@@ -57,7 +57,7 @@ defmodule Exile.StreamSteps do
       calls = Enum.map(stack, &{elem(&1, 0), elem(&1, 1)})
       modules = Enum.map(calls, &elem(&1, 0))
       # While it starts the command it waits, too, but not on a pipe nor for the end.
-      starts = {Exile.Runtime.Running, :answer} in calls or :proc_lib in modules
+      starts = {Exile.Runtime.Running, :answer} in calls or {Exile.Stream.Feeder, :start} in calls
       status == :waiting and Exile.Stream.Run in modules and not starts
     end)
   end
