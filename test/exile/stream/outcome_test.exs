@@ -217,12 +217,12 @@ defmodule Exile.Stream.OutcomeTest do
   describe "a reader who is blocked" do
     test "keeps its stream alive, however often it is collected" do
       stream = Exile.stream!(sh("echo $$; read _; echo more"), input: late(self()))
-      reader = Task.async(fn -> Enum.to_list(stream) end)
+      reader = Task.async(fn -> Enum.join(stream) end)
       assert_receive {:input, input}
       wait_until_blocked(reader.pid)
       for _ <- 1..5, do: :erlang.garbage_collect(reader.pid)
       send(input, :go_on)
-      assert [_, "more\n"] = Task.await(reader)
+      assert Task.await(reader) =~ ~r/^\d+\nmore\n$/
     end
 
     test "who is killed takes with it an input that traps exits and sleeps" do
