@@ -214,6 +214,34 @@ defmodule Exile.Stream.OutcomeTest do
     end
   end
 
+  describe "what a command that ended by itself left in the background" do
+    test "lives on when the stream is collected, and when its reader has ended" do
+      test = self()
+
+      for {script, options} <- [
+            {"sleep 60 & echo $!", [drain_timeout: 0]},
+            {"sleep 60 >/dev/null & echo $!; cat", [input: ["x"]]}
+          ] do
+        reader =
+          spawn(fn ->
+            begin = fn ->
+              send(test, {:elements, Enum.to_list(Exile.stream!(sh(script), options))})
+            end
+
+            begin.()
+            :erlang.garbage_collect()
+          end)
+
+        assert_receive {:elements, elements}
+        [background | _] = elements |> Enum.join() |> String.split("\n")
+        assert_ended(reader)
+        eventually(fn -> Enum.all?(Exile.Native.counts(), &(elem(&1, 1) == 0)) end)
+        assert os_process_alive?(number(background))
+        {_, 0} = System.cmd("kill", [background])
+      end
+    end
+  end
+
   describe "a reader who is blocked" do
     test "keeps its stream alive, however often it is collected" do
       stream = Exile.stream!(sh("echo $$; read _; echo more"), input: late(self()))
@@ -306,12 +334,15 @@ defmodule Exile.Stream.OutcomeTest do
       test = self()
 
       input = fn _ ->
-        wait_until_blocked(test)
-        raise "input"
+        send(test, {:input, self()})
+        receive do: (:go_on -> raise "input")
       end
 
       stream = Exile.stream!(slow(dir, @on), input: input, teardown: [sigterm: 30_000])
-      assert_raise RuntimeError, "input", fn -> Stream.run(stream) end
+      assert {"ready\n", go} = step(stream)
+      assert_receive {:input, input}
+      send(input, :go_on)
+      assert_raise RuntimeError, "input", fn -> step(go) end
       assert done?(dir)
     end
 
