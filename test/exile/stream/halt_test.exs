@@ -208,7 +208,7 @@ defmodule Exile.Stream.HaltTest do
         assert {text, go} = step(stream)
         [background | _] = String.split(text, "\n")
         halt(go)
-        refute os_process_alive?(number(background))
+        assert_gone(number(background))
       end
     end
   end
