@@ -55,16 +55,18 @@ defmodule Exile.Stream.Feeder do
   def init({reader, callers, running, endings, write, tether_ref}) do
     Process.flag(:trap_exit, true)
 
-    {:ok,
-     %{
-       running: running,
-       endings: endings,
-       reader: Process.monitor(reader),
-       tether_ref: tether_ref,
-       input: start_input(running.stdin, callers, write),
-       outcome: nil,
-       asked: nil
-     }}
+    state = %{
+      running: running,
+      endings: endings,
+      reader: Process.monitor(reader),
+      tether_ref: tether_ref,
+      input: start_input(running.stdin, callers, write),
+      outcome: nil,
+      asked: nil
+    }
+
+    # What is evaluated was passed through here; its copy must not stay as long as the stream.
+    {:ok, state, :hibernate}
   end
 
   defp start_input(stdin, callers, write) do
