@@ -42,7 +42,12 @@ defmodule Exile do
   the elements are what the last one writes. Pipes of the kernel join them, so that the bytes in
   between do not pass through the VM. The options hold for each of the commands.
 
+  A stream may be suspended, and resumed later or in another process. One that is suspended and can
+  no longer be resumed is ended when the VM collects it.
+
   ## Options
+
+  An option whose value is `nil` has its default.
 
     * `:input` - what the command reads. Default: nothing, it sees end-of-file at once.
       * an enumerable whose elements are iodata
@@ -50,8 +55,8 @@ defmodule Exile do
         their `:cd`, `:env`, `:clear_env`, `:stderr` and `:teardown`, and their `:input`; the
         other options are this stream's. (One with `stderr: :consume` or `:stdout` is enumerated.)
       * a binary
-      * a function that gets an `Exile.Stream.Sink`, a collectable, and pushes into it; what it
-        returns is ignored
+      * a function that gets an `Exile.Stream.Sink`, a collectable, and pushes into it with
+        `Enum.into/2`, which returns `:ok`; what the function returns is ignored
       * `{:file, path}` - a file, relative to the VM's directory, that the command itself reads. A
         FIFO that nobody has open for writing is an empty one
       * a `File.Stream` of bytes (`File.stream!(path, [], 65_536)`): its file, which the command
@@ -67,19 +72,22 @@ defmodule Exile do
       command. Default: `:console`.
     * `:max_chunk_size` (bytes) - the most that one element holds. Default: `65_536`.
     * `:exit_timeout` (milliseconds or `:infinity`) - how long to wait, once the output has ended,
-      for the command to exit by itself before it is ended by signals and counts as failed. Of an
-      output that goes to a file nobody sees the end, so it does not count there.
-      Default: `:infinity`.
+      for the command to exit by itself before it is ended by signals and counts as failed, whatever
+      its status is. Nobody sees the end of an output that goes to a file, so it does not count
+      there. When the reader stops early, this is also how long the command may take before it gets
+      signals; with `:infinity` it gets none. Default: `:infinity`, and 250 ms when the reader stops
+      early.
     * `:drain_timeout` (milliseconds or `:infinity`) - how long to read on, once the command has
       exited and its output has been read, from a pipe that programs it left behind still hold
       open. Default: `:infinity`, as a shell would.
-    * `:ignore_epipe` (boolean) - no failure: that the command ended before it had read all its
-      input, or that the reader stopped before the command was done. Default: `false`.
-    * `:cd`, `:env`, `:clear_env`, `:teardown` - as for `Exile.Process.start_link/2`.
+    * `:ignore_epipe` (boolean) - that the reader stops before the command is done is no failure.
+      Default: `false`.
+    * `:cd`, `:env`, `:clear_env`, `:teardown`, `:start_timeout` - as for
+      `Exile.Process.start_link/2`.
     * `:chunk_size`, `:use_stderr` - older names: the former of `:max_chunk_size`; the latter
       `true` for `stderr: :consume`, `false` for `stderr: :console`.
 
-  A wrong option or value raises `ArgumentError` right away.
+  A wrong value raises `ArgumentError` right away, and so does an unknown option.
 
   ## Errors
 
@@ -87,18 +95,24 @@ defmodule Exile do
 
     * `Exile.Process.Error` when the command cannot be started, with the reasons of
       `Exile.Process.start_link/2`
-    * `Exile.Stream.AbnormalExit` when it ended with a status other than 0, or (`:epipe`) before
-      all its input was read. In a pipeline when any command did: the exception names the first
-      that failed. One that SIGPIPE ended because the next had enough has not failed.
+    * `Exile.Stream.AbnormalExit` when it ended with a status other than 0. In a pipeline when any
+      command did: the exception names the first that failed. A command killed by SIGPIPE because
+      the next one stopped reading does not count as failed
     * `File.Error` when the file of a `File.Stream` cannot be read
     * whatever the evaluation of `:input` raised, threw or exited with, unchanged and with its
       stack trace; the command is ended
 
+  Input that the command did not read is no failure: once its output was read to the end, only its
+  status counts.
+
   When the reader stops early, as `Enum.take/2` does, the pipes are closed at once. The command
-  has a quarter of a second to end by itself before its process group is ended by `:teardown`, in
-  half a second more. Unless it had ended with status 0, `Exile.Stream.AbnormalExit` is raised,
-  but not with `:ignore_epipe`. When the reader raises, or dies, the same happens to the command,
-  and only the reader's own error counts.
+  has a quarter of a second, or `:exit_timeout` if that is given, to end by itself. Then it and its
+  process group are ended by signals, in half a second more, or by `:teardown` if that is given,
+  whose waits are kept to. `Exile.Stream.AbnormalExit` is raised unless the command ended with
+  status 0: its `:exit_status` is `:epipe` when a signal ended the command. With `:ignore_epipe`
+  nothing is raised. When the reader raises, the command is ended in the same way, and the reader's
+  own error is the one that counts. When the reader dies, the command has no time for itself before
+  the signals.
 
   ## Examples
 
@@ -120,11 +134,8 @@ defmodule Exile do
       iex> Exile.stream!([["echo", "hi"], ["sh", "-c", "exit 3"]]) |> Enum.to_list()
       ** (Exile.Stream.AbnormalExit) stage 2 of 2, ["sh", "-c", "exit 3"], exited with exit status: 3
 
-  ## Caveats
-
-  A command that exits without having read its input, `true` for one, may do so before or after
-  a short input fits into the pipe: whether that is an `:epipe` is a matter of time. Use
-  `:ignore_epipe` where it does not matter to you.
+      iex> Exile.stream!(["head", "-c", "2"], input: Stream.cycle(["x"])) |> Enum.join()
+      "xx"
   """
   @spec stream!(command | pipeline, [stream_option]) :: Exile.Stream.t()
   def stream!(command, options \\ []), do: Exile.Stream.new!(command, options, :raise)
@@ -132,10 +143,9 @@ defmodule Exile do
   @doc """
   Like `stream!/2`, but the exit status raises nothing: it is the last element.
 
-  That is `{:exit, {:status, 0..255}}`, or `{:exit, :epipe}` when the command ended with status 0
-  before it had read all its input (without `:ignore_epipe`). A reader who stops early does not
-  see it. In a pipeline it is the status of the first command that failed. All else that `stream!/2`
-  raises this stream raises, too.
+  That is `{:exit, {:status, 0..255}}`. In a pipeline it is the status of the first command that
+  failed. A reader who stops early does not see it, and nothing is raised because of that. All else
+  that `stream!/2` raises this stream raises, too.
 
   ## Examples
 

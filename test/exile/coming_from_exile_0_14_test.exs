@@ -246,6 +246,13 @@ defmodule Exile.ComingFromExile014Test do
       assert time >= 700
     end
 
+    test "without end if it is :infinity" do
+      stream = Exile.stream!(sh(@slow), exit_timeout: :infinity)
+      {time, elements} = milliseconds(fn -> Enum.take(stream, 1) end)
+      assert elements == ["a\n"]
+      assert time >= 700
+    end
+
     test "otherwise for 250 ms" do
       {time, error} =
         milliseconds(fn ->
@@ -442,6 +449,22 @@ defmodule Exile.ComingFromExile014Test do
         Command.start_link(["sh", "-c", "head -c #{@much} /dev/zero && cat && echo done"])
 
       assert Command.await_exit(p) == {:ok, 0}
+    end
+
+    test "and another process may still write what it has to" do
+      {:ok, p} = Command.start_link(~w(cat))
+      test = self()
+
+      writer =
+        Task.async(fn ->
+          :ok = Command.change_pipe_owner(p, :stdin, self())
+          send(test, :mine)
+          Command.write(p, :binary.copy("x", @much))
+        end)
+
+      assert_receive :mine
+      assert Command.await_exit(p, :infinity) == {:ok, 0}
+      assert Task.await(writer) == :ok
     end
 
     test "of both outputs" do

@@ -54,9 +54,11 @@ defmodule Exile.StreamSteps do
     eventually(fn ->
       {:status, status} = Process.info(pid, :status)
       {:current_stacktrace, stack} = Process.info(pid, :current_stacktrace)
-      modules = Enum.map(stack, &elem(&1, 0))
+      calls = Enum.map(stack, &{elem(&1, 0), elem(&1, 1)})
+      modules = Enum.map(calls, &elem(&1, 0))
       # While it starts the command it waits, too, but not on a pipe nor for the end.
-      status == :waiting and Exile.Stream.Run in modules and :proc_lib not in modules
+      starts = {Exile.Runtime.Running, :answer} in calls or {Exile.Stream.Feeder, :start} in calls
+      status == :waiting and Exile.Stream.Run in modules and not starts
     end)
   end
 
@@ -67,11 +69,17 @@ defmodule Exile.StreamSteps do
   end
 
   @doc """
-  Nothing of an enumeration is left with the caller: no link, no monitor, no message. (Links go
-  in a moment by themselves, and what they brought is in the mailbox then.)
+  Nothing of an enumeration is left with the caller: no link, no monitor, no message, and no command
+  or pipe watches it.
   """
   def assert_quiet do
-    eventually(fn -> Process.info(self(), [:links, :monitors]) == [links: [], monitors: []] end)
+    assert Process.info(self(), [:links, :monitors]) == [links: [], monitors: []]
+    # What watched a command that has just ended goes in a moment.
+    eventually(fn ->
+      {:monitored_by, watchers} = Process.info(self(), :monitored_by)
+      not Enum.any?(watchers, &is_reference/1)
+    end)
+
     assert_no_message()
   end
 

@@ -5,8 +5,8 @@ defmodule Exile.Stream.AbnormalExit do
   ## Fields
 
     * `:exit_status` - the exit status, 128 plus the signal's number when a signal ended the
-      command; or `:epipe` when the command ended before it had read all its input, or the reader
-      stopped before the command was done
+      command; or `:epipe` when the reader stopped early and the command was ended for that, by
+      SIGPIPE or by the signals of its teardown
     * `:stage` - in a pipeline of several commands, which of them failed: 1 is the first. `nil`
       where there is one command, and for `:epipe`
     * `:command` - that command, program and arguments; `nil` where `:stage` is

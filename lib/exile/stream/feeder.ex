@@ -14,9 +14,10 @@ defmodule Exile.Stream.Feeder do
 
   @typedoc """
   How the input ended: all of it was written; the command did not want all of it; it was stopped
-  before its end; it failed.
+  before its end; it failed; or the feeder is gone, and nobody knows.
   """
-  @type outcome :: :ok | :epipe | :unfinished | {:failed, atom, term, Exception.stacktrace()}
+  @type outcome ::
+          :ok | :epipe | :unfinished | {:failed, atom, term, Exception.stacktrace()} | :gone
 
   @typedoc "How the processes are ended when the input fails, or the reader dies."
   @type endings :: [Native.ending()]
@@ -36,53 +37,73 @@ defmodule Exile.Stream.Feeder do
 
   @doc "Makes the caller the reader."
   @spec adopt(pid) :: :ok | :gone
-  def adopt(feeder), do: call(feeder, :adopt, :gone)
+  def adopt(feeder), do: call(feeder, :adopt)
 
   @doc """
   The outcome of the input, for which `timeout` milliseconds are left. The feeder ends with it.
   """
   @spec outcome(pid, timeout) :: outcome
-  def outcome(feeder, timeout), do: call(feeder, {:outcome, timeout}, :unfinished)
+  def outcome(feeder, timeout), do: call(feeder, {:outcome, timeout})
 
-  defp call(feeder, request, otherwise) do
+  defp call(feeder, request) do
     GenServer.call(feeder, request, :infinity)
   catch
-    :exit, _ -> otherwise
+    :exit, _ -> :gone
   end
 
   @impl true
   def init({reader, callers, running, endings, write, tether_ref}) do
     Process.flag(:trap_exit, true)
 
-    {:ok,
-     %{
-       running: running,
-       endings: endings,
-       reader: Process.monitor(reader),
-       tether_ref: tether_ref,
-       input: start_input(running.stdin, callers, write),
-       outcome: nil,
-       asked: nil
-     }}
+    state = %{
+      running: running,
+      endings: endings,
+      reader: Process.monitor(reader),
+      tether_ref: tether_ref,
+      input: start_input(running.stdin, callers, write),
+      outcome: nil,
+      asked: nil
+    }
+
+    # What is evaluated was passed through here; its copy must not stay as long as the stream.
+    {:ok, state, :hibernate}
   end
 
   defp start_input(stdin, callers, write) do
-    spawn_link(fn ->
-      Process.put(:"$callers", callers)
-      _ = Native.pipe_set_owner(stdin, self())
+    feeder = self()
 
-      outcome =
-        try do
-          write.(stdin)
-        catch
-          kind, reason -> {:failed, kind, reason, __STACKTRACE__}
-        end
+    input =
+      spawn_link(fn ->
+        Process.put(:"$callers", callers)
+        _ = Native.pipe_set_owner(stdin, self())
 
-      # Of an input that failed the pipe stays open: its end of file would tell the command that this
-      # was all. The native side ends the commands with their feeder.
-      _ = unless match?({:failed, _, _, _}, outcome), do: Native.pipe_close(stdin)
-      exit({:shutdown, {:input, outcome}})
-    end)
+        outcome =
+          try do
+            write.(stdin)
+          catch
+            kind, reason -> {:failed, kind, reason, __STACKTRACE__}
+          end
+
+        # Of an input that failed the pipe stays open: its end of file would tell the command that
+        # this was all. The native side ends the commands with the owner of the pipe.
+        _ = unless match?({:failed, _, _, _}, outcome), do: Native.pipe_close(stdin)
+        exit({:shutdown, {:input, outcome}})
+      end)
+
+    spawn(fn -> kill_with(feeder, input) end)
+    input
+  end
+
+  # If somebody kills the feeder, the link alone does not end an input that traps exits. Its death is
+  # the end of the commands.
+  defp kill_with(feeder, input) do
+    feeder = Process.monitor(feeder)
+    monitor = Process.monitor(input)
+
+    receive do
+      {:DOWN, ^feeder, _, _, _} -> Process.exit(input, :kill)
+      {:DOWN, ^monitor, _, _, _} -> :ok
+    end
   end
 
   @impl true

@@ -148,9 +148,14 @@ defmodule Exile.Stream.Run do
     timeout = if stream.stdout == :pipe, do: stream.exit_timeout || :infinity, else: :infinity
     in_time = wait(run, :exit, timeout)
     late = Enum.find_index(in_time, &(&1 == :timeout))
-    statuses = if late, do: terminate!(run, 0), else: in_time
+    _ = late && terminate(run)
 
-    _ = run |> input_outcome(@input_grace) |> raise_failed()
+    # First of all, so that the input is stopped whatever is found out about the commands.
+    outcome = input_outcome(run, @input_grace)
+    _ = raise_failed(outcome)
+    # Somebody has killed the feeder, and with it the input.
+    _ = outcome == :gone && exit(:killed)
+    statuses = if late, do: statuses!(run), else: in_time
     codes = codes!(run, statuses)
     failed = late || Enum.find_index(failures(statuses), & &1)
     failure = failed && abnormal(run, failed, codes, late && stream.exit_timeout)
@@ -189,10 +194,8 @@ defmodule Exile.Stream.Run do
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
-    outcome = stop(run, stream.exit_timeout || @halt_grace)
+    _ = run |> stop(stream.exit_timeout || @halt_grace) |> raise_failed()
     statuses = statuses!(run)
-    _ = raise_failed(outcome)
-
     failed = for {true, index} <- Enum.with_index(failures(statuses)), do: index
 
     if failed != [] and stream.on_failure == :raise and not stream.ignore_epipe do
@@ -258,12 +261,11 @@ defmodule Exile.Stream.Run do
     min(Enum.max(longest) + @kill_patience, @max_timeout)
   end
 
-  # All at once; the statuses.
-  defp terminate!(%__MODULE__{running: running, stream: stream} = run, grace) do
-    endings = endings(stream, running, grace)
+  # Returns when all commands and their groups are gone, or cannot be ended.
+  defp terminate(%__MODULE__{running: running, stream: stream} = run) do
+    endings = endings(stream, running, 0)
     end_all(endings)
-    _ = wait(run, :over, patience(endings))
-    statuses!(run)
+    wait(run, :over, patience(endings))
   end
 
   # The statuses of commands that were ended.

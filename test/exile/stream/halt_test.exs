@@ -138,19 +138,78 @@ defmodule Exile.Stream.HaltTest do
       assert error.exit_status == 7
     end
 
-    test "gets a :teardown that takes longer than there is time in less" do
-      script = "trap '' INT TERM; echo ready; while :; do sleep 0.01; done"
-      stream = Exile.stream!(sh(script), teardown: [sigint: 20_000, sigterm: 20_000])
-      {ms, _} = timed(fn -> assert_raise AbnormalExit, fn -> Enum.take(stream, 1) end end)
-      assert ms < @soon
+    test "gets a :teardown in full, however long it takes" do
+      # It needs more time after the signal than the default would leave it.
+      script =
+        "trap 'sleep 1; exit 7' INT; trap '' PIPE; echo ready; while :; do sleep 0.01; done"
+
+      stream = Exile.stream!(sh(script), teardown: [sigint: 30_000])
+      {ms, error} = timed(fn -> assert_raise AbnormalExit, fn -> Enum.take(stream, 1) end end)
+      assert error.exit_status == 7
+      assert ms in 1_250..30_000
     end
 
-    test "that exits by itself leaves its background children alone" do
-      script = "sleep 60 >/dev/null 2>&1 & echo $!"
-      assert {line, go} = step(Exile.stream!(sh(script)))
+    test "gets a :teardown in full after its :exit_timeout" do
+      script = "trap '' TERM PIPE; trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done"
+
+      stream =
+        Exile.stream!(sh(script), exit_timeout: 300, teardown: [sigterm: 700, sigint: 30_000])
+
+      {ms, error} = timed(fn -> assert_raise AbnormalExit, fn -> Enum.take(stream, 1) end end)
+      assert error.exit_status == 7
+      assert ms in 1_000..30_000
+    end
+
+    test "has all of :exit_timeout to end by itself" do
+      script = "trap '' PIPE; trap 'exit 7' TERM; echo ready; sleep 0.6; exit 0"
+
+      for stream <- both(sh(script), exit_timeout: 30_000) do
+        {ms, elements} = timed(fn -> Enum.take(stream, 1) end)
+        assert elements == ["ready\n"]
+        assert ms in 500..30_000
+      end
+
+      # Without it there is not as much time.
+      error = assert_raise AbnormalExit, fn -> Enum.take(Exile.stream!(sh(script)), 1) end
+      assert error.exit_status == 7
+    end
+
+    test "is waited for with exit_timeout: :infinity, and gets no signal" do
+      script = "trap 'exit 7' TERM; trap '' PIPE; echo ready; sleep 1.2; exit 0"
+      stream = Exile.stream!(sh(script), exit_timeout: :infinity, teardown: [sigterm: 0])
+      {ms, elements} = timed(fn -> Enum.take(stream, 1) end)
+      assert elements == ["ready\n"]
+      assert ms >= 1_000
+    end
+
+    test "gets its signals at once with exit_timeout: 0" do
+      script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
+      stream = Exile.stream!(sh(script), exit_timeout: 0)
+      error = assert_raise AbnormalExit, fn -> Enum.take(stream, 1) end
+      assert error.exit_status == 7
+    end
+
+    test "that has exited by itself before leaves its background children alone" do
+      script = "sleep 60 >/dev/null 2>&1 & echo $!; echo $$ >&2"
+      stream = Exile.stream!(sh(script), stderr: :consume)
+      assert {first, go} = step(stream)
+      assert {second, go} = step(go)
+      assert [stderr: itself, stdout: background] = Enum.sort([first, second])
+      assert_gone(number(itself))
       halt(go)
-      assert os_process_alive?(number(line))
-      System.cmd("kill", [String.trim(line)])
+      assert os_process_alive?(number(background))
+      System.cmd("kill", [String.trim(background)])
+    end
+
+    test "that ends because its pipes are closed is ended with its group" do
+      for script <- ["sleep 60 & echo $!; exec cat", "sleep 60 >/dev/null & echo $!; exec yes"] do
+        wait = fn _ -> Process.sleep(:infinity) end
+        stream = Exile.stream!(sh(script), input: wait, ignore_epipe: true)
+        assert {text, go} = step(stream)
+        [background | _] = String.split(text, "\n")
+        halt(go)
+        assert_gone(number(background))
+      end
     end
   end
 

@@ -40,17 +40,18 @@ defmodule Exile.Stream.OptionsTest do
   describe "an option of the wrong kind" do
     test "raises an ArgumentError that names it, before anything is enumerated" do
       wrong = [
-        max_chunk_size: [0, -1, 1.5, "1", nil, :infinity],
-        chunk_size: [0, -1, 1.5, "1", nil, :infinity],
-        exit_timeout: [-1, 1.5, "1", nil, :never, Integer.pow(2, 32)],
-        drain_timeout: [-1, 1.5, "1", nil, :never, Integer.pow(2, 32)],
-        ignore_epipe: [nil, 1, :yes, "true"],
-        stderr: [nil, true, :stdout, "console", :inherit],
-        use_stderr: [nil, 1, :consume, "true"],
+        max_chunk_size: [0, -1, 1.5, "1", :infinity],
+        chunk_size: [0, -1, 1.5, "1", :infinity],
+        exit_timeout: [-1, 1.5, "1", :never, Integer.pow(2, 32)],
+        drain_timeout: [-1, 1.5, "1", :never, Integer.pow(2, 32)],
+        start_timeout: [-1, 1.5, "1", :never, Integer.pow(2, 32)],
+        ignore_epipe: [1, :yes, "true"],
+        stderr: [true, :stdout, "console", :inherit],
+        use_stderr: [1, :consume, "true"],
         cd: [:dir, 1, ~c"/", "a\0b"],
-        env: [:none, 1, ["A"], [{"A", 1}], [{:a, "b"}], %{"A=B" => "x"}, %{"" => "x"}],
-        clear_env: [nil, 1, "true"],
-        teardown: [nil, :sigterm, [:sigterm], [sigterm: -1], [nosignal: 1], [{"sigterm", 1}]]
+        env: [:none, 1, ["A"], [{"A", {1}}], [{"A", self()}], %{"A=B" => "x"}, %{"" => "x"}],
+        clear_env: [1, "true"],
+        teardown: [:sigterm, [:sigterm], [sigterm: -1], [nosignal: 1], [{"sigterm", 1}]]
       ]
 
       for {option, values} <- wrong,
@@ -75,6 +76,25 @@ defmodule Exile.Stream.OptionsTest do
         assert_raise ArgumentError, ~r/keyword/, fn -> Exile.stream!(~w(true), options) end
         assert_raise ArgumentError, ~r/keyword/, fn -> Exile.stream(~w(true), options) end
       end
+    end
+  end
+
+  describe "an option that is nil" do
+    test "has its default" do
+      options =
+        ~w(input stdout max_chunk_size chunk_size exit_timeout drain_timeout ignore_epipe stderr)a ++
+          ~w(use_stderr cd env clear_env teardown start_timeout)a
+
+      for key <- options, stream <- [&Exile.stream!/2, &Exile.stream/2] do
+        assert stream.(~w(echo hi), [{key, nil}]) == stream.(~w(echo hi), [])
+      end
+
+      assert Enum.join(Exile.stream!(~w(echo hi), for(key <- options, do: {key, nil}))) == "hi\n"
+    end
+
+    test "leaves what is given later under an older name" do
+      assert Exile.stream!(~w(true), max_chunk_size: nil, chunk_size: 2).max_chunk_size == 2
+      assert Exile.stream!(~w(true), chunk_size: nil, max_chunk_size: 2).max_chunk_size == 2
     end
   end
 

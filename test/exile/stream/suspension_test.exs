@@ -119,6 +119,31 @@ defmodule Exile.Stream.SuspensionTest do
       end
     end
 
+    test "does not notice that the first one is killed, where there is no input" do
+      test = self()
+      script = "trap 'echo signal; exit 3' USR1; echo $$; while :; do sleep 0.01; done"
+
+      for stderr <- [:console, :consume] do
+        element = if stderr == :consume, do: &{:stdout, &1}, else: & &1
+
+        first =
+          spawn(fn ->
+            send(test, step(Exile.stream([sh(script), ~w(cat)], stderr: stderr)))
+            Process.sleep(:infinity)
+          end)
+
+        assert_receive {line, go} when is_function(go)
+        line = if stderr == :consume, do: elem(line, 1), else: line
+        # It goes on here, and is suspended again.
+        assert {:suspended, :mine, go} = go.({:suspend, :mine})
+        Process.exit(first, :kill)
+        assert_ended(first)
+        {_, 0} = System.cmd("kill", ["-USR1", String.trim(line)])
+        assert rest(go) == [element.("signal\n"), {:exit, {:status, 3}}]
+        assert_quiet()
+      end
+    end
+
     test "raises Exile.Process.Error when the first one is dead, and the command has ended" do
       test = self()
 
@@ -308,8 +333,12 @@ defmodule Exile.Stream.SuspensionTest do
 
   defp talk(sink) do
     receive do
-      {:say, what} -> Enum.into([what], sink) |> talk()
-      :done -> :ok
+      {:say, what} ->
+        :ok = Enum.into([what], sink)
+        talk(sink)
+
+      :done ->
+        :ok
     end
   end
 
