@@ -6,15 +6,15 @@ mod common;
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::{
-    PATIENCE, alone, descriptors, has_children, line, quiet_sh, refuse, sh, sigchld, soon, spawn,
+    alone, descriptors, has_children, line, quiet_sh, refuse, sh, sigchld, soon, spawn,
     status,
 };
 use exile_os::exit::{self, Source};
-use exile_os::{Errno, Signal, Status, Teardown, child, guard, reaper};
+use exile_os::life::keeper;
+use exile_os::{Errno, Signal, Status, Teardown, guard};
 
 /// A system call, and the value of the argument with this index, if only that is denied.
 type Call = (libc::c_long, Option<(u32, u32)>);
@@ -66,11 +66,8 @@ fn end(child: &std::sync::Arc<exile_os::Child>, wait: Duration) {
         grace: Duration::ZERO,
         steps: vec![(Signal::TERM, wait)],
     };
-    let (sender, receiver) = channel();
-    let told = Box::new(move || sender.send(()).unwrap());
-    reaper::terminate(child, teardown, told).unwrap();
-    assert_eq!(receiver.recv_timeout(PATIENCE), Ok(()));
-    soon("the teardown is over", || reaper::under_way() == 0);
+    assert!(common::end_by(child, &teardown));
+    common::no_lives();
 }
 
 /// What must be so wherever statuses come from.
@@ -127,13 +124,13 @@ fn all_is_as_ever_without(calls: &[Call], errno: libc::c_int, expected: Source) 
     if expected != Source::Pidfd {
         sigchld(libc::SIG_DFL);
     }
-    reaper::start().unwrap();
+    keeper::start().unwrap();
     // Starts what else there is to start.
     assert_eq!(status(&spawn(&quiet_sh("exit 1")).child), Status::Exited(1));
     let before = descriptors();
     all_is_as_ever();
     assert_eq!(descriptors(), before);
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     soon("the kernel has forgotten all children", || !has_children());
 }
 

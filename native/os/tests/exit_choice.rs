@@ -7,7 +7,7 @@ use std::fs;
 
 use common::{alone, descriptors, has_children, quiet_sh, refuse, sigchld, soon, spawn, status};
 use exile_os::exit::{self, Source};
-use exile_os::{Errno, Status, child};
+use exile_os::{Errno, Status};
 
 /// Since Linux 6.15 a pidfd tells the status of a child that was reaped.
 fn expected() -> Source {
@@ -26,7 +26,7 @@ fn expected() -> Source {
 
 fn nothing_left(before: &[i32]) {
     assert_eq!(descriptors(), before);
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     soon("the kernel has forgotten the probe", || !has_children());
 }
 

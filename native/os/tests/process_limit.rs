@@ -19,8 +19,8 @@ fn nobody() -> libc::uid_t {
 }
 
 /// What this process has of them: the limit counts threads.
-fn threads() -> u64 {
-    fs::read_dir("/proc/self/task").unwrap().count() as u64
+fn threads() -> libc::rlim_t {
+    fs::read_dir("/proc/self/task").unwrap().count() as libc::rlim_t
 }
 
 #[test]
