@@ -9,8 +9,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use common::{
-    alone, descriptors, has_children, line, quiet_sh, refuse, sh, sigchld, soon, spawn,
-    status,
+    alone, descriptors, has_children, line, quiet_sh, refuse, sh, sigchld, soon, spawn, status,
 };
 use exile_os::exit::{self, Source};
 use exile_os::life::keeper;

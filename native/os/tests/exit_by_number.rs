@@ -10,8 +10,8 @@ use common::{
     becomes_readable, descriptors, has_children, is_zombie_of_ours, line, one_at_a_time, quiet_sh,
     sh, soon, spawn, status,
 };
-use exile_os::exit::{self, Source};
 use exile_os::Status;
+use exile_os::exit::{self, Source};
 
 fn setup() {
     common::sigchld(libc::SIG_DFL);

@@ -16,9 +16,7 @@ use common::{
 };
 use exile_os::life::keeper;
 use exile_os::pipe::{DEFAULT_CAPACITY, GROWN_CAPACITY, set_capacity};
-use exile_os::{
-    Command, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, exit, guard,
-};
+use exile_os::{Command, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, exit, guard};
 
 /// What a thread gets for which a system call fails.
 fn where_refused<T: Send>(
