@@ -6,9 +6,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, alone, quiet_sh, soon, spawn, status};
-use exile_os::Status;
+use common::{PATIENCE, alone, quiet_sh, refuse, soon, spawn, status};
+use exile_os::life::keeper;
 use exile_os::spawn::pool::{pending, submit};
+use exile_os::{Errno, Status};
 
 /// The most spawners there are.
 const MOST: usize = 256;
@@ -176,4 +177,26 @@ fn jobs_of_many_threads_are_all_done_and_counted() {
         assert_eq!(*done.unwrap().0, THREADS * EACH);
         soon("no job is pending", || pending() == 0);
     });
+}
+
+#[test]
+fn without_any_thread_a_job_is_refused_and_the_next_one_is_done_when_there_is_one() {
+    alone(
+        "without_any_thread_a_job_is_refused_and_the_next_one_is_done_when_there_is_one",
+        || {
+            keeper::start().unwrap();
+            let refused = std::thread::spawn(|| {
+                // Which of the two makes a thread depends on the C library.
+                refuse(libc::SYS_clone3, None, libc::EAGAIN);
+                refuse(libc::SYS_clone, None, libc::EAGAIN);
+                submit(Box::new(|| panic!("it must not be done")))
+            });
+            assert_eq!(refused.join().unwrap(), Err(Errno::EAGAIN));
+            assert_eq!(pending(), 0);
+            let (done, wait) = channel();
+            submit(Box::new(move || done.send(()).unwrap())).unwrap();
+            assert_eq!(wait.recv_timeout(PATIENCE), Ok(()));
+            soon("no job is pending", || pending() == 0);
+        },
+    );
 }
