@@ -1,6 +1,7 @@
 //! Commands under teardown, on real processes, wherever statuses come from. `crate::setup`
 //! chooses the source.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -52,6 +53,8 @@ enum Told {
 struct Story {
     life: Arc<Life<Relatives>>,
     told: Receiver<Told>,
+    /// What was told of a teardown before the end was.
+    over: RefCell<Vec<Option<Errno>>>,
 }
 
 impl Story {
@@ -70,7 +73,11 @@ impl Story {
             over: Box::new(move |refused| over(Told::Over(refused))),
         };
         let life = Life::begin(Arc::clone(child), at_once(), kin).unwrap();
-        Story { life, told }
+        Story {
+            life,
+            told,
+            over: RefCell::default(),
+        }
     }
 
     /// Begins the life of a program and claims it.
@@ -94,14 +101,19 @@ impl Story {
     /// Waits until the keeper tells that the program has ended.
     fn ends(&self) {
         let ended = Told::Ended(Some("exile_keeper".to_owned()));
-        // It may tell that the teardown is over, too, which it does only once.
-        while self.next() != ended {}
+        loop {
+            match self.next() {
+                told if told == ended => return,
+                Told::Over(refused) => self.over.borrow_mut().push(refused),
+                told => panic!("{told:?}"),
+            }
+        }
     }
 
     /// Waits for the last that is told. Whether a teardown was over, exactly once, and how.
     fn last(self) -> Vec<Option<Errno>> {
         drop(self.life);
-        let mut over = Vec::new();
+        let mut over = self.over.into_inner();
         loop {
             match self.told.recv_timeout(PATIENCE) {
                 Ok(Told::Over(refused)) => over.push(refused),
