@@ -18,6 +18,12 @@ use exile_os::life::keeper;
 use exile_os::pipe::{DEFAULT_CAPACITY, GROWN_CAPACITY, set_capacity};
 use exile_os::{Command, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, exit, guard};
 
+/// What the C library calls for `fcntl`.
+#[cfg(target_pointer_width = "64")]
+const FCNTL: libc::c_long = libc::SYS_fcntl;
+#[cfg(target_pointer_width = "32")]
+const FCNTL: libc::c_long = libc::SYS_fcntl64;
+
 /// What a thread gets for which a system call fails.
 fn where_refused<T: Send>(
     call: libc::c_long,
@@ -99,13 +105,7 @@ fn a_pipe_that_cannot_be_made() {
 fn a_pipe_that_was_made_and_cannot_be_prepared() {
     let _one = one_at_a_time();
     let set_flags = Some((1, value(libc::F_SETFL)));
-    fails_and_recovers(
-        &with_pipes(),
-        libc::SYS_fcntl,
-        set_flags,
-        libc::ENOMEM,
-        Step::Stdio,
-    );
+    fails_and_recovers(&with_pipes(), FCNTL, set_flags, libc::ENOMEM, Step::Stdio);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_pipe_that_may_not_grow_goes_on_as_it_is() {
     let stdin = spawned.stdin.as_ref().unwrap();
     let capacity = Some((1, value(libc::F_SETPIPE_SZ)));
     for errno in [libc::EPERM, libc::ENOMEM, libc::EBUSY] {
-        let grown = where_refused(libc::SYS_fcntl, capacity, errno, || {
+        let grown = where_refused(FCNTL, capacity, errno, || {
             set_capacity(stdin, GROWN_CAPACITY)
         });
         assert_eq!(grown, Err(Errno::new(errno)));
@@ -214,10 +214,10 @@ fn a_keeper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same() {
         || {
             // Which of these waits depends on the processor and on how this is built.
             let started = thread::spawn(|| {
-                #[cfg(target_arch = "x86_64")]
+                #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
                 refuse(libc::SYS_poll, None, libc::ENOMEM);
                 refuse(libc::SYS_ppoll, None, libc::ENOMEM);
-                #[cfg(target_arch = "x86_64")]
+                #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
                 refuse(libc::SYS_epoll_wait, None, libc::ENOMEM);
                 refuse(libc::SYS_epoll_pwait, None, libc::ENOMEM);
                 keeper::start()

@@ -27,7 +27,7 @@ fn threads() -> libc::rlim_t {
 fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
     // SAFETY: geteuid cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: only root, to whom the limit does not apply, can become another user");
+        common::skip("only root, to whom the limit does not apply, can become another user");
         return;
     }
     alone(

@@ -55,7 +55,7 @@ fn a_program_of_another_user() {
 fn without_privileges(name: &str, body: impl FnOnce(&std::path::Path)) {
     // SAFETY: geteuid cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: only root can have a program that becomes another user");
+        common::skip("only root can have a program that becomes another user");
         return;
     }
     alone(name, || {

@@ -47,9 +47,15 @@ enum Way {
 impl Way {
     const ALL: [Way; 4] = [Way::Pidfd, Way::Wait, Way::Number, Way::Portable];
 
-    /// Whether this build can go it.
-    fn is_built(self) -> bool {
-        self == Way::Portable || !cfg!(exile_portable)
+    /// Whether this build, on this kernel, can go it.
+    fn is_open(self) -> bool {
+        match self {
+            Way::Portable => true,
+            _ if cfg!(exile_portable) => false,
+            Way::Pidfd => common::kernel_is_at_least(6, 15),
+            Way::Wait => common::kernel_is_at_least(6, 9),
+            Way::Number => true,
+        }
     }
 
     fn set_up(self) {
@@ -87,11 +93,11 @@ fn in_namespaces(name: &str, body: impl FnOnce(Way)) {
     let probe = format!("echo 100 > {LAST_PID}");
     let allowed = unshare(&["sh", "-c", &probe]).output();
     if !allowed.is_ok_and(|ran| ran.status.success()) {
-        eprintln!("skipped: this user may not make a PID namespace and choose its numbers");
+        common::skip("this user may not make a PID namespace and choose its numbers");
         return;
     }
     let binary = common::myself(name);
-    for way in Way::ALL.into_iter().filter(|way| way.is_built()) {
+    for way in Way::ALL.into_iter().filter(|way| way.is_open()) {
         let mut command = unshare(&[]);
         command.arg(binary.get_program()).args(binary.get_args());
         for (key, value) in binary.get_envs() {

@@ -9,7 +9,9 @@ use std::sync::Once;
 
 use exile_os::exit::{self, Source};
 
-const REACHES_GROUP_AFTER_ITS_LEADER: bool = false;
+fn reaches_group_after_its_leader() -> bool {
+    false
+}
 
 /// `PIDFD_SIGNAL_PROCESS_GROUP`, which is the fourth argument.
 const TO_GROUP: (u32, u32) = (3, 1 << 2);

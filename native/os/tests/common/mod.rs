@@ -7,14 +7,15 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use exile_os::exit::{self, Source};
 use exile_os::life::living;
 use exile_os::pipe::ReadEnd;
 use exile_os::{
@@ -324,6 +325,37 @@ pub(crate) fn lease_is_being_broken(file: impl AsFd) -> bool {
     // SAFETY: the descriptor is open.
     let lease = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GETLEASE) };
     lease != libc::F_WRLCK
+}
+
+/// Whether this is the kernel of that version, or a later one.
+#[cfg(target_os = "linux")]
+pub(crate) fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(found)), Some(Ok(then))) => (found, then) >= (major, minor),
+        _ => panic!("what kernel is {release}?"),
+    }
+}
+
+/// Finds out where statuses come from here, once, and sets what becomes of SIGCHLD as that wants it.
+pub(crate) fn choose_source() {
+    static SOURCE: LazyLock<Source> = LazyLock::new(|| {
+        sigchld(libc::SIG_IGN);
+        exit::choose(None).unwrap()
+    });
+    let source = *SOURCE;
+    assert_eq!(exit::choose(Some(source)), Ok(source));
+    sigchld(match source {
+        Source::Pidfd => libc::SIG_IGN,
+        Source::Wait | Source::Portable => libc::SIG_DFL,
+    });
+}
+
+/// Says that a test is left out, past those who keep what tests print to themselves.
+pub(crate) fn skip(why: &str) {
+    let line = format!("skipped: {why}\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Sets what becomes of SIGCHLD in this process.

@@ -78,7 +78,7 @@ fn a_dumped_core_is_told() {
     let _one = one_at_a_time();
     setup();
     if limit(libc::RLIMIT_CORE).rlim_max == 0 {
-        eprintln!("skipped: cores are forbidden here");
+        crate::common::skip("cores are forbidden here");
         return;
     }
     let temp = TempDir::new();

@@ -10,10 +10,10 @@ use exile_os::life::{keeper, living};
 use exile_os::{Child, Command, Errno, Life, Signal, Spawned, Status, Teardown, exit};
 
 use crate::common::{
-    PATIENCE, Relatives, Stranger, becomes_readable, descriptors, has_children, line, no_lives,
-    one_at_a_time, quiet_sh, read_to_end, sh, soon, spawn, status,
+    PATIENCE, Relatives, Stranger, becomes_readable, descriptors, has_children, limit, line,
+    no_lives, one_at_a_time, quiet_sh, read_to_end, set_limit, sh, soon, spawn, status,
 };
-use crate::{REACHES_GROUP_AFTER_ITS_LEADER, setup};
+use crate::{reaches_group_after_its_leader, setup};
 
 const MOMENT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(1000);
@@ -126,7 +126,7 @@ impl Story {
     }
 
     /// Waits until the program has ended and its teardown is over, and has been told once.
-    fn is_over(self) {
+    fn must_be_over(self) {
         assert_eq!(self.last(), [None]);
     }
 }
@@ -140,6 +140,7 @@ struct Before {
 fn before() -> Before {
     let one = one_at_a_time();
     setup();
+    set_limit(libc::RLIMIT_NOFILE, limit(libc::RLIMIT_NOFILE).rlim_max);
     keeper::start().unwrap();
     Before {
         descriptors: descriptors(),
@@ -175,7 +176,7 @@ fn with_background_child(script: &str) -> (Spawned, Stranger) {
 fn a_command_that_ends_on_the_first_signal_gets_no_other() {
     let before = before();
     let spawned = ready("trap 'exit 5' TERM; echo ready; while :; do read x; done");
-    Story::of_claimed(&spawned.child, &term_then_wait(LONG)).is_over();
+    Story::of_claimed(&spawned.child, &term_then_wait(LONG)).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(Status::Exited(5)));
     drop(spawned);
     before.must_be_restored();
@@ -186,7 +187,7 @@ fn a_command_that_ignores_sigterm_is_killed_when_its_time_is_up() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
     let start = Instant::now();
-    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).is_over();
+    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).must_be_over();
     assert!(start.elapsed() >= MOMENT);
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
@@ -215,7 +216,7 @@ fn every_step_of_the_sequence_is_taken_in_order() {
         assert_eq!(line(stdout), name);
         assert!(start.elapsed() >= MOMENT + 4 * MOMENT * n as u32);
     }
-    story.is_over();
+    story.must_be_over();
     assert!(start.elapsed() >= 13 * MOMENT);
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
@@ -226,7 +227,7 @@ fn every_step_of_the_sequence_is_taken_in_order() {
 fn without_grace_and_steps_a_command_is_killed_at_once() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
-    Story::of_claimed(&spawned.child, &at_once()).is_over();
+    Story::of_claimed(&spawned.child, &at_once()).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
     before.must_be_restored();
@@ -246,7 +247,7 @@ fn a_stopped_command_goes_on_to_receive_its_signal() {
     let before = before();
     let spawned = ready("trap 'exit 6' TERM; echo ready; while :; do read x; done");
     stop(&spawned);
-    Story::of_claimed(&spawned.child, &term_then_wait(LONG)).is_over();
+    Story::of_claimed(&spawned.child, &term_then_wait(LONG)).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(Status::Exited(6)));
     drop(spawned);
     before.must_be_restored();
@@ -257,7 +258,7 @@ fn a_stopped_command_that_ignores_sigterm_is_killed() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
     stop(&spawned);
-    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).is_over();
+    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
     before.must_be_restored();
@@ -267,7 +268,7 @@ fn a_stopped_command_that_ignores_sigterm_is_killed() {
 fn the_whole_group_gets_the_signal() {
     let before = before();
     let (spawned, grandchild) = with_background_child("sleep 1000 & echo $!; wait");
-    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).is_over();
+    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::TERM)));
     assert!(grandchild.ends());
     drop((spawned, grandchild));
@@ -279,7 +280,7 @@ fn the_whole_group_is_killed() {
     let before = before();
     let script = "trap '' TERM; sleep 1000 & echo $!; wait";
     let (spawned, grandchild) = with_background_child(script);
-    Story::of_claimed(&spawned.child, &at_once()).is_over();
+    Story::of_claimed(&spawned.child, &at_once()).must_be_over();
     assert!(grandchild.ends());
     drop((spawned, grandchild));
     before.must_be_restored();
@@ -292,7 +293,7 @@ fn a_member_of_the_group_that_outlives_its_leader_is_killed_in_the_end() {
     let script = "trap '' TERM; sleep 1000 & trap - TERM; echo $!; wait";
     let (spawned, grandchild) = with_background_child(script);
     let child = &spawned.child;
-    Story::of_claimed(child, &term_then_wait(MOMENT)).is_over();
+    Story::of_claimed(child, &term_then_wait(MOMENT)).must_be_over();
     assert_eq!(child.try_status(), Some(signaled(Signal::TERM)));
     assert!(grandchild.ends());
     drop((spawned, grandchild));
@@ -311,7 +312,7 @@ fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_r
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::TERM)));
     drop(spawned.stdin.take());
     let output = read_to_end(spawned.stdout.as_ref().unwrap());
-    let expected: &[u8] = if REACHES_GROUP_AFTER_ITS_LEADER {
+    let expected: &[u8] = if reaches_group_after_its_leader() {
         b"tidy\n"
     } else {
         b""
@@ -319,7 +320,7 @@ fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_r
     assert_eq!(output, expected);
     drop(spawned);
     // Long before the next signal is due: nobody is left to get it.
-    story.is_over();
+    story.must_be_over();
     before.must_be_restored();
 }
 
@@ -357,7 +358,7 @@ fn once_claimed_a_command_that_ends_of_its_closed_pipe_takes_its_group_with_it()
             let (spawned, grandchild) = with_background_child(script);
             let story = Story::of_claimed(&spawned.child, &patient());
             let child = close_pipes(spawned);
-            story.is_over();
+            story.must_be_over();
             assert_eq!(child.try_status(), Some(expected));
             assert!(grandchild.ends());
         }
@@ -398,9 +399,9 @@ fn what_a_claimed_command_leaves_of_its_group_in_its_grace_gets_the_sequence_at_
     };
     let story = Story::of_claimed(&spawned.child, &teardown);
     spawned.stdin = None;
-    story.is_over();
+    story.must_be_over();
     assert_eq!(spawned.child.try_status(), Some(Status::Exited(0)));
-    let expected: &[u8] = if REACHES_GROUP_AFTER_ITS_LEADER {
+    let expected: &[u8] = if reaches_group_after_its_leader() {
         b"term\n"
     } else {
         b""
@@ -445,7 +446,7 @@ fn however_often_its_end_is_wanted_a_command_has_one_teardown() {
         assert_eq!(living::under_way(), 1);
     }
     // Claimed and over once.
-    story.is_over();
+    story.must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
     before.must_be_restored();
@@ -486,7 +487,7 @@ fn a_second_request_repeats_no_signal_and_the_next_one_comes_as_soon_as_either_w
     assert!(story.is_silent());
     // One that has no signals but SIGKILL.
     assert!(story.life.end_by(&at_once()));
-    story.is_over();
+    story.must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     assert_eq!(read_to_end(stdout), b"");
     assert!(start.elapsed() < LONG);
@@ -502,7 +503,7 @@ fn a_patient_request_does_not_slow_a_hasty_teardown() {
     for slow in [term_then_wait(LONG), patient()] {
         assert!(story.life.end_by(&slow));
     }
-    story.is_over();
+    story.must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
     before.must_be_restored();
@@ -523,7 +524,7 @@ fn a_shorter_teardown_overtakes_a_longer_one() {
         let start = Instant::now();
         assert!(story.life.end_by(&at_once()));
         // Nobody is left in the group: the longer one does not go on.
-        story.is_over();
+        story.must_be_over();
         assert!(start.elapsed() < LONG);
         assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     }
@@ -574,7 +575,7 @@ fn hundreds_of_commands_end_at_once() {
         }
         if claimed {
             assert_eq!(story.next(), Told::Claimed);
-            story.is_over();
+            story.must_be_over();
         } else {
             story.ends();
             assert_eq!(story.last(), []);
@@ -600,7 +601,7 @@ fn a_command_that_nobody_else_holds_is_ended() {
     let grandchild = Stranger::of(&line(stdout.as_ref().unwrap())).unwrap();
     let story = Story::of_claimed(&child, &at_once());
     drop((child, stdout));
-    story.is_over();
+    story.must_be_over();
     assert!(grandchild.ends());
     drop(grandchild);
     before.must_be_restored();
