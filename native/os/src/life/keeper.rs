@@ -199,9 +199,11 @@ impl Keeper {
             };
             for key in readable {
                 if key == BELL {
-                    // Cleared first: who rings from here on rings anew.
-                    self.rung.store(false, Ordering::Release);
+                    // Read first: what is rung after that must not be taken with it, or else nobody
+                    // would ring any more. Who rings between the two has asked already, and is heard
+                    // before the next wait.
                     let _ = self.button.read_into(&mut [0; 64]);
+                    self.rung.swap(false, Ordering::AcqRel);
                 } else {
                     self.look(key, true);
                 }
