@@ -294,3 +294,25 @@ fn a_program_that_nobody_can_keep_is_killed_with_its_group() {
         },
     );
 }
+
+#[test]
+fn whoever_asks_while_the_keeper_wakes_up_is_heard() {
+    const THREADS: usize = 4;
+    const EACH: usize = 30_000;
+    alone("whoever_asks_while_the_keeper_wakes_up_is_heard", || {
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    let (sender, done) = channel();
+                    for n in 0..EACH {
+                        let sender = sender.clone();
+                        let errand = move || sender.send(n).unwrap();
+                        keeper::at(Instant::now(), Box::new(errand)).unwrap();
+                        // Mostly the keeper sleeps again when all have been heard.
+                        assert_eq!(done.recv_timeout(PATIENCE), Ok(n));
+                    }
+                });
+            }
+        });
+    });
+}
