@@ -12,7 +12,7 @@ use common::{
     Stranger, TempDir, c, command, has_children, one_at_a_time, quiet_sh, sh, sigchld, soon, spawn,
     status, table,
 };
-use exile_os::{Attempt, SpawnError, Status, Stdio, child};
+use exile_os::{Attempt, SpawnError, Status, Stdio, exit};
 
 /// Longer than a cancelled spawn may take, and far less than a lease is waited for.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ impl Leased {
 
 fn nothing_left(before: &[(i32, String)]) {
     assert_eq!(table(), before);
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     soon("no zombie is left", || !has_children());
 }
 

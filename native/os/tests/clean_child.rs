@@ -18,6 +18,7 @@ use common::{
 #[cfg(not(exile_portable))]
 use common::{has_children, refuse};
 use exile_os::Signal;
+use exile_os::exit::{self, Source};
 #[cfg(not(exile_portable))]
 use exile_os::{Command, Step};
 
@@ -84,11 +85,12 @@ extern "C" fn handler(_signal: libc::c_int) {}
 #[test]
 fn every_signal_has_its_default_and_none_is_blocked() {
     alone("every_signal_has_its_default_and_none_is_blocked", || {
+        common::choose_source();
         for signal in (1..=libc::SIGRTMAX()).filter(|signal| !HIDDEN_SIGNALS.contains(signal)) {
             match signal {
                 libc::SIGKILL | libc::SIGSTOP => {}
                 // Where this would lose the status.
-                libc::SIGCHLD if cfg!(exile_portable) => {}
+                libc::SIGCHLD if exit::source() != Source::Pidfd => {}
                 libc::SIGCHLD => disposition_of(signal, libc::SIG_IGN),
                 odd if odd % 2 == 1 => {
                     disposition_of(odd, handler as extern "C" fn(libc::c_int) as usize)

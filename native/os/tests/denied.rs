@@ -6,15 +6,14 @@ mod common;
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::{
-    PATIENCE, alone, descriptors, has_children, line, quiet_sh, refuse, sh, sigchld, soon, spawn,
-    status,
+    alone, descriptors, has_children, line, quiet_sh, refuse, sh, sigchld, soon, spawn, status,
 };
 use exile_os::exit::{self, Source};
-use exile_os::{Errno, Signal, Status, Teardown, child, guard, reaper};
+use exile_os::life::keeper;
+use exile_os::{Errno, Signal, Status, Teardown, guard};
 
 /// A system call, and the value of the argument with this index, if only that is denied.
 type Call = (libc::c_long, Option<(u32, u32)>);
@@ -66,11 +65,8 @@ fn end(child: &std::sync::Arc<exile_os::Child>, wait: Duration) {
         grace: Duration::ZERO,
         steps: vec![(Signal::TERM, wait)],
     };
-    let (sender, receiver) = channel();
-    let told = Box::new(move || sender.send(()).unwrap());
-    reaper::terminate(child, teardown, told).unwrap();
-    assert_eq!(receiver.recv_timeout(PATIENCE), Ok(()));
-    soon("the teardown is over", || reaper::under_way() == 0);
+    assert!(common::end_by(child, &teardown));
+    common::no_lives();
 }
 
 /// What must be so wherever statuses come from.
@@ -123,17 +119,22 @@ fn all_is_as_ever_without(calls: &[Call], errno: libc::c_int, expected: Source) 
     for &(call, argument) in calls {
         refuse(call, argument, errno);
     }
+    // What this kernel never had cannot be left.
+    let expected = match expected {
+        Source::Pidfd if !common::kernel_is_at_least(6, 15) => Source::Wait,
+        expected => expected,
+    };
     assert_eq!(exit::choose(None), Ok(expected));
     if expected != Source::Pidfd {
         sigchld(libc::SIG_DFL);
     }
-    reaper::start().unwrap();
+    keeper::start().unwrap();
     // Starts what else there is to start.
     assert_eq!(status(&spawn(&quiet_sh("exit 1")).child), Status::Exited(1));
     let before = descriptors();
     all_is_as_ever();
     assert_eq!(descriptors(), before);
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     soon("the kernel has forgotten all children", || !has_children());
 }
 
@@ -180,7 +181,7 @@ fn without_a_pidfd_of_itself_a_command_is_reported_to_the_guard_by_its_parent() 
     alone(
         "without_a_pidfd_of_itself_a_command_is_reported_to_the_guard_by_its_parent",
         || {
-            sigchld(libc::SIG_IGN);
+            common::choose_source();
             refuse(libc::SYS_pidfd_open, None, libc::EPERM);
             let guard = guard::connect().unwrap();
             let spawned = spawn(&sh("cat"));

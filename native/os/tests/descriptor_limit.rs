@@ -8,17 +8,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use common::{
     alone, command, descriptors, has_children, limit, null, quiet_sh, set_limit, spawn, status,
 };
-use exile_os::{Command, Status, Stdio, Step, reaper};
+use exile_os::{Command, Status, Stdio, Step, life::keeper};
 
 /// Closes the gaps below the highest open descriptor; the number of the next one.
-fn without_gaps() -> (Vec<OwnedFd>, u64) {
+fn without_gaps() -> (Vec<OwnedFd>, libc::rlim_t) {
     let mut plugs = Vec::new();
     loop {
         let highest = *descriptors().last().unwrap();
         let plug = null();
         let number = plug.as_raw_fd();
         if number > highest {
-            return (plugs, u64::from(number.unsigned_abs()));
+            return (plugs, number.unsigned_abs().into());
         }
         plugs.push(plug);
     }
@@ -97,17 +97,17 @@ fn a_spawn_with_inherited_streams_needs_some_for_the_process() {
 }
 
 #[test]
-fn a_reaper_that_could_not_start_starts_when_it_can() {
-    alone("a_reaper_that_could_not_start_starts_when_it_can", || {
+fn a_keeper_that_could_not_start_starts_when_it_can() {
+    alone("a_keeper_that_could_not_start_starts_when_it_can", || {
         let (_plugs, next) = without_gaps();
         let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;
         set_limit(libc::RLIMIT_NOFILE, next);
-        let started = reaper::start();
+        let started = keeper::start();
         set_limit(libc::RLIMIT_NOFILE, whole);
         assert_eq!(started.unwrap_err().raw(), libc::EMFILE);
-        assert_eq!(reaper::start(), Ok(()));
+        assert_eq!(keeper::start(), Ok(()));
         let with_bell = descriptors().len();
-        assert_eq!(reaper::start(), Ok(()));
+        assert_eq!(keeper::start(), Ok(()));
         assert_eq!(descriptors().len(), with_bell);
     });
 }

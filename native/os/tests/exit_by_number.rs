@@ -10,8 +10,8 @@ use common::{
     becomes_readable, descriptors, has_children, is_zombie_of_ours, line, one_at_a_time, quiet_sh,
     sh, soon, spawn, status,
 };
+use exile_os::Status;
 use exile_os::exit::{self, Source};
-use exile_os::{Status, child};
 
 fn setup() {
     common::sigchld(libc::SIG_DFL);
@@ -62,7 +62,7 @@ fn the_end_of_a_program_that_was_not_watched_yet_is_told_to_who_watches_it_then(
         spawned.child.unwatched();
         assert_eq!(spawned.child.try_status(), Some(Status::Exited(code)));
     }
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     assert_eq!(descriptors(), before);
 }
 
@@ -86,5 +86,5 @@ fn a_status_that_somebody_else_took_is_unknown_and_never_a_success() {
     drop(spawned.stdin);
     assert_eq!(status(&spawned.child), Status::Unknown);
     assert_eq!(spawned.child.try_status(), Some(Status::Unknown));
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
 }

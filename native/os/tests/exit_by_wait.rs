@@ -13,7 +13,7 @@ use common::{
     quiet_sh, sh, soon, spawn, status,
 };
 use exile_os::exit::{self, Source};
-use exile_os::{Spawned, Status, child};
+use exile_os::{Spawned, Status};
 
 fn setup() {
     common::sigchld(libc::SIG_DFL);
@@ -102,7 +102,7 @@ fn a_sweep_keeps_the_statuses_of_our_own() {
         spawned.child.unwatched();
         assert_eq!(spawned.child.try_status(), Some(Status::Exited(code as u8)));
     }
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn spawning_while_sweeping_loses_no_status() {
         assert_eq!(ended, [true; THREADS]);
         sweeper.join().unwrap();
     });
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     assert!(!has_children());
 }
 
@@ -183,5 +183,5 @@ fn a_status_that_somebody_else_took_is_unknown_and_never_a_success() {
     drop(spawned.stdin);
     assert_eq!(status(&spawned.child), Status::Unknown);
     assert_eq!(spawned.child.try_status(), Some(Status::Unknown));
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
 }

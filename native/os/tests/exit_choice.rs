@@ -3,21 +3,13 @@
 
 mod common;
 
-use std::fs;
-
 use common::{alone, descriptors, has_children, quiet_sh, refuse, sigchld, soon, spawn, status};
 use exile_os::exit::{self, Source};
-use exile_os::{Errno, Status, child};
+use exile_os::{Errno, Status};
 
 /// Since Linux 6.15 a pidfd tells the status of a child that was reaped.
 fn expected() -> Source {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse());
-    let version: (u32, u32) = match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
-        _ => panic!("what kernel is {release}?"),
-    };
-    if version >= (6, 15) {
+    if common::kernel_is_at_least(6, 15) {
         Source::Pidfd
     } else {
         Source::Wait
@@ -26,7 +18,7 @@ fn expected() -> Source {
 
 fn nothing_left(before: &[i32]) {
     assert_eq!(descriptors(), before);
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     soon("the kernel has forgotten the probe", || !has_children());
 }
 

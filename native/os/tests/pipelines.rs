@@ -91,7 +91,7 @@ fn one_that_cannot_be_run_leaves_nothing_of_the_others() {
         assert_eq!(error.1.step, Step::Exec);
         assert_eq!(error.1.errno, Errno::new(libc::ENOENT));
     }
-    assert_eq!(exile_os::child::open_count(), 0);
+    assert_eq!(exile_os::exit::open_count(), 0);
     assert_eq!(descriptors(), before);
     soon("no zombie is left", || !has_children());
 }

@@ -19,15 +19,15 @@ fn nobody() -> libc::uid_t {
 }
 
 /// What this process has of them: the limit counts threads.
-fn threads() -> u64 {
-    fs::read_dir("/proc/self/task").unwrap().count() as u64
+fn threads() -> libc::rlim_t {
+    fs::read_dir("/proc/self/task").unwrap().count() as libc::rlim_t
 }
 
 #[test]
 fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
     // SAFETY: geteuid cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: only root, to whom the limit does not apply, can become another user");
+        common::skip("only root, to whom the limit does not apply, can become another user");
         return;
     }
     alone(

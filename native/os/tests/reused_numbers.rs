@@ -15,7 +15,8 @@ use std::{env, fs};
 
 use common::{PATIENCE, becomes_readable, eventually, is_alone, line, sh, sigchld, spawn, status};
 use exile_os::exit::{self, Source};
-use exile_os::{Child, Errno, Signal, Spawned, Status, Teardown, child, reaper};
+use exile_os::life::{keeper, living};
+use exile_os::{Child, Errno, Signal, Spawned, Status, Teardown};
 
 /// Holds the number after which the kernel looks for the next one.
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
@@ -28,7 +29,7 @@ const WAY: &str = "EXILE_TEST_WAY";
 /// `PIDFD_SIGNAL_PROCESS_GROUP`, which is the fourth argument of `pidfd_send_signal`.
 const TO_GROUP: (u32, u32) = (3, 1 << 2);
 
-/// When the reaper's looks at the rest of a group are farthest apart.
+/// When the keeper's looks at the rest of a group are farthest apart.
 const LONGEST_LOOKS: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +47,15 @@ enum Way {
 impl Way {
     const ALL: [Way; 4] = [Way::Pidfd, Way::Wait, Way::Number, Way::Portable];
 
-    /// Whether this build can go it.
-    fn is_built(self) -> bool {
-        self == Way::Portable || !cfg!(exile_portable)
+    /// Whether this build, on this kernel, can go it.
+    fn is_open(self) -> bool {
+        match self {
+            Way::Portable => true,
+            _ if cfg!(exile_portable) => false,
+            Way::Pidfd => common::kernel_is_at_least(6, 15),
+            Way::Wait => common::kernel_is_at_least(6, 9),
+            Way::Number => true,
+        }
     }
 
     fn set_up(self) {
@@ -62,7 +69,7 @@ impl Way {
         if self == Way::Number {
             common::refuse(libc::SYS_pidfd_send_signal, Some(TO_GROUP), libc::EINVAL);
         }
-        assert_eq!(reaper::start(), Ok(()));
+        assert_eq!(keeper::start(), Ok(()));
     }
 }
 
@@ -86,11 +93,11 @@ fn in_namespaces(name: &str, body: impl FnOnce(Way)) {
     let probe = format!("echo 100 > {LAST_PID}");
     let allowed = unshare(&["sh", "-c", &probe]).output();
     if !allowed.is_ok_and(|ran| ran.status.success()) {
-        eprintln!("skipped: this user may not make a PID namespace and choose its numbers");
+        common::skip("this user may not make a PID namespace and choose its numbers");
         return;
     }
     let binary = common::myself(name);
-    for way in Way::ALL.into_iter().filter(|way| way.is_built()) {
+    for way in Way::ALL.into_iter().filter(|way| way.is_open()) {
         let mut command = unshare(&[]);
         command.arg(binary.get_program()).args(binary.get_args());
         for (key, value) in binary.get_envs() {
@@ -158,14 +165,10 @@ fn at_once() -> Teardown {
     }
 }
 
-/// Has the reaper end `child` and waits until it has nothing left to do.
+/// Has the keeper end `child` and waits until it has nothing left to do.
 fn end(child: &std::sync::Arc<Child>, teardown: Teardown) {
-    reaper::terminate(child, teardown, Box::new(|| {})).unwrap();
-    no_teardown();
-}
-
-fn no_teardown() {
-    common::soon("no teardown is under way", || reaper::under_way() == 0);
+    common::end_by(child, &teardown);
+    common::no_lives();
 }
 
 /// A program that has ended and whose number is free. Where the kernel reaps, nobody has asked
@@ -226,17 +229,17 @@ fn a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone(
                 grace: Duration::ZERO,
                 steps: vec![(Signal::TERM, 3 * LONGEST_LOOKS)],
             };
-            reaper::terminate(&old.child, teardown, Box::new(|| {})).unwrap();
+            assert!(common::end_by(&old.child, &teardown));
             assert_eq!(status(&old.child), Status::Exited(5));
             if matches!(way, Way::Pidfd | Way::Wait) {
-                assert_eq!(reaper::under_way(), 1);
+                assert_eq!(living::under_way(), 1);
             }
-            // By then the reaper looks every 100 ms only, and does not know at once that the group
+            // By then the keeper looks every 100 ms only, and does not know at once that the group
             // is empty.
             std::thread::sleep(LONGEST_LOOKS);
             old.stdin = None;
             let mut stranger = Stranger::called(old.child.pid());
-            no_teardown();
+            common::no_lives();
             stranger.must_be_well();
         },
     );
@@ -261,7 +264,7 @@ fn a_program_whose_status_somebody_else_took_is_not_signalled_by_its_number() {
                 grace: Duration::ZERO,
                 steps: vec![(Signal::TERM, Duration::from_millis(500))],
             };
-            reaper::terminate(&torn_down.child, patient, Box::new(|| {})).unwrap();
+            assert!(common::end_by(&torn_down.child, &patient));
             // From here on the kernel throws statuses away.
             sigchld(libc::SIG_IGN);
             drop((spawned.stdin, torn_down.stdin));
@@ -298,7 +301,7 @@ fn a_program_with_the_number_of_an_older_one_has_its_own_status() {
             }
             common::soon("those that got other numbers are gone", || {
                 exit::sweep();
-                child::open_count() == 0
+                exit::open_count() == 0
             });
         },
     );

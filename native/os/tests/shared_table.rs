@@ -189,7 +189,7 @@ fn a_limit_below_the_reserved_numbers_costs_no_output() {
         let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;
         // Free some low numbers: the limit is for new ones.
         let lowest = before.iter().position(|(_, target)| target == "/dev/null");
-        for soft in [lowest.unwrap() as u64 + 1, 20, 30, 40, 63] {
+        for soft in [lowest.unwrap() as libc::rlim_t + 1, 20, 30, 40, 63] {
             set_limit(libc::RLIMIT_NOFILE, soft);
             let out = common::try_spawn(&sh("echo out").stdio(
                 Stdio::Inherit,

@@ -13,7 +13,7 @@ use common::{
     TempDir, alone, c, command, descriptors, has_children, one_at_a_time, quiet_sh, search, soon,
     spawn, status, text,
 };
-use exile_os::{Command, SpawnError, Status, Stdio, Step, child};
+use exile_os::{Command, SpawnError, Status, Stdio, Step, exit};
 
 /// The failure of a command, after which everything is as it was.
 fn failure(command: &Command) -> (Step, i32) {
@@ -21,7 +21,7 @@ fn failure(command: &Command) -> (Step, i32) {
     let SpawnError { step, errno } = common::try_spawn(command).expect_err("it runs");
     assert_eq!(descriptors(), before);
     assert!(!has_children());
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     (step, errno.raw())
 }
 

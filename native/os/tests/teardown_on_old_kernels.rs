@@ -9,7 +9,9 @@ use std::sync::Once;
 
 use exile_os::exit::{self, Source};
 
-const REACHES_GROUP_AFTER_ITS_LEADER: bool = false;
+fn reaches_group_after_its_leader() -> bool {
+    false
+}
 
 /// `PIDFD_SIGNAL_PROCESS_GROUP`, which is the fourth argument.
 const TO_GROUP: (u32, u32) = (3, 1 << 2);
@@ -17,14 +19,14 @@ const TO_GROUP: (u32, u32) = (3, 1 << 2);
 fn setup() {
     common::sigchld(libc::SIG_DFL);
     assert_eq!(exit::choose(Some(Source::Wait)), Ok(Source::Wait));
-    // The thread that makes the reaper, then those that spawn: a filter holds for a thread and
+    // The thread that makes the keeper, then those that spawn: a filter holds for a thread and
     // for those that it starts.
     let refuse = || common::refuse(libc::SYS_pidfd_send_signal, Some(TO_GROUP), libc::EINVAL);
-    static REAPER: Once = Once::new();
-    REAPER.call_once(|| {
+    static KEEPER: Once = Once::new();
+    KEEPER.call_once(|| {
         let started = std::thread::spawn(move || {
             refuse();
-            exile_os::reaper::start()
+            exile_os::life::keeper::start()
         });
         assert_eq!(started.join().unwrap(), Ok(()));
     });

@@ -1,10 +1,11 @@
 //! Reports by number: the VM sends the number of a new command, and the guard answers when it
 //! watches that process. Until then the VM does not reap the command, so the number is its own.
 //!
-//! Both messages are the four bytes of the number. One report is under way at a time.
+//! Both messages are the four bytes of the number. One report is under way at a time, and while one
+//! is not answered no other is made.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,7 +13,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send as send_bytes, socketpair,
 };
 
-use super::{REPORT_PATIENCE, socket};
+use super::{REPORT_PATIENCE, connections, socket};
 use crate::errno::Errno;
 #[cfg(not(target_os = "linux"))]
 use crate::kernel::kqueue;
@@ -65,18 +66,28 @@ fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Message>> {
     Ok((count == message.len()).then_some(message))
 }
 
-/// Reports a process, and waits until the guard watches it. `false`: it did not in time.
+/// Held while a report is under way. The guard that has not answered the last one, as
+/// [`connections`] counts them.
+static UNANSWERED: Mutex<Option<usize>> = Mutex::new(None);
+
+fn unanswered() -> MutexGuard<'static, Option<usize>> {
+    UNANSWERED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reports a process, and waits until the guard watches it. `false`: it did not in time, or has not
+/// answered an earlier report yet.
 pub(super) fn report_patiently(child: &Child) -> bool {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let Some(socket) = socket() else { return true };
     let Some(_unreaped) = child.hold() else {
         return true;
     };
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut unanswered = unanswered();
+    if *unanswered == Some(connections()) {
+        return false;
+    }
+    *unanswered = None;
     let message = child.pid().to_ne_bytes();
     let deadline = Instant::now() + REPORT_PATIENCE;
-    // What an earlier report did not wait for.
-    while let Ok(Some(_)) = receive(socket.as_fd()) {}
     match send(socket.as_fd(), &message) {
         Ok(()) => {}
         // There is no room, or no guard any more.
@@ -88,6 +99,7 @@ pub(super) fn report_patiently(child: &Child) -> bool {
             Err(nix::errno::Errno::EAGAIN) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
+                    *unanswered = Some(connections());
                     return false;
                 }
                 let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -107,10 +119,18 @@ pub(super) fn report_now(child: &Child) -> bool {
     report_patiently(child)
 }
 
-/// Whether the guard has answered a report that was not waited for to the end.
+/// Whether the guard has answered the last report, be it late.
 pub(super) fn is_awake() -> bool {
     let Some(socket) = socket() else { return true };
-    matches!(receive(socket.as_fd()), Ok(Some(_)))
+    let mut unanswered = unanswered();
+    if *unanswered == Some(connections()) {
+        match receive(socket.as_fd()) {
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => return false,
+            // It has, or is dead.
+            Ok(_) | Err(_) => *unanswered = None,
+        }
+    }
+    true
 }
 
 /// A process, as the guard knows it. Its descriptor becomes readable when it has ended.

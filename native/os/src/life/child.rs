@@ -250,11 +250,12 @@ impl Child {
     }
 }
 
-/// Kills a program, with its group, that nobody has been told of.
+/// Kills a program, with its group, that nobody has been told of. One that has ended by itself is
+/// no exception: its group is killed where it can still be reached.
 pub(crate) fn kill(child: &Child) {
-    if let Some(end) = child.claim() {
-        child.signal_all(&end, Signal::KILL);
-    }
+    let Some(end) = child.end() else { return };
+    child.claim();
+    child.signal_all(&end, Signal::KILL);
 }
 
 /// Whom a signal of a teardown has reached.

@@ -6,7 +6,7 @@
 //!
 //! What it knows outlives a panic: the thread goes on, and looks at every process again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -63,7 +63,7 @@ struct Work {
     agenda: Agenda,
     errands: HashMap<Key, Errand>,
     last_errand: u64,
-    when_idle: Vec<Errand>,
+    when_idle: VecDeque<Errand>,
     last_sweep: Option<Instant>,
 }
 
@@ -190,14 +190,20 @@ impl Keeper {
                 Err(Errno::EINTR) => Vec::new(),
                 Err(_) => {
                     std::thread::sleep(REST);
+                    // Nobody tells what has ended meanwhile.
+                    for key in living::keys() {
+                        self.look(key, false);
+                    }
                     Vec::new()
                 }
             };
             for key in readable {
                 if key == BELL {
-                    // Cleared first: who rings from here on rings anew.
-                    self.rung.store(false, Ordering::Release);
+                    // Read first: what is rung after that must not be taken with it, or else nobody
+                    // would ring any more. Who rings between the two has asked already, and is heard
+                    // before the next wait.
                     let _ = self.button.read_into(&mut [0; 64]);
+                    self.rung.swap(false, Ordering::AcqRel);
                 } else {
                     self.look(key, true);
                 }
@@ -208,7 +214,7 @@ impl Keeper {
     fn take(&self, request: Request) {
         match request {
             Request::Attend(key) => self.look(key, false),
-            Request::WhenIdle(errand) => self.work().when_idle.push(errand),
+            Request::WhenIdle(errand) => self.work().when_idle.push_back(errand),
             Request::At(time, errand) => {
                 let mut work = self.work();
                 work.last_errand += 1;
@@ -238,9 +244,12 @@ impl Keeper {
         if exit::source() != Source::Pidfd && self.is_time_to_sweep(now) {
             exit::sweep();
         }
-        if living::under_way() == 0 {
-            let errands = std::mem::take(&mut self.work().when_idle);
-            errands.into_iter().for_each(|errand| errand());
+        while living::under_way() == 0 {
+            // One by one: if one panics, the others are still there.
+            let Some(errand) = self.work().when_idle.pop_front() else {
+                break;
+            };
+            errand();
         }
     }
 

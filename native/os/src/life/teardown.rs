@@ -97,6 +97,13 @@ impl Progress {
         self.teardown
             .steps
             .truncate(other.steps.len().max(self.sent));
+        // Where the other one has no more signals than were sent, SIGKILL is next.
+        if self.sent >= other.steps.len() {
+            let wait = now.saturating_duration_since(self.since) + other.duration().min(FOR_EVER);
+            if let Some((_, last)) = self.teardown.steps.last_mut() {
+                *last = (*last).min(wait);
+            }
+        }
     }
 
     /// When the next signal is due.
@@ -296,6 +303,26 @@ mod tests {
         let next = progress.advance(&command, now + MOMENT);
         assert_eq!(next, Next::At(now + SECOND));
         assert_eq!(*command.got.borrow(), [libc::SIGTERM]);
+    }
+
+    #[test]
+    fn a_later_request_without_signals_shortens_the_wait_after_the_last_one() {
+        let (start, command) = (Instant::now(), Pretend::default());
+        let mut progress = Progress::new(two_terms(), start);
+        let now = start + SECOND;
+        progress.advance(&command, now);
+        let now = now + MOMENT;
+        let grace = |grace| Teardown {
+            grace,
+            steps: vec![],
+        };
+        progress.hasten(&grace(MOMENT), now);
+        assert_eq!(progress.advance(&command, now), Next::At(now + MOMENT));
+        progress.hasten(&grace(SECOND), now);
+        assert_eq!(progress.advance(&command, now), Next::At(now + MOMENT));
+        progress.hasten(&grace(Duration::ZERO), now);
+        assert_eq!(progress.advance(&command, now), Next::AtEnd);
+        assert_eq!(*command.got.borrow(), [libc::SIGTERM, libc::SIGKILL]);
     }
 
     #[test]

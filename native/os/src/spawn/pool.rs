@@ -23,6 +23,9 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// A job that takes longer hangs. Nearly all take less than a millisecond.
 const HANGS: Duration = Duration::from_millis(100);
 
+/// How often to look whether jobs hang, while some wait.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// The most spawners there may be. Each takes a thread.
 const MOST: usize = 256;
 
@@ -135,30 +138,39 @@ impl Pool {
         }
     }
 
-    /// Looks now, and soon again, whether there are enough spawners.
+    /// Has the keeper look, now and as long as jobs wait, whether there are enough spawners.
     fn watch(&'static self) {
         if !self.watched.swap(true, Ordering::AcqRel) {
-            self.look();
+            self.look_at(Instant::now());
+        }
+    }
+
+    fn look_at(&'static self, time: Instant) {
+        if keeper::at(time, Box::new(|| self.look())).is_err() {
+            self.watched.store(false, Ordering::Release);
         }
     }
 
     fn look(&'static self) {
         let before = now().saturating_sub(HANGS.as_millis() as u64);
         let hangs = |busy: &&Arc<AtomicU64>| busy.load(Ordering::Acquire) <= before;
-        let hanging = self.spawners().iter().filter(hangs).count();
+        let (hanging, count) = {
+            let spawners = self.spawners();
+            (spawners.iter().filter(hangs).count(), spawners.len())
+        };
+        let wanted = if hanging == count {
+            // What waits may hang as well, and would take as long again for every few of them.
+            usual().max(self.inbox.len()) + hanging
+        } else {
+            usual() + hanging
+        };
         // If no thread can be had, those who wait go on waiting for one that hangs.
-        let _ = self.start(usual() + hanging);
-        let again = Box::new(|| self.look_again());
-        if keeper::at(Instant::now() + HANGS, again).is_err() {
-            self.watched.store(false, Ordering::Release);
-        }
-    }
-
-    fn look_again(&'static self) {
-        // Cleared first: a job that comes from here on has it set again.
-        self.watched.store(false, Ordering::Release);
-        if self.pending.load(Ordering::Acquire) > self.count.load(Ordering::Acquire) {
-            self.watch();
+        let _ = self.start(wanted);
+        // Cleared first: a job that comes from here on has it set again, and one that found it set is
+        // seen below.
+        self.watched.swap(false, Ordering::AcqRel);
+        if !self.inbox.is_empty() && !self.watched.swap(true, Ordering::AcqRel) {
+            self.look_at(Instant::now() + LOOK);
         }
     }
 }

@@ -7,16 +7,20 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use exile_os::exit::{self, Source};
+use exile_os::life::living;
 use exile_os::pipe::ReadEnd;
-use exile_os::{Attempt, Child, Command, SpawnError, Spawned, Status, Stdio};
+use exile_os::{
+    Attempt, Child, Command, Errno, Kin, Life, SpawnError, Spawned, Status, Stdio, Teardown,
+};
 
 /// Nothing here takes this long unless it never comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -137,11 +141,57 @@ pub(crate) fn read_some(end: &ReadEnd) -> Option<Vec<u8>> {
     }
 }
 
-/// Waits for the end of a program as an event loop does, by its pidfd.
+/// What belongs to a life, made of what the test says.
+pub(crate) struct Relatives {
+    pub(crate) claimed: Box<dyn Fn() + Send + Sync>,
+    pub(crate) ended: Box<dyn Fn() + Send + Sync>,
+    pub(crate) over: Box<dyn Fn(Option<Errno>) + Send + Sync>,
+}
+
+impl Default for Relatives {
+    /// Those who do nothing.
+    fn default() -> Relatives {
+        Relatives {
+            claimed: Box::new(|| ()),
+            ended: Box::new(|| ()),
+            over: Box::new(|_| ()),
+        }
+    }
+}
+
+impl Kin for Relatives {
+    type Caller = ();
+    const KEEPER: () = ();
+
+    fn claimed(&self) {
+        (self.claimed)();
+    }
+
+    fn ended(&self, (): ()) {
+        (self.ended)();
+    }
+
+    fn over(&self, refused: Option<Errno>) {
+        (self.over)(refused);
+    }
+}
+
+/// Begins the life of a program that nobody is told of, and claims it. Whether it could be claimed.
+pub(crate) fn end_by(child: &Arc<Child>, teardown: &Teardown) -> bool {
+    let life = Life::begin(Arc::clone(child), teardown.clone(), Relatives::default());
+    life.unwrap().end()
+}
+
+/// Waits until every program that has a life has ended and nothing is left to do for it.
+pub(crate) fn no_lives() {
+    soon("no program has a life", || living::children().is_empty());
+    assert_eq!(living::under_way(), 0);
+}
+
+/// Waits for the end of a program by its exit fd.
 pub(crate) fn status(child: &Child) -> Status {
-    if let Some(pidfd) = child.watch() {
-        assert!(becomes_readable(pidfd.as_raw_fd(), PATIENCE), "it runs on");
-        child.unwatched();
+    if let Some(end) = child.end() {
+        assert!(becomes_readable(end.as_raw_fd(), PATIENCE), "it runs on");
     }
     eventually("its status is known", || child.try_status())
 }
@@ -277,6 +327,37 @@ pub(crate) fn lease_is_being_broken(file: impl AsFd) -> bool {
     lease != libc::F_WRLCK
 }
 
+/// Whether this is the kernel of that version, or a later one.
+#[cfg(target_os = "linux")]
+pub(crate) fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(found)), Some(Ok(then))) => (found, then) >= (major, minor),
+        _ => panic!("what kernel is {release}?"),
+    }
+}
+
+/// Finds out where statuses come from here, once, and sets what becomes of SIGCHLD as that wants it.
+pub(crate) fn choose_source() {
+    static SOURCE: LazyLock<Source> = LazyLock::new(|| {
+        sigchld(libc::SIG_IGN);
+        exit::choose(None).unwrap()
+    });
+    let source = *SOURCE;
+    assert_eq!(exit::choose(Some(source)), Ok(source));
+    sigchld(match source {
+        Source::Pidfd => libc::SIG_IGN,
+        Source::Wait | Source::Portable => libc::SIG_DFL,
+    });
+}
+
+/// Says that a test is left out, past those who keep what tests print to themselves.
+pub(crate) fn skip(why: &str) {
+    let line = format!("skipped: {why}\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
 /// Sets what becomes of SIGCHLD in this process.
 pub(crate) fn sigchld(disposition: libc::sighandler_t) {
     disposition_of(libc::SIGCHLD, disposition);
@@ -332,7 +413,11 @@ pub(crate) fn adopt_orphans() {
     assert_eq!(set, 0);
 }
 
+/// What the C library calls the number of a limit.
+#[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
 
 /// The soft limit, and the hard one.
 pub(crate) fn limit(resource: Resource) -> libc::rlimit {
@@ -346,7 +431,7 @@ pub(crate) fn limit(resource: Resource) -> libc::rlimit {
 }
 
 /// Sets the soft limit.
-pub(crate) fn set_limit(resource: Resource, soft: u64) {
+pub(crate) fn set_limit(resource: Resource, soft: libc::rlim_t) {
     let mut new = limit(resource);
     new.rlim_cur = soft;
     // SAFETY: setrlimit reads `new`.

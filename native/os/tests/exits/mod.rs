@@ -4,7 +4,7 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use exile_os::{Errno, Signal, Spawned, Status, child};
+use exile_os::{Errno, Signal, Spawned, Status, exit};
 
 use crate::common::{
     TempDir, becomes_readable, c, command, descriptors, has_children, limit, line, one_at_a_time,
@@ -21,7 +21,7 @@ fn signaled(signal: i32) -> Status {
 
 /// Nothing is left of any program.
 fn nothing_left() {
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     soon("the kernel has forgotten all children", || !has_children());
 }
 
@@ -78,7 +78,7 @@ fn a_dumped_core_is_told() {
     let _one = one_at_a_time();
     setup();
     if limit(libc::RLIMIT_CORE).rlim_max == 0 {
-        eprintln!("skipped: cores are forbidden here");
+        crate::common::skip("cores are forbidden here");
         return;
     }
     let temp = TempDir::new();
@@ -149,9 +149,9 @@ fn a_status_once_known_stays_and_its_pidfd_is_closed() {
     setup();
     let before = descriptors();
     let spawned = spawn(&quiet_sh("exit 9"));
-    assert_eq!(child::open_count(), 1);
+    assert_eq!(exit::open_count(), 1);
     assert_eq!(status(&spawned.child), Status::Exited(9));
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     assert_eq!(descriptors(), before);
     for _ in 0..100 {
         assert_eq!(spawned.child.try_status(), Some(Status::Exited(9)));
@@ -172,13 +172,13 @@ fn a_watched_pidfd_stays_open_until_its_watcher_lets_go() {
     soon("its status is known", || {
         spawned.child.try_status().is_some()
     });
-    assert_eq!(child::open_count(), 1);
+    assert_eq!(exit::open_count(), 1);
     assert!(descriptors().contains(&number));
     // As often as one likes, and readable for good.
     assert!(becomes_readable(number, std::time::Duration::ZERO));
     assert!(spawned.child.watch().is_some());
     spawned.child.unwatched();
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     assert_eq!(descriptors(), before);
     nothing_left();
 }
@@ -197,7 +197,7 @@ fn a_dropped_child_runs_on_and_leaves_no_descriptor() {
     let stdout = stdout.unwrap();
     assert_eq!(line(&stdout), "ready");
     drop(child);
-    assert_eq!(child::open_count(), 0);
+    assert_eq!(exit::open_count(), 0);
     drop(stdin);
     assert_eq!(line(&stdout), "end");
     drop(stdout);

@@ -1,19 +1,19 @@
 //! Commands under teardown, on real processes, wherever statuses come from. `crate::setup`
 //! chooses the source.
 
-use std::io::IoSlice;
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use exile_os::{Child, Command, Signal, Spawned, Status, Teardown, child, reaper};
+use exile_os::life::{keeper, living};
+use exile_os::{Child, Command, Errno, Life, Signal, Spawned, Status, Teardown, exit};
 
 use crate::common::{
-    PATIENCE, Stranger, descriptors, eventually, has_children, line, one_at_a_time, quiet_sh,
-    read_to_end, sh, soon, spawn, status,
+    PATIENCE, Relatives, Stranger, becomes_readable, descriptors, has_children, limit, line,
+    no_lives, one_at_a_time, quiet_sh, read_to_end, set_limit, sh, soon, spawn, status,
 };
-use crate::{REACHES_GROUP_AFTER_ITS_LEADER, setup};
+use crate::{reaches_group_after_its_leader, setup};
 
 const MOMENT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(1000);
@@ -40,31 +40,94 @@ fn signaled(signal: Signal) -> Status {
     }
 }
 
-/// Where the reaper tells of the end of a command: with the name of the thread that told.
-struct End(Receiver<Option<String>>);
+/// What a life tells its kin.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Claimed,
+    /// By the thread of this name.
+    Ended(Option<String>),
+    Over(Option<Errno>),
+}
 
-impl End {
-    fn of(child: &Arc<Child>, teardown: Teardown) -> End {
-        let (sender, receiver) = channel();
-        let tell = move || {
-            let thread = std::thread::current().name().map(str::to_owned);
-            sender.send(thread).unwrap();
+/// A life, and what it tells its kin.
+struct Story {
+    life: Arc<Life<Relatives>>,
+    told: Receiver<Told>,
+    /// What was told of a teardown before the end was.
+    over: RefCell<Vec<Option<Errno>>>,
+}
+
+impl Story {
+    /// Begins the life of a program.
+    fn of(child: &Arc<Child>) -> Story {
+        let (sender, told) = channel();
+        let tell = move |told| {
+            // Unless the test has heard enough.
+            let _ = sender.send(told);
         };
-        reaper::terminate(child, teardown, Box::new(tell)).unwrap();
-        End(receiver)
+        let [claimed, ended, over] = std::array::from_fn(|_| tell.clone());
+        let thread = || std::thread::current().name().map(str::to_owned);
+        let kin = Relatives {
+            claimed: Box::new(move || claimed(Told::Claimed)),
+            ended: Box::new(move || ended(Told::Ended(thread()))),
+            over: Box::new(move |refused| over(Told::Over(refused))),
+        };
+        let life = Life::begin(Arc::clone(child), at_once(), kin).unwrap();
+        Story {
+            life,
+            told,
+            over: RefCell::default(),
+        }
     }
 
-    fn has_come(&self) -> bool {
-        self.0.try_recv().is_ok()
+    /// Begins the life of a program and claims it.
+    fn of_claimed(child: &Arc<Child>, teardown: &Teardown) -> Story {
+        let story = Story::of(child);
+        assert!(story.life.end_by(teardown));
+        assert_eq!(story.next(), Told::Claimed);
+        story
     }
 
-    /// Waits for it to be told, once.
-    fn comes(self) {
-        let thread = self.0.recv_timeout(PATIENCE).expect("the end is not told");
-        assert_eq!(thread.as_deref(), Some("exile_reaper"));
-        // What was to be called is called and gone.
-        let again = self.0.recv_timeout(PATIENCE);
-        assert_eq!(again, Err(RecvTimeoutError::Disconnected));
+    fn next(&self) -> Told {
+        let next = self.told.recv_timeout(PATIENCE);
+        next.expect("nothing is told any more")
+    }
+
+    /// Nothing is told yet.
+    fn is_silent(&self) -> bool {
+        self.told.try_recv().is_err()
+    }
+
+    /// Waits until the keeper tells that the program has ended.
+    fn ends(&self) {
+        let ended = Told::Ended(Some("exile_keeper".to_owned()));
+        loop {
+            match self.next() {
+                told if told == ended => return,
+                Told::Over(refused) => self.over.borrow_mut().push(refused),
+                told => panic!("{told:?}"),
+            }
+        }
+    }
+
+    /// Waits for the last that is told. Whether a teardown was over, exactly once, and how.
+    fn last(self) -> Vec<Option<Errno>> {
+        drop(self.life);
+        let mut over = self.over.into_inner();
+        loop {
+            match self.told.recv_timeout(PATIENCE) {
+                Ok(Told::Over(refused)) => over.push(refused),
+                Ok(Told::Ended(_)) => {}
+                Ok(Told::Claimed) => panic!("it was claimed again"),
+                Err(RecvTimeoutError::Disconnected) => return over,
+                Err(RecvTimeoutError::Timeout) => panic!("its life goes on"),
+            }
+        }
+    }
+
+    /// Waits until the program has ended and its teardown is over, and has been told once.
+    fn must_be_over(self) {
+        assert_eq!(self.last(), [None]);
     }
 }
 
@@ -77,7 +140,8 @@ struct Before {
 fn before() -> Before {
     let one = one_at_a_time();
     setup();
-    reaper::start().unwrap();
+    set_limit(libc::RLIMIT_NOFILE, limit(libc::RLIMIT_NOFILE).rlim_max);
+    keeper::start().unwrap();
     Before {
         descriptors: descriptors(),
         _one: one,
@@ -87,8 +151,8 @@ fn before() -> Before {
 impl Before {
     /// To be called when all that the test has spawned is dropped.
     fn must_be_restored(self) {
-        soon("no teardown is under way", || reaper::under_way() == 0);
-        assert_eq!(child::open_count(), 0);
+        no_lives();
+        assert_eq!(exit::open_count(), 0);
         assert_eq!(descriptors(), self.descriptors);
         soon("the kernel has forgotten all children", || !has_children());
     }
@@ -112,8 +176,7 @@ fn with_background_child(script: &str) -> (Spawned, Stranger) {
 fn a_command_that_ends_on_the_first_signal_gets_no_other() {
     let before = before();
     let spawned = ready("trap 'exit 5' TERM; echo ready; while :; do read x; done");
-    let end = End::of(&spawned.child, term_then_wait(LONG));
-    end.comes();
+    Story::of_claimed(&spawned.child, &term_then_wait(LONG)).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(Status::Exited(5)));
     drop(spawned);
     before.must_be_restored();
@@ -124,8 +187,7 @@ fn a_command_that_ignores_sigterm_is_killed_when_its_time_is_up() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
     let start = Instant::now();
-    let end = End::of(&spawned.child, term_then_wait(MOMENT));
-    end.comes();
+    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).must_be_over();
     assert!(start.elapsed() >= MOMENT);
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
@@ -148,13 +210,13 @@ fn every_step_of_the_sequence_is_taken_in_order() {
         ],
     };
     let start = Instant::now();
-    let end = End::of(&spawned.child, teardown);
+    let story = Story::of_claimed(&spawned.child, &teardown);
     let stdout = spawned.stdout.as_ref().unwrap();
     for (n, name) in ["hup", "term", "int"].into_iter().enumerate() {
         assert_eq!(line(stdout), name);
         assert!(start.elapsed() >= MOMENT + 4 * MOMENT * n as u32);
     }
-    end.comes();
+    story.must_be_over();
     assert!(start.elapsed() >= 13 * MOMENT);
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
@@ -165,7 +227,7 @@ fn every_step_of_the_sequence_is_taken_in_order() {
 fn without_grace_and_steps_a_command_is_killed_at_once() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
-    End::of(&spawned.child, at_once()).comes();
+    Story::of_claimed(&spawned.child, &at_once()).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
     before.must_be_restored();
@@ -185,7 +247,7 @@ fn a_stopped_command_goes_on_to_receive_its_signal() {
     let before = before();
     let spawned = ready("trap 'exit 6' TERM; echo ready; while :; do read x; done");
     stop(&spawned);
-    End::of(&spawned.child, term_then_wait(LONG)).comes();
+    Story::of_claimed(&spawned.child, &term_then_wait(LONG)).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(Status::Exited(6)));
     drop(spawned);
     before.must_be_restored();
@@ -196,7 +258,7 @@ fn a_stopped_command_that_ignores_sigterm_is_killed() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
     stop(&spawned);
-    End::of(&spawned.child, term_then_wait(MOMENT)).comes();
+    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
     before.must_be_restored();
@@ -206,7 +268,7 @@ fn a_stopped_command_that_ignores_sigterm_is_killed() {
 fn the_whole_group_gets_the_signal() {
     let before = before();
     let (spawned, grandchild) = with_background_child("sleep 1000 & echo $!; wait");
-    End::of(&spawned.child, term_then_wait(MOMENT)).comes();
+    Story::of_claimed(&spawned.child, &term_then_wait(MOMENT)).must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::TERM)));
     assert!(grandchild.ends());
     drop((spawned, grandchild));
@@ -218,7 +280,7 @@ fn the_whole_group_is_killed() {
     let before = before();
     let script = "trap '' TERM; sleep 1000 & echo $!; wait";
     let (spawned, grandchild) = with_background_child(script);
-    End::of(&spawned.child, at_once()).comes();
+    Story::of_claimed(&spawned.child, &at_once()).must_be_over();
     assert!(grandchild.ends());
     drop((spawned, grandchild));
     before.must_be_restored();
@@ -231,7 +293,7 @@ fn a_member_of_the_group_that_outlives_its_leader_is_killed_in_the_end() {
     let script = "trap '' TERM; sleep 1000 & trap - TERM; echo $!; wait";
     let (spawned, grandchild) = with_background_child(script);
     let child = &spawned.child;
-    End::of(child, term_then_wait(MOMENT)).comes();
+    Story::of_claimed(child, &term_then_wait(MOMENT)).must_be_over();
     assert_eq!(child.try_status(), Some(signaled(Signal::TERM)));
     assert!(grandchild.ends());
     drop((spawned, grandchild));
@@ -245,12 +307,12 @@ fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_r
     // when that has ended.
     let script = "exec 4<&0; (trap 'cat <&4; echo tidy; exit' TERM; echo ready; read x <&4) & wait";
     let mut spawned = ready(script);
-    let end = End::of(&spawned.child, term_then_wait(LONG));
-    end.comes();
+    let story = Story::of_claimed(&spawned.child, &term_then_wait(LONG));
+    story.ends();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::TERM)));
     drop(spawned.stdin.take());
     let output = read_to_end(spawned.stdout.as_ref().unwrap());
-    let expected: &[u8] = if REACHES_GROUP_AFTER_ITS_LEADER {
+    let expected: &[u8] = if reaches_group_after_its_leader() {
         b"tidy\n"
     } else {
         b""
@@ -258,55 +320,66 @@ fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_r
     assert_eq!(output, expected);
     drop(spawned);
     // Long before the next signal is due: nobody is left to get it.
+    story.must_be_over();
     before.must_be_restored();
 }
 
-#[test]
-fn a_command_that_ends_by_itself_in_time_leaves_its_group_alone() {
-    let before = before();
-    let script = "exec 4<&0; trap 'exit 7' USR1; (read x <&4; echo alive) & echo $!; wait";
-    let (spawned, grandchild) = with_background_child(script);
-    let patient = Teardown {
+/// A grace that is longer than any test.
+fn patient() -> Teardown {
+    Teardown {
         grace: LONG,
         steps: vec![],
-    };
-    let end = End::of(&spawned.child, patient);
-    assert_eq!(reaper::under_way(), 1);
-    assert!(!end.has_come());
-    let usr1 = Signal::from_name("sigusr1").unwrap();
-    assert_eq!(spawned.child.signal(usr1), Ok(()));
-    end.comes();
-    assert_eq!(spawned.child.try_status(), Some(Status::Exited(7)));
-    soon("the teardown is over", || reaper::under_way() == 0);
-    // No SIGKILL is on its way to it: it goes on.
-    let stdin = spawned.stdin.as_ref().unwrap();
-    assert_eq!(stdin.write(&[IoSlice::new(b"go on\n")]), Ok(Some(6)));
-    assert_eq!(line(spawned.stdout.as_ref().unwrap()), "alive");
-    assert!(grandchild.ends());
-    drop((spawned, grandchild));
+    }
+}
+
+/// Scripts that tell the pid of a background child and end of a closed pipe: of their input, or of
+/// their output.
+const END_OF_A_PIPE: [(&str, Status); 2] = [
+    ("sleep 1000 >&- & echo $!; exec cat", Status::Exited(0)),
+    (
+        "sleep 1000 >&- & echo $!; exec cat /dev/zero",
+        Status::Signaled {
+            signal: libc::SIGPIPE as u8,
+            core: false,
+        },
+    ),
+];
+
+/// Closes our ends of the pipes of a program.
+fn close_pipes(spawned: Spawned) -> Arc<Child> {
+    spawned.child
+}
+
+#[test]
+fn once_claimed_a_command_that_ends_of_its_closed_pipe_takes_its_group_with_it() {
+    let before = before();
+    for (script, expected) in END_OF_A_PIPE {
+        for _ in 0..20 {
+            let (spawned, grandchild) = with_background_child(script);
+            let story = Story::of_claimed(&spawned.child, &patient());
+            let child = close_pipes(spawned);
+            story.must_be_over();
+            assert_eq!(child.try_status(), Some(expected));
+            assert!(grandchild.ends());
+        }
+    }
     before.must_be_restored();
 }
 
 #[test]
-fn a_command_that_had_ended_before_leaves_its_group_alone_and_its_end_is_told() {
+fn unclaimed_a_command_that_ends_of_its_closed_pipe_leaves_its_group_alone() {
     let before = before();
-    let script = "sleep 1000 & echo $!; exit 8";
-    for known in [true, false] {
+    for (script, expected) in END_OF_A_PIPE {
         let (spawned, grandchild) = with_background_child(script);
-        if known {
-            assert_eq!(status(&spawned.child), Status::Exited(8));
-        } else {
-            let end = spawned.child.watch().unwrap();
-            let number = std::os::fd::AsRawFd::as_raw_fd(&**end);
-            assert!(crate::common::becomes_readable(number, PATIENCE));
-            spawned.child.unwatched();
-        }
-        let patient = Teardown {
-            grace: MOMENT,
-            steps: vec![],
-        };
-        End::of(&spawned.child, patient).comes();
-        assert_eq!(spawned.child.try_status(), Some(Status::Exited(8)));
+        let story = Story::of(&spawned.child);
+        let child = close_pipes(spawned);
+        story.ends();
+        assert_eq!(child.try_status(), Some(expected));
+        // It is too late to claim it.
+        assert!(!story.life.end());
+        assert!(!story.life.end_by(&term_then_wait(LONG)));
+        assert_eq!(living::under_way(), 0);
+        assert_eq!(story.last(), []);
         assert!(!grandchild.has_ended());
         grandchild.kill();
         assert!(grandchild.ends());
@@ -315,14 +388,122 @@ fn a_command_that_had_ended_before_leaves_its_group_alone_and_its_end_is_told() 
 }
 
 #[test]
-fn every_teardown_of_a_command_tells_its_end() {
+fn what_a_claimed_command_leaves_of_its_group_in_its_grace_gets_the_sequence_at_once() {
+    let before = before();
+    let script = "(trap 'echo term; exit' TERM; echo ready; while :; do sleep 1000 & wait; done) & \
+                  exec cat >/dev/null";
+    let mut spawned = ready(script);
+    let teardown = Teardown {
+        grace: LONG,
+        steps: vec![(Signal::TERM, LONG)],
+    };
+    let story = Story::of_claimed(&spawned.child, &teardown);
+    spawned.stdin = None;
+    story.must_be_over();
+    assert_eq!(spawned.child.try_status(), Some(Status::Exited(0)));
+    let expected: &[u8] = if reaches_group_after_its_leader() {
+        b"term\n"
+    } else {
+        b""
+    };
+    assert_eq!(read_to_end(spawned.stdout.as_ref().unwrap()), expected);
+    drop(spawned);
+    before.must_be_restored();
+}
+
+#[test]
+fn a_command_that_had_ended_before_cannot_be_claimed_and_its_end_is_told() {
+    let before = before();
+    let script = "sleep 1000 & echo $!; exit 8";
+    for known in [true, false] {
+        let (spawned, grandchild) = with_background_child(script);
+        if known {
+            assert_eq!(status(&spawned.child), Status::Exited(8));
+        } else {
+            let end = spawned.child.end().unwrap();
+            let number = std::os::fd::AsRawFd::as_raw_fd(&**end);
+            assert!(becomes_readable(number, PATIENCE));
+        }
+        let story = Story::of(&spawned.child);
+        assert!(!story.life.end_by(&at_once()));
+        story.ends();
+        assert_eq!(spawned.child.try_status(), Some(Status::Exited(8)));
+        assert_eq!(story.last(), []);
+        assert!(!grandchild.has_ended());
+        grandchild.kill();
+        assert!(grandchild.ends());
+    }
+    before.must_be_restored();
+}
+
+#[test]
+fn however_often_its_end_is_wanted_a_command_has_one_teardown() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
-    let ends: Vec<End> = [LONG, 2 * MOMENT, MOMENT, LONG]
-        .into_iter()
-        .map(|wait| End::of(&spawned.child, term_then_wait(wait)))
-        .collect();
-    ends.into_iter().for_each(End::comes);
+    let story = Story::of_claimed(&spawned.child, &term_then_wait(LONG));
+    for wait in [LONG, 2 * MOMENT, MOMENT, LONG] {
+        assert!(story.life.end_by(&term_then_wait(wait)));
+        assert_eq!(living::under_way(), 1);
+    }
+    // Claimed and over once.
+    story.must_be_over();
+    assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
+    drop(spawned);
+    before.must_be_restored();
+}
+
+#[test]
+fn a_second_request_repeats_no_signal_and_the_next_one_comes_as_soon_as_either_wants_it() {
+    let before = before();
+    let script = "trap 'echo hup' HUP; trap 'echo term' TERM; trap 'echo int' INT; echo ready; \
+                  while :; do read x; done";
+    let spawned = ready(script);
+    let stdout = spawned.stdout.as_ref().unwrap();
+    let signal = |name| Signal::from_name(name).unwrap();
+    let teardown = |first, second| Teardown {
+        grace: Duration::ZERO,
+        steps: vec![
+            (signal("sighup"), first),
+            (signal("sigterm"), second),
+            (signal("sigint"), LONG),
+        ],
+    };
+    let start = Instant::now();
+    let story = Story::of_claimed(&spawned.child, &teardown(LONG, LONG));
+    assert_eq!(line(stdout), "hup");
+    // Nothing is sent again, and nothing sooner.
+    for _ in 0..3 {
+        assert!(story.life.end_by(&teardown(LONG, LONG)));
+    }
+    std::thread::sleep(MOMENT);
+    // The time since the first signal counts.
+    assert!(story.life.end_by(&teardown(4 * MOMENT, LONG)));
+    assert_eq!(line(stdout), "term");
+    assert!(start.elapsed() >= 4 * MOMENT);
+    // What is longer does not slow it.
+    assert!(story.life.end_by(&teardown(LONG, MOMENT)));
+    assert!(story.life.end_by(&teardown(LONG, LONG)));
+    assert_eq!(line(stdout), "int");
+    assert!(story.is_silent());
+    // One that has no signals but SIGKILL.
+    assert!(story.life.end_by(&at_once()));
+    story.must_be_over();
+    assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
+    assert_eq!(read_to_end(stdout), b"");
+    assert!(start.elapsed() < LONG);
+    drop(spawned);
+    before.must_be_restored();
+}
+
+#[test]
+fn a_patient_request_does_not_slow_a_hasty_teardown() {
+    let before = before();
+    let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
+    let story = Story::of_claimed(&spawned.child, &term_then_wait(2 * MOMENT));
+    for slow in [term_then_wait(LONG), patient()] {
+        assert!(story.life.end_by(&slow));
+    }
+    story.must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
     before.must_be_restored();
@@ -331,14 +512,22 @@ fn every_teardown_of_a_command_tells_its_end() {
 #[test]
 fn a_shorter_teardown_overtakes_a_longer_one() {
     let before = before();
-    let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
-    let long = End::of(&spawned.child, term_then_wait(LONG));
-    let start = Instant::now();
-    End::of(&spawned.child, at_once()).comes();
-    assert!(start.elapsed() < LONG);
-    long.comes();
-    drop(spawned);
-    // Nobody is left in the group: the longer one does not go on.
+    for begun in [false, true] {
+        let spawned = ready("trap 'echo term' TERM; echo ready; while :; do read x; done");
+        let story = if begun {
+            let story = Story::of_claimed(&spawned.child, &term_then_wait(LONG));
+            assert_eq!(line(spawned.stdout.as_ref().unwrap()), "term");
+            story
+        } else {
+            Story::of_claimed(&spawned.child, &patient())
+        };
+        let start = Instant::now();
+        assert!(story.life.end_by(&at_once()));
+        // Nobody is left in the group: the longer one does not go on.
+        story.must_be_over();
+        assert!(start.elapsed() < LONG);
+        assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
+    }
     before.must_be_restored();
 }
 
@@ -346,26 +535,15 @@ fn a_shorter_teardown_overtakes_a_longer_one() {
 fn the_end_is_told_though_others_learn_the_status_first() {
     const ROUNDS: u32 = 300;
     let before = before();
-    let ends = Arc::new(AtomicUsize::new(0));
-    for round in 0..ROUNDS {
+    for _ in 0..ROUNDS {
         let spawned = spawn(&quiet_sh("exit 0"));
-        let told = Arc::clone(&ends);
-        let count = move || {
-            told.fetch_add(1, Ordering::AcqRel);
-        };
-        let patient = Teardown {
-            grace: LONG,
-            steps: vec![],
-        };
-        reaper::terminate(&spawned.child, patient, Box::new(count)).unwrap();
+        let story = Story::of(&spawned.child);
         // All the time, up to its end.
         while spawned.child.try_status().is_none() {
             std::hint::spin_loop();
         }
-        let expected = round as usize + 1;
-        eventually("the end is told", || {
-            (ends.load(Ordering::Acquire) == expected).then_some(())
-        });
+        story.ends();
+        assert_eq!(story.last(), []);
     }
     before.must_be_restored();
 }
@@ -382,17 +560,27 @@ fn hundreds_of_commands_end_at_once() {
             _ => ready("echo ready; exit 3"),
         })
         .collect();
-    let patient = Teardown {
-        grace: LONG,
-        steps: vec![],
-    };
-    let teardowns = [term_then_wait(LONG), term_then_wait(MOMENT), patient];
-    let ends: Vec<End> = commands
+    let teardowns = [term_then_wait(LONG), term_then_wait(MOMENT), patient()];
+    let stories: Vec<(bool, Story)> = commands
         .iter()
-        .zip(teardowns.into_iter().cycle())
-        .map(|(spawned, teardown)| End::of(&spawned.child, teardown))
+        .zip(teardowns.iter().cycle())
+        .map(|(spawned, teardown)| {
+            let story = Story::of(&spawned.child);
+            (story.life.end_by(teardown), story)
+        })
         .collect();
-    ends.into_iter().for_each(End::comes);
+    for (n, (claimed, story)) in stories.into_iter().enumerate() {
+        if n % 3 < 2 {
+            assert!(claimed, "number {n}");
+        }
+        if claimed {
+            assert_eq!(story.next(), Told::Claimed);
+            story.must_be_over();
+        } else {
+            story.ends();
+            assert_eq!(story.last(), []);
+        }
+    }
     for (n, spawned) in commands.iter().enumerate() {
         let expected = match n % 3 {
             0 => Status::Exited(4),
@@ -411,9 +599,9 @@ fn a_command_that_nobody_else_holds_is_ended() {
     let command: Command = sh("trap '' TERM; sleep 1000 & echo $!; wait");
     let Spawned { child, stdout, .. } = spawn(&command);
     let grandchild = Stranger::of(&line(stdout.as_ref().unwrap())).unwrap();
-    let end = End::of(&child, at_once());
+    let story = Story::of_claimed(&child, &at_once());
     drop((child, stdout));
-    end.comes();
+    story.must_be_over();
     assert!(grandchild.ends());
     drop(grandchild);
     before.must_be_restored();

@@ -1,0 +1,181 @@
+//! A guard that is stopped holds up one spawn for a second and none after that, and hears of all
+//! commands when it goes on. The guard is played by the test: stopped, it takes no reports.
+
+mod common;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, alone, becomes_readable, command, has_children, spawn, status};
+use exile_os::life::keeper;
+use exile_os::{Signal, Spawned, Status, Stdio, guard};
+
+/// How long a report waits at most, and some more for a machine that is busy.
+const ABOUT_A_SECOND: Duration = Duration::from_millis(1900);
+
+/// How often to look whether all have ended.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// What no report takes that does not wait.
+const NO_WAIT: Duration = Duration::from_millis(500);
+
+fn idle() -> Spawned {
+    spawn(&command("sleep", &["1000"]).stdio(Stdio::Null, Stdio::Null, Stdio::Null))
+}
+
+/// Spawns, and how long that took.
+fn timed() -> (Spawned, Duration) {
+    let start = Instant::now();
+    (idle(), start.elapsed())
+}
+
+fn set_up() -> OwnedFd {
+    common::sigchld(libc::SIG_DFL);
+    keeper::start().unwrap();
+    // Starts what else there is to start.
+    let first = idle();
+    first.child.signal(Signal::KILL).unwrap();
+    status(&first.child);
+    guard::connect().unwrap()
+}
+
+/// Spawns until a report has to wait: the last one has.
+fn spawn_until_one_waits() -> Vec<Spawned> {
+    let mut spawned = Vec::new();
+    loop {
+        let (one, time) = timed();
+        spawned.push(one);
+        assert!(time < ABOUT_A_SECOND, "{time:?}");
+        if time > NO_WAIT {
+            return spawned;
+        }
+        assert!(spawned.len() < 2000, "reports never wait");
+    }
+}
+
+/// The guard goes on: it hears of commands until all have ended by what it does with them.
+fn go_on(guard: &OwnedFd, spawned: &[Spawned]) {
+    let killed = Status::Signaled {
+        signal: libc::SIGKILL as u8,
+        core: false,
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let runs = |spawned: &&Spawned| spawned.child.try_status().is_none();
+    while spawned.iter().any(|one| runs(&one)) {
+        match guard::take_report(guard.as_fd()) {
+            Ok(Some(process)) => process.kill_group(),
+            Ok(None) => panic!("the socket is closed"),
+            Err(nix::errno::Errno::EAGAIN) => {
+                let left = spawned.iter().filter(runs).count();
+                assert!(Instant::now() < deadline, "{left} are not reported");
+                becomes_readable(guard.as_raw_fd(), MOMENT);
+            }
+            Err(errno) => panic!("{errno}"),
+        }
+    }
+    for spawned in spawned {
+        assert_eq!(status(&spawned.child), killed);
+    }
+}
+
+/// Ends what runs still.
+fn end(spawned: &[Spawned]) {
+    for spawned in spawned {
+        let _ = spawned.child.signal(Signal::KILL);
+        status(&spawned.child);
+    }
+    assert!(!has_children());
+}
+
+/// It hears of new ones at once, as ever.
+fn hears_at_once(guard: &OwnedFd) {
+    std::thread::scope(|scope| {
+        let spawning = scope.spawn(timed);
+        assert!(becomes_readable(guard.as_raw_fd(), PATIENCE));
+        guard::take_report(guard.as_fd())
+            .unwrap()
+            .unwrap()
+            .kill_group();
+        let (spawned, time) = spawning.join().unwrap();
+        assert!(time < NO_WAIT, "{time:?}");
+        status(&spawned.child);
+    });
+}
+
+#[test]
+fn a_stopped_guard_holds_up_one_spawn_and_hears_of_all_when_it_goes_on() {
+    alone(
+        "a_stopped_guard_holds_up_one_spawn_and_hears_of_all_when_it_goes_on",
+        || {
+            let guard = set_up();
+            // Stopped and continued, twice.
+            for _ in 0..2 {
+                let mut spawned = spawn_until_one_waits();
+                for _ in 0..50 {
+                    let (one, time) = timed();
+                    assert!(time < NO_WAIT, "{time:?}");
+                    spawned.push(one);
+                }
+                go_on(&guard, &spawned);
+                // What is left in the socket is of commands that have ended.
+                while becomes_readable(guard.as_raw_fd(), 2 * NO_WAIT) {
+                    drop(guard::take_report(guard.as_fd()).unwrap());
+                }
+                hears_at_once(&guard);
+            }
+            guard::disconnect();
+            assert!(!has_children());
+        },
+    );
+}
+
+#[test]
+fn spawns_that_wait_for_a_stopped_guard_at_once_wait_together() {
+    alone(
+        "spawns_that_wait_for_a_stopped_guard_at_once_wait_together",
+        || {
+            let guard = set_up();
+            // As many as the socket holds do not wait.
+            let mut spawned = spawn_until_one_waits();
+            let count = spawned.len() - 1;
+            guard::disconnect();
+            drop(guard);
+            let guard = guard::connect().unwrap();
+            spawned.extend((0..count).map(|_| idle()));
+            // A program may end with the thread that has spawned it, which is as well.
+            std::thread::scope(|scope| {
+                let spawning: Vec<_> = (0..8).map(|_| scope.spawn(timed)).collect();
+                for spawning in spawning {
+                    let (one, time) = spawning.join().unwrap();
+                    assert!(time < ABOUT_A_SECOND, "{time:?}");
+                    spawned.push(one);
+                }
+            });
+            guard::disconnect();
+            drop(guard);
+            end(&spawned);
+        },
+    );
+}
+
+#[test]
+fn a_new_guard_does_not_wait_for_the_answers_of_an_old_one() {
+    alone(
+        "a_new_guard_does_not_wait_for_the_answers_of_an_old_one",
+        || {
+            let old = set_up();
+            let spawned = spawn_until_one_waits();
+            guard::disconnect();
+            let new = guard::connect().unwrap();
+            hears_at_once(&new);
+            drop(old);
+            hears_at_once(&new);
+            guard::disconnect();
+            for spawned in spawned {
+                spawned.child.signal(Signal::KILL).unwrap();
+                status(&spawned.child);
+            }
+            assert!(!has_children());
+        },
+    );
+}

@@ -1,0 +1,204 @@
+//! The spawners do their jobs in the order in which these came, and jobs that hang hold up nobody.
+
+mod common;
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, alone, quiet_sh, refuse, soon, spawn, status};
+use exile_os::life::keeper;
+use exile_os::spawn::pool::{pending, submit};
+use exile_os::{Errno, Status};
+
+/// The most spawners there are.
+const MOST: usize = 256;
+
+/// As long as others may be held up.
+const SOON: Duration = Duration::from_millis(300);
+
+/// Submits a job that hangs until the sender is dropped, and tells when it begins.
+fn hang(begun: &Sender<usize>, number: usize) -> Sender<()> {
+    let (go_on, wait) = channel::<()>();
+    let begun = begun.clone();
+    let job = move || {
+        begun.send(number).unwrap();
+        let _ = wait.recv();
+    };
+    submit(Box::new(job)).unwrap();
+    go_on
+}
+
+fn next(begun: &Receiver<usize>) -> usize {
+    begun.recv_timeout(PATIENCE).expect("no job begins")
+}
+
+#[test]
+fn jobs_begin_in_the_order_in_which_they_came_and_at_most_256_hang() {
+    const COUNT: usize = 400;
+    alone(
+        "jobs_begin_in_the_order_in_which_they_came_and_at_most_256_hang",
+        || {
+            let (sender, begun) = channel();
+            let mut hanging: Vec<_> = (0..COUNT).map(|number| hang(&sender, number)).collect();
+            assert_eq!(pending(), COUNT);
+            let mut first: Vec<usize> = (0..MOST).map(|_| next(&begun)).collect();
+            first.sort_unstable();
+            assert!(first.into_iter().eq(0..MOST));
+            // There is no spawner for another one, unless one gets free.
+            assert!(begun.recv_timeout(SOON).is_err());
+            assert_eq!(pending(), COUNT);
+            for number in MOST..COUNT {
+                drop(hanging.remove(0));
+                assert_eq!(next(&begun), number);
+                soon("one job less is pending", || {
+                    pending() == COUNT - (number + 1 - MOST)
+                });
+            }
+            drop(hanging);
+            soon("no job is pending", || pending() == 0);
+        },
+    );
+}
+
+/// How long another job takes when `count` hang.
+fn time_beside(count: usize) -> Duration {
+    let (sender, begun) = channel();
+    let hanging: Vec<_> = (0..count).map(|number| hang(&sender, number)).collect();
+    let start = Instant::now();
+    let (done, wait) = channel();
+    submit(Box::new(move || done.send(Instant::now()).unwrap())).unwrap();
+    let done = wait.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(begun.try_iter().count(), count);
+    soon("all others hang", || pending() == count);
+    drop(hanging);
+    soon("no job is pending", || pending() == 0);
+    done - start
+}
+
+#[test]
+fn a_job_is_done_soon_although_8_hang() {
+    alone("a_job_is_done_soon_although_8_hang", || {
+        let time = time_beside(8);
+        assert!(time < SOON, "{time:?}");
+        // From then on there are enough spawners.
+        let again = time_beside(8);
+        assert!(again < Duration::from_millis(100), "{again:?}");
+    });
+}
+
+#[test]
+fn a_job_is_done_soon_although_40_hang() {
+    alone("a_job_is_done_soon_although_40_hang", || {
+        let time = time_beside(40);
+        assert!(time < SOON, "{time:?}");
+    });
+}
+
+#[test]
+fn a_job_that_comes_when_all_spawners_hang_is_done_soon() {
+    alone(
+        "a_job_that_comes_when_all_spawners_hang_is_done_soon",
+        || {
+            let (sender, begun) = channel();
+            let cores = std::thread::available_parallelism().unwrap().get();
+            // As many as there are spawners at first: none waits.
+            let hanging: Vec<_> = (0..=cores).map(|number| hang(&sender, number)).collect();
+            for _ in &hanging {
+                next(&begun);
+            }
+            std::thread::sleep(SOON);
+            let start = Instant::now();
+            let (done, wait) = channel();
+            submit(Box::new(move || done.send(()).unwrap())).unwrap();
+            assert_eq!(wait.recv_timeout(PATIENCE), Ok(()));
+            assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+            drop(hanging);
+            soon("no job is pending", || pending() == 0);
+        },
+    );
+}
+
+#[test]
+fn a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned() {
+    alone(
+        "a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned",
+        || {
+            const COUNT: usize = 50;
+            // A program ends with the thread that has spawned it.
+            let (told, spawned) = channel();
+            for _ in 0..COUNT {
+                let told = told.clone();
+                let job = move || {
+                    told.send(spawn(&quiet_sh("kill -STOP $$; exit 4")))
+                        .unwrap();
+                    panic!("as this test wants it");
+                };
+                submit(Box::new(job)).unwrap();
+            }
+            let spawned: Vec<_> = (0..COUNT)
+                .map(|_| spawned.recv_timeout(PATIENCE).unwrap())
+                .collect();
+            soon("no job is pending", || pending() == 0);
+            for command in spawned {
+                let stat = format!("/proc/{}/stat", command.child.pid());
+                soon("it is stopped", || {
+                    std::fs::read_to_string(&stat).unwrap().contains(") T ")
+                });
+                let go_on = exile_os::Signal::from_name("sigcont").unwrap();
+                command.child.signal(go_on).unwrap();
+                assert_eq!(status(&command.child), Status::Exited(4));
+            }
+        },
+    );
+}
+
+#[test]
+fn jobs_of_many_threads_are_all_done_and_counted() {
+    const THREADS: usize = 8;
+    const EACH: usize = 500;
+    alone("jobs_of_many_threads_are_all_done_and_counted", || {
+        let gate = Arc::new((Mutex::new(0), Condvar::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let gate = Arc::clone(&gate);
+                        submit(Box::new(move || {
+                            *gate.0.lock().unwrap() += 1;
+                            gate.1.notify_all();
+                        }))
+                        .unwrap();
+                    }
+                });
+            }
+        });
+        let (count, changed) = &*gate;
+        let all = |count: &mut usize| *count < THREADS * EACH;
+        let done = changed.wait_timeout_while(count.lock().unwrap(), PATIENCE, all);
+        assert_eq!(*done.unwrap().0, THREADS * EACH);
+        soon("no job is pending", || pending() == 0);
+    });
+}
+
+#[test]
+fn without_any_thread_a_job_is_refused_and_the_next_one_is_done_when_there_is_one() {
+    alone(
+        "without_any_thread_a_job_is_refused_and_the_next_one_is_done_when_there_is_one",
+        || {
+            keeper::start().unwrap();
+            let refused = std::thread::spawn(|| {
+                // Which of the two makes a thread depends on the C library.
+                refuse(libc::SYS_clone3, None, libc::EAGAIN);
+                refuse(libc::SYS_clone, None, libc::EAGAIN);
+                submit(Box::new(|| panic!("it must not be done")))
+            });
+            assert_eq!(refused.join().unwrap(), Err(Errno::EAGAIN));
+            assert_eq!(pending(), 0);
+            let (done, wait) = channel();
+            submit(Box::new(move || done.send(()).unwrap())).unwrap();
+            assert_eq!(wait.recv_timeout(PATIENCE), Ok(()));
+            soon("no job is pending", || pending() == 0);
+        },
+    );
+}
