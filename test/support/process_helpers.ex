@@ -62,7 +62,7 @@ defmodule Exile.ProcessHelpers do
   def wait_until_waiting(pid, time_left \\ 5_000) do
     case Process.info(pid, [:status, :current_function]) do
       [status: :waiting, current_function: {module, _, _}]
-      when module in [Exile.Pipe, Exile.Process] ->
+      when module in [Exile.Runtime.Pipe, Exile.Runtime.Running] ->
         :ok
 
       other when time_left > 0 and other != nil ->
