@@ -53,7 +53,7 @@ defmodule Exile.SupervisionTest do
 
   defp crash(workers, name), do: GenServer.cast(elem(workers[name], 0), :crash)
 
-  # What one command is to the VM: a handle, pipes, and monitors of their owner and its server.
+  # What one command is to the VM: a handle, pipes, and monitors of their owners.
   defp of_commands(before, count) do
     # Two pipes and what tells of the end, which without pidfds is both ends of a pipe.
     descriptors = if Exile.Native.exit_source() == :portable, do: 4, else: 3
@@ -194,7 +194,6 @@ defmodule Exile.SupervisionTest do
       for _ <- 1..3, do: restarted.(Exile.Watcher)
       true = Enum.all?(commands, &match?({:ok, _}, Exile.Process.os_pid(&1)))
       more = for _ <- 1..5, do: run.()
-      Process.flag(:trap_exit, true)
       :ok = Application.stop(:exile)
       [:undefined] = Enum.uniq(Enum.map(commands ++ more, &Exile.Process.os_pid/1))
       IO.puts("stopped")
