@@ -82,18 +82,20 @@ fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Ter
         job.commands
             .push(command.stdio(Stdio::Pipe, Stdio::Pipe, stderr));
     }
-    Ok(submit(env, reference, |request| job.run(&request)))
+    Ok(submit(env, reference, false, |request| job.run(&request)))
 }
 
-/// Has `job` done by a spawner, for the caller.
+/// Has `job` done by a spawner, for the caller. `apart`: it is a program of our own, for which it
+/// does not matter whether others may be spawned.
 pub(crate) fn submit<'a>(
     env: Env<'a>,
     reference: Term<'a>,
+    apart: bool,
     job: impl FnOnce(Handle<Request>) + Send + 'static,
 ) -> Term<'a> {
     let caller = pid(env);
     let wait = Wait::new(caller, reference);
-    let Some(request) = Handle::ask(env.into(), caller, wait) else {
+    let Some(request) = Handle::ask(env.into(), caller, wait, apart) else {
         return encode::spawn_error(env, 0, CLOSED);
     };
     let asked = request.clone();
