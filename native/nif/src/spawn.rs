@@ -13,7 +13,7 @@ use rustler::{Binary, Encoder, Env, Error, NifMap, NifResult, Term};
 use crate::end::Fd;
 use crate::environment::{Change, Inherited};
 use crate::pipe::{Ends, Grip, Pipe};
-use crate::process::{Bonds, Life, Process, Steps, Tether, teardown};
+use crate::process::{Bonds, Life, Process, Steps, Tether, end_together, teardown};
 use crate::question::Question;
 use crate::request::{CLOSED, Request};
 use crate::resource::{Caller, Handle, Pid, Wait, pid};
@@ -171,6 +171,9 @@ impl Job {
     fn serve(self, pipeline: Pipeline) -> Result<Running, (usize, SpawnError)> {
         let caller = Caller::THREAD;
         let lives = begin_all(pipeline.children, self.teardowns, self.owner)?;
+        for life in &lives {
+            life.kin().join(&lives);
+        }
         let processes = lives
             .iter()
             .map(|life| Handle::of(caller, Arc::clone(life), self.owner))
@@ -228,9 +231,7 @@ fn begin_all(
     match failure {
         None => Ok(lives),
         Some((index, errno)) => {
-            lives.iter().for_each(|life| {
-                life.end();
-            });
+            end_together(lives.into_iter());
             let step = Step::Watch;
             Err((index, SpawnError { step, errno }))
         }
