@@ -106,24 +106,53 @@ defmodule Exile.GroupsTest do
         assert_none_left(mark)
       end
     end
+  end
 
-    test "of a pipeline is killed" do
-      mark = VM.mark()
-      {_, waits} = List.keyfind(@leaders, "waits", 0)
-      pipeline = [sh(waits), sh("sleep 600 & exec cat"), ["cat"]]
+  # When the first command ends, the others do, one after the other, before their signals.
+  describe "of 20 pipelines none is left when the reader" do
+    @reads "sleep 600 & exec cat"
+    @pipeline [
+      ["sh", "-c", "echo ready; exec sleep 600"] | List.duplicate(["sh", "-c", @reads], 6)
+    ]
 
-      go_on =
-        in_processes(fn ready ->
-          Exile.stream!(pipeline, options(mark))
-          |> Enum.each(fn "ready\n" ->
-            ready.()
-            Process.exit(self(), :kill)
+    for {how, ending} <- @endings do
+      test if(how == "returns", do: "has enough", else: how) do
+        mark = VM.mark()
+
+        go_on =
+          in_processes(fn ready ->
+            Exile.stream!(@pipeline, [ignore_epipe: true] ++ options(mark))
+            |> Stream.take(1)
+            |> Enum.each(fn "ready\n" ->
+              ready.()
+              unquote(ending).()
+            end)
           end)
-        end)
 
-      eventually(fn -> length(VM.marked(mark)) == 5 * @count end)
-      go_on.()
-      assert_none_left(mark)
+        eventually(fn -> length(VM.marked(mark)) == (1 + 6 * 2) * @count end, 20_000)
+        go_on.()
+        assert_none_left(mark)
+      end
+    end
+
+    # Whether a command ends before it is claimed is a matter of microseconds.
+    test "is killed, all of them at once, again and again" do
+      for _ <- 1..8 do
+        mark = VM.mark()
+        test = self()
+
+        readers =
+          for _ <- 1..10 do
+            spawn(fn ->
+              Exile.stream!(@pipeline, options(mark))
+              |> Enum.each(fn "ready\n" -> send(test, {:ready, self()}) end)
+            end)
+          end
+
+        for pid <- readers, do: assert_receive({:ready, ^pid}, 20_000)
+        for pid <- readers, do: Process.exit(pid, :kill)
+        assert_none_left(mark)
+      end
     end
   end
 
