@@ -195,9 +195,11 @@ impl Keeper {
             };
             for key in readable {
                 if key == BELL {
-                    // Cleared first: who rings from here on rings anew.
-                    self.rung.store(false, Ordering::Release);
+                    // Emptied first. In the other order the byte of somebody who rings in between
+                    // would be taken away, while the bell counts as rung: nobody would ring any more.
+                    // Who finds it rung until it is cleared has asked before that, and is heard below.
                     let _ = self.button.read_into(&mut [0; 64]);
+                    self.rung.swap(false, Ordering::AcqRel);
                 } else {
                     self.look(key, true);
                 }
