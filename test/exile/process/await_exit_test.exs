@@ -15,7 +15,7 @@ defmodule Exile.Process.AwaitExitTest do
   # caller owns. Returns when the command has said that it is ready.
   defp start_read_by_task(command, options \\ []) do
     # Shells tell there how their children end.
-    {:ok, p} = Command.start_link(command, [stderr: :disable] ++ options)
+    {:ok, p} = Command.start_link(command, Keyword.put_new(options, :stderr, :disable))
     test = self()
 
     reader =
@@ -90,6 +90,48 @@ defmodule Exile.Process.AwaitExitTest do
       eventually(fn -> Exile.Native.counts()[:teardowns] == 0 end)
       assert os_process_alive?(background)
       kill_os_process(background)
+    end
+
+    test "drops what the command still writes, however much, so that it ends by itself" do
+      script = "yes | head -c 3000000; yes | head -c 3000000 >&2; exit 7"
+
+      for stderr <- [:consume, :redirect_to_stdout, :disable], timeout <- [20_000, :infinity] do
+        {:ok, p} = Command.start_link(sh(script), stderr: stderr)
+        assert Command.await_exit(p, timeout) == {:ok, 7}
+        assert_no_message()
+      end
+    end
+
+    test "never ends a command by a closed pipe: one that writes for ever ends of its signal" do
+      for _ <- 1..10 do
+        {:ok, p} = Command.start_link(["yes"])
+        assert Command.await_exit(p, 40) == {:ok, 143}
+        assert_no_message()
+      end
+    end
+
+    test "drops what the command writes when it is told to end" do
+      script =
+        "trap 'yes | head -c 1000000; exit 9' TERM; echo ready; while :; do sleep 0.01; done"
+
+      {:ok, p} = Command.start_link(sh(script), teardown: [sigterm: 20_000], stderr: :disable)
+      assert read_lines(p, 1) == ["ready"]
+      assert Command.await_exit(p, 0) == {:ok, 9}
+    end
+
+    test "drops nothing that others read" do
+      script = "echo ready; yes | head -c 1000000; yes | head -c 1000000 >&2"
+      {p, reader} = start_read_by_task(sh(script), stderr: :consume)
+      assert Command.await_exit(p, :infinity) == {:ok, 0}
+      assert byte_size(Task.await(reader)) == 1_000_000
+    end
+
+    test "drains without mixing up the messages of others" do
+      for n <- 1..100, do: send(self(), n)
+      {:ok, p} = Command.start_link(["yes"])
+      assert Command.await_exit(p, 100) == {:ok, 143}
+      assert Process.info(self(), :messages) == {:messages, Enum.to_list(1..100)}
+      for n <- 1..100, do: assert_received(^n)
     end
 
     test "leaves no message with the caller" do
