@@ -37,7 +37,8 @@ defmodule Exile.Native do
 
     # The library refuses to work for another version.
     case :erlang.load_nif(name, {info, Exile.Library.version()}) do
-      :ok -> :ok
+      # In place of another build, while the application runs.
+      :ok -> if Process.whereis(Exile.Watcher), do: allow_spawns(), else: :ok
       {:error, {_reason, text}} -> {:error, Exile.Library.refused(path, text)}
     end
   end

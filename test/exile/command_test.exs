@@ -59,8 +59,15 @@ defmodule Exile.CommandTest do
                env: [],
                clear_env: false,
                stderr: :console,
-               teardown: :default
+               teardown: :default,
+               start_timeout: :infinity
              }
+    end
+
+    test "that are nil have their defaults" do
+      for option <- Command.options() do
+        assert new!([{option, nil}]) == new!([])
+      end
     end
 
     test "that are no keyword list are refused" do
@@ -69,11 +76,22 @@ defmodule Exile.CommandTest do
       end
     end
 
-    test "that are unknown are refused, naming the option and the value" do
-      assert_refused([cdd: "/"], "unknown option :cdd with value \"/\"")
-      assert_refused([cd: "/", timeout: 5], "unknown option :timeout with value 5")
-      assert_refused([stdin: :null], "unknown option :stdin with value :null")
-      assert_refused([argv: ["a"]], "unknown option :argv with value [\"a\"]")
+    @known "; the known ones are :cd, :env, :clear_env, :stderr, :teardown, :start_timeout"
+
+    test "that are unknown are refused, naming the option, the value and the known ones" do
+      assert_refused([cdd: "/"], "unknown option :cdd with value \"/\"" <> @known)
+      assert_refused([cd: "/", timeout: 5], "unknown option :timeout with value 5" <> @known)
+      assert_refused([stdin: :null], "unknown option :stdin with value :null" <> @known)
+      assert_refused([argv: ["a"]], "unknown option :argv with value [\"a\"]" <> @known)
+      assert_refused([cdd: nil], "unknown option :cdd with value nil" <> @known)
+    end
+
+    test "that are known to the caller are those that the message lists" do
+      assert_raise ArgumentError,
+                   "unknown option :cdd with value 1; the known ones are :a, :b",
+                   fn ->
+                     Command.new!(["true"], [cdd: 1], [:a, :b])
+                   end
     end
 
     test "given twice count by the first" do
@@ -129,44 +147,77 @@ defmodule Exile.CommandTest do
     end
 
     test "of another kind is refused" do
-      for bad <- [nil, :a, "A=1", 1, {"A", "1"}, [{"A", "1"} | :x], 1..2, MapSet.new()] do
+      for bad <- [:a, "A=1", 1, {"A", "1"}, [{"A", "1"} | :x], 1..2, MapSet.new()] do
         assert_refused(
           [env: bad],
-          "invalid value for option :env: expected a list or map of pairs of binaries, " <>
+          "invalid value for option :env: expected a list or map of names and values, " <>
             "got: #{inspect(bad)}"
         )
       end
     end
 
-    test "with anything but pairs of binaries is refused, naming it" do
-      for bad <- [
-            "A=1",
-            {"A"},
-            {"A", 1},
-            {"A", :b},
-            {"A", true},
-            {"A", ~c"b"},
-            {~c"A", "b"},
-            {:A, "b"},
-            {nil, "b"},
-            {"A", "b", "c"},
-            [],
-            ["A", "b"],
-            {"A", <<1::3>>}
+    test "takes names and values that are atoms, numbers or charlists for their text" do
+      for {given, text} <- [
+            {"b", "b"},
+            {:b, "b"},
+            {true, "true"},
+            {1, "1"},
+            {-1.5, "-1.5"},
+            {~c"żółć", "żółć"},
+            {[], ""},
+            {[?a, "b", [?c]], "abc"},
+            {<<0xFF>>, <<0xFF>>}
           ] do
+        assert %{env: [{"A", ^text}]} = new!(env: [{"A", given}])
+        if text != "", do: assert(%{env: [{^text, "1"}]} = new!(env: [{given, "1"}]))
+      end
+
+      assert %{env: [{"A", "b"}]} = new!(env: [A: "b"])
+      assert %{env: [{"1", "a"}]} = new!(env: %{1 => "a"})
+    end
+
+    test "counts the last of several values for one name, however the name is given" do
+      assert %{env: [{"A", "2"}]} = new!(env: [{"A", "1"}, {:A, "2"}])
+      assert %{env: [{"A", nil}]} = new!(env: [{~c"A", "1"}, {"A", false}])
+    end
+
+    test "with anything but pairs is refused, naming it" do
+      for bad <- ["A=1", {"A"}, {"A", "b", "c"}, [], ["A", "b"], :A] do
         assert_refused(
           [env: [{"OK", "1"}, bad]],
-          "invalid value for option :env: expected pairs of a name and a value, both binaries " <>
+          "invalid value for option :env: expected pairs of a name and a value " <>
             "(or nil to unset), got: #{inspect(bad)}"
         )
       end
+    end
 
-      assert_refused([env: %{1 => "a"}], ~r/:env.*got: {1, "a"}/)
-      assert_refused([env: [A: "b"]], ~r/:env.*got: {:A, "b"}/)
+    test "with a name or a value that is no text is refused, naming it" do
+      for bad <- [
+            <<1::3>>,
+            {},
+            %{},
+            self(),
+            make_ref(),
+            &is_nil/1,
+            MapSet.new(),
+            [:a],
+            [1 | 2],
+            [-1],
+            [0xD800],
+            [<<1::3>>]
+          ] do
+        message = fn what ->
+          "invalid value for option :env: expected #{what} to be a binary, a charlist, an atom or " <>
+            "a number, got: #{inspect(bad)}"
+        end
+
+        assert_refused([env: [{"A", bad}]], message.("a value"))
+        assert_refused([env: [{bad, "1"}]], message.("a name"))
+      end
     end
 
     test "with an empty name or an equals sign in a name is refused" do
-      for bad <- ["", "A=", "=A", "A=B", "="], value <- ["1", nil] do
+      for bad <- ["", "A=", "=A", "A=B", "=", :"A=", ~c"=", [], :""], value <- ["1", nil] do
         assert_refused(
           [env: [{bad, value}]],
           "invalid value for option :env: a name must not be empty or contain \"=\", " <>
@@ -185,6 +236,11 @@ defmodule Exile.CommandTest do
         [env: %{"A" => <<0>>}],
         "a value in :env must not contain a NUL byte, got: <<0>>"
       )
+
+      assert_refused(
+        [env: [{"A", [0]}]],
+        "a value in :env must not contain a NUL byte, got: <<0>>"
+      )
     end
   end
 
@@ -195,7 +251,7 @@ defmodule Exile.CommandTest do
     end
 
     test "of another kind is refused" do
-      for bad <- [nil, 1, "true", []] do
+      for bad <- [1, "true", []] do
         assert_refused(
           [clear_env: bad],
           "invalid value for option :clear_env: expected a boolean, got: #{inspect(bad)}"
@@ -212,7 +268,7 @@ defmodule Exile.CommandTest do
     end
 
     test "of another kind is refused" do
-      for bad <- [nil, true, :inherit, "console", [:consume]] do
+      for bad <- [true, :inherit, "console", [:consume]] do
         assert_refused(
           [stderr: bad],
           "invalid value for option :stderr: expected :console, :redirect_to_stdout, :disable " <>
@@ -230,7 +286,7 @@ defmodule Exile.CommandTest do
     end
 
     test "of another kind is refused" do
-      for bad <- [nil, :sigterm, 500, %{sigterm: 500}, {:sigterm, 500}, [{:sigterm, 5} | :x]] do
+      for bad <- [:sigterm, 500, %{sigterm: 500}, {:sigterm, 500}, [{:sigterm, 5} | :x]] do
         assert_refused(
           [teardown: bad],
           "invalid value for option :teardown: expected a list of signals with milliseconds, " <>
@@ -265,6 +321,24 @@ defmodule Exile.CommandTest do
         assert_refused(
           [teardown: [{bad, 1}]],
           "invalid value for option :teardown: #{inspect(bad)} is no signal of this system"
+        )
+      end
+    end
+  end
+
+  describe "new!/2, :start_timeout" do
+    test "is milliseconds or :infinity" do
+      for timeout <- [0, 1, 5_000, 0xFFFF_FFFF, :infinity] do
+        assert %{start_timeout: ^timeout} = new!(start_timeout: timeout)
+      end
+    end
+
+    test "of another kind is refused" do
+      for bad <- [-1, 1.5, "1", :never, 0x1_0000_0000, false] do
+        assert_refused(
+          [start_timeout: bad],
+          "invalid value for option :start_timeout: expected milliseconds or :infinity, " <>
+            "got: #{inspect(bad)}"
         )
       end
     end

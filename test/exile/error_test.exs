@@ -3,7 +3,20 @@ defmodule Exile.ErrorTest do
 
   alias Exile.Process.Error
 
-  @operations [:exec, :cd, :stdio, :input, :clone, :prepare, :watch, :read, :write, :status]
+  @operations [
+    :exec,
+    :cd,
+    :stdio,
+    :input,
+    :output,
+    :clone,
+    :prepare,
+    :watch,
+    :read,
+    :write,
+    :signal,
+    :status
+  ]
 
   describe "message/1" do
     test "names what was being done, with what, and the reason in words and as an atom" do
@@ -12,20 +25,39 @@ defmodule Exile.ErrorTest do
             cd: "could not change to the directory \"prog\": permission denied (eacces)",
             stdio: "could not make the pipes for \"prog\": permission denied (eacces)",
             input: "could not open the input \"prog\": permission denied (eacces)",
+            output: "could not open the output \"prog\": permission denied (eacces)",
             clone: "could not make a process for \"prog\": permission denied (eacces)",
             prepare: "could not set up a process for \"prog\": permission denied (eacces)",
             watch: "could not watch the process of \"prog\": permission denied (eacces)",
             read: "could not read from \"prog\": permission denied (eacces)",
-            write: "could not write to \"prog\": permission denied (eacces)"
+            write: "could not write to \"prog\": permission denied (eacces)",
+            status: "could not learn the exit status of \"prog\": permission denied (eacces)",
+            signal: "could not end \"prog\": permission denied (eacces)"
           ] do
         error = %Error{reason: :eacces, operation: operation, subject: "prog"}
         assert Exception.message(error) == message
       end
     end
 
+    test "says of a spawn that was not allowed that the application does not run" do
+      error = %Error{reason: :ecanceled, operation: :clone, subject: "prog"}
+
+      assert Exception.message(error) ==
+               "could not run \"prog\": the application :exile is not started, or is stopping " <>
+                 "(ecanceled)"
+    end
+
+    test "says of a pipe that is not the caller's whose it may be" do
+      error = %Error{reason: :pipe_closed_or_invalid_caller, operation: :read, subject: "prog"}
+
+      assert Exception.message(error) ==
+               "could not read from \"prog\": its pipe is closed, or belongs to another process " <>
+                 "(pipe_closed_or_invalid_caller)"
+    end
+
     test "does without a subject" do
       assert Exception.message(%Error{reason: :echild, operation: :status}) ==
-               "could not learn how the command ended: no children (echild)"
+               "could not learn the exit status of the command: no children (echild)"
     end
 
     test "keeps a reason that has no words, and a number that has no name" do
@@ -68,10 +100,20 @@ defmodule Exile.ErrorTest do
         error = %Error{reason: reason, operation: operation, subject: subject}
         message = Exception.message(error)
         assert String.valid?(message)
+        assert "#{error}" == message
         refute message =~ "got UndefinedFunctionError"
         refute message =~ "while retrieving Exception.message"
       end
     end
+  end
+
+  test "becomes its message in a string" do
+    error = %Error{reason: :enoent, operation: :exec, subject: "prog"}
+
+    assert "failed: #{error}" ==
+             "failed: could not run \"prog\": no such file or directory (enoent)"
+
+    assert to_string(error) == Exception.message(error)
   end
 
   test "can be raised and matched" do

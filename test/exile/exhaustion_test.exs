@@ -48,28 +48,12 @@ defmodule Exile.ExhaustionTest do
   IO.inspect(Enum.uniq(rounds))
   """
 
-  # Where the user that a test becomes may read it, wherever the sources are.
-  defp readable_copy do
-    copy =
-      Path.join(System.tmp_dir!(), "exile-#{System.pid()}-#{System.unique_integer([:positive])}")
-
-    on_exit(fn -> File.rm_rf!(copy) end)
-
-    for part <- ["ebin", "priv"] do
-      File.mkdir_p!(copy)
-      File.cp_r!(Application.app_dir(:exile, part), Path.join(copy, part))
-    end
-
-    {_, 0} = System.cmd("chmod", ["-R", "a+rX", copy])
-    Path.join(copy, "ebin")
-  end
-
   defp run(prefix) do
     {output, status} =
       System.cmd(
         "sh",
         ["-c", prefix <> ~S( elixir -pa "$0" -e "$1")] ++
-          [readable_copy(), @program],
+          [Exile.VM.readable_copy(), @program],
         stderr_to_stdout: true,
         env: [{"HOME", "/tmp"}]
       )

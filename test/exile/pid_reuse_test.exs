@@ -100,16 +100,23 @@ defmodule Exile.PidReuseTest do
              at_rest.()
              IO.puts("the owner's death: #{Stranger.well?(stranger)}")
 
-             # Its server is killed before it has seen the end.
-             Process.flag(:trap_exit, true)
-             {p, pid} = start.("cat; exit 7")
-             :erlang.suspend_process(p.pid)
-             :ok = P.close_stdin(p)
+             # Their command has ended of the first signal, the rest of its group has not.
+             owner =
+               spawn(fn ->
+                 {p, pid} =
+                   start.("trap '' TERM; sleep 0.4 & trap 'exit 5' TERM; echo ready; wait")
+
+                 {:ok, "ready\n"} = P.read(p)
+                 send(test, {p, pid})
+                 Process.sleep(:infinity)
+               end)
+
+             {p, pid} = receive(do: ({p, pid} -> {p, pid}))
+             Process.exit(owner, :kill)
+             eventually.(eventually, fn -> P.os_pid(p) == :undefined end)
              stranger = Stranger.called(pid)
-             Process.exit(p.pid, :kill)
-             {:ok, 7} = P.await_exit(p)
              at_rest.()
-             IO.puts("the server's death: #{Stranger.well?(stranger)}")
+             IO.puts("the rest of the owner's group: #{Stranger.well?(stranger)}")
 
              {_p, pid} = ended.()
              stranger = Stranger.called(pid)
@@ -155,7 +162,7 @@ defmodule Exile.PidReuseTest do
     the rest of a teardown: well
     the rest of a teardown: well
     the owner's death: well
-    the server's death: well
+    the rest of the owner's group: well
     the application's end: well
     """
 

@@ -122,7 +122,7 @@ defmodule Exile.PromisesTest do
 
   describe "the owner of a command: returns, raises, is killed" do
     for ending <- [:returns, :raises, :is_killed] do
-      test "its process group is ended, in under a second (the owner #{ending})" do
+      test "the pipes are closed, its process group is ended, in under a second (the owner #{ending})" do
         os_pids =
           in_process(unquote(ending), fn ->
             {:ok, p} = Command.start_link(sh(@stubborn), stderr: :disable)
@@ -131,6 +131,38 @@ defmodule Exile.PromisesTest do
 
         assert milliseconds(fn -> assert_gone(os_pids) end) < 2_000
       end
+    end
+
+    test "also what is left of it when the command ended first because its pipe was closed" do
+      for leader <- ["exec cat", "exec yes"] do
+        os_pids =
+          in_process(:is_killed, fn ->
+            script = "trap '' TERM; sleep 60 & trap - TERM; echo $$ $!; #{leader}"
+            {:ok, p} = Command.start_link(sh(script), stderr: :disable)
+            {:ok, output} = Command.read(p)
+            output |> String.split("\n") |> hd() |> numbers()
+          end)
+
+        assert milliseconds(fn -> assert_gone(os_pids) end) < 2_000
+      end
+    end
+
+    test "a :teardown that you give is kept to, however long it takes" do
+      script =
+        "trap 'sleep 1.2; echo done >&2; exit' TERM; echo ready; while :; do sleep 0.01; done"
+
+      test = self()
+
+      in_process(:is_killed, fn ->
+        {:ok, p} = Command.start_link(sh(script), stderr: :consume, teardown: [sigterm: 60_000])
+        {:ok, "ready\n"} = Command.read(p)
+        :ok = Command.change_pipe_owner(p, :stderr, test)
+        send(test, {:command, p})
+      end)
+
+      assert_receive {:command, p}
+      assert Command.read_stderr(p) == {:ok, "done\n"}
+      assert Command.read_stderr(p) == :eof
     end
 
     test "between two reads of much output" do
@@ -147,15 +179,51 @@ defmodule Exile.PromisesTest do
     end
   end
 
-  describe "the Erlang process of a command is killed" do
-    test "the same; the owner, which is linked, gets the exit signal" do
-      Process.flag(:trap_exit, true)
-      {:ok, p} = Command.start_link(sh(@stubborn), stderr: :disable)
-      os_pids = numbers_of(p)
-      Process.exit(p.pid, :kill)
-      assert_receive {:EXIT, pid, :killed} when pid == p.pid
-      assert_gone(os_pids)
-      assert Command.await_exit(p) == {:ok, 137}
+  describe "the last handle of a command is garbage" do
+    # In a function of its own, of which no variable is left.
+    defp start_and_forget(command) do
+      {:ok, p} = Command.start_link(command, stderr: :consume)
+      {:ok, output} = Command.read(p)
+      output
+    end
+
+    test "a command that runs lives on with its owner" do
+      [os_pid] =
+        in_process(:is_killed, fn ->
+          [os_pid] = numbers(start_and_forget(sh("echo $$; exec sleep 60")))
+          for _ <- 1..3, do: :erlang.garbage_collect()
+          true = os_process_alive?(os_pid)
+          [os_pid]
+        end)
+
+      assert_gone([os_pid])
+    end
+
+    test "of one that has ended nothing is left" do
+      before = Exile.LeftBehind.count()
+      for _ <- 1..20, do: start_and_forget(["echo", "hi"])
+
+      eventually(fn ->
+        :erlang.garbage_collect()
+        Exile.LeftBehind.count() == before
+      end)
+    end
+  end
+
+  describe "a suspended stream is garbage" do
+    defp suspend_and_forget(stream) do
+      reducer = fn element, _ -> {:suspend, element} end
+      {:suspended, element, _} = Enumerable.reduce(stream, {:cont, nil}, reducer)
+      element
+    end
+
+    test "its process group is ended as if the reader were killed" do
+      os_pids = numbers(suspend_and_forget(Exile.stream!(sh(@stubborn), stderr: :disable)))
+
+      eventually(fn ->
+        :erlang.garbage_collect()
+        not Enum.any?(os_pids, &os_process_alive?/1)
+      end)
     end
   end
 
@@ -253,8 +321,6 @@ defmodule Exile.PromisesTest do
         {:ok, "ready\\n"} = Exile.Process.read(p)
         p
       end
-      # They would end with their server's link.
-      Process.flag(:trap_exit, true)
       {time, :ok} = :timer.tc(fn -> Application.stop(:exile) end)
       read = fn read, p, all ->
         case Exile.Process.read(p) do

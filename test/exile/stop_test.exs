@@ -14,11 +14,28 @@ defmodule Exile.StopTest do
     {:ok, _} = Application.ensure_all_started(:exile)
   end
 
+  describe "when the application was never started" do
+    test "whoever starts a command is told so at once" do
+      program = """
+      {time, {:error, error}} = :timer.tc(fn -> Exile.Process.start_link(["true"]) end)
+      if time < 5_000_000, do: IO.puts(error)
+      """
+
+      path = Application.app_dir(:exile, "ebin")
+      assert {output, 0} = System.cmd("elixir", ["-pa", path, "-e", program])
+
+      assert output ==
+               "could not run \"true\": the application :exile is not started, or is stopping " <>
+                 "(ecanceled)\n"
+    end
+  end
+
   describe "when the application has stopped" do
     test "no command can be started, until it is started again" do
       capture_log(fn -> Application.stop(:exile) end)
       assert {:error, error} = Command.start_link(~w(true))
       assert error.reason == :ecanceled
+      assert Exception.message(error) =~ "the application :exile is not started, or is stopping"
       assert_raise Exile.Process.Error, fn -> Stream.run(Exile.stream!(~w(true))) end
       {:ok, _} = Application.ensure_all_started(:exile)
       assert {:ok, p} = Command.start_link(~w(true))
@@ -32,16 +49,18 @@ defmodule Exile.StopTest do
         capture_log(fn -> Application.stop(:exile) end)
         assert Exile.LeftBehind.os_children() == []
 
-        # Each server has the end of its command to hear of.
-        servers = starters |> Task.await_many(30_000) |> List.flatten()
-        eventually(fn -> not Enum.any?(servers, &Process.alive?/1) end)
+        # All of them have ended, and nothing came after that.
+        commands = starters |> Task.await_many(30_000) |> List.flatten()
+        assert length(commands) >= 20
+        assert commands |> Enum.map(&Command.os_pid/1) |> Enum.uniq() == [:undefined]
+        assert Exile.LeftBehind.os_children() == []
         {:ok, _} = Application.ensure_all_started(:exile)
       end
     end
 
     defp start_many(started) do
       case Command.start_link(~w(sleep 600)) do
-        {:ok, p} -> start_many([p.pid | started])
+        {:ok, p} -> start_many([p | started])
         {:error, %{reason: :ecanceled}} -> started
       end
     end

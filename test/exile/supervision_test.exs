@@ -53,7 +53,7 @@ defmodule Exile.SupervisionTest do
 
   defp crash(workers, name), do: GenServer.cast(elem(workers[name], 0), :crash)
 
-  # What one command is to the VM: a handle, pipes, and monitors of their owner and its server.
+  # What one command is to the VM: a handle, pipes, and monitors of their owners.
   defp of_commands(before, count) do
     # Two pipes and what tells of the end, which without pidfds is both ends of a pipe.
     descriptors = if Exile.Native.exit_source() == :portable, do: 4, else: 3
@@ -187,6 +187,45 @@ defmodule Exile.SupervisionTest do
     end
   end
 
+  describe "the watcher and the guard" do
+    test "take no harm of stray calls, casts and messages" do
+      program = """
+      for name <- [Exile.Watcher, Exile.Guard] do
+        pid = Process.whereis(name)
+
+        for message <- [:stray, {make_ref(), :ok}, {:select, nil, make_ref(), :ready_input}, {:EXIT, self(), :normal}] do
+          send(pid, message)
+        end
+
+        GenServer.cast(pid, :stray)
+
+        {:timeout, _} =
+          try do
+            GenServer.call(pid, :stray, 50)
+          catch
+            :exit, reason -> reason
+          end
+
+        wait = fn wait -> Process.info(pid, :message_queue_len) == {:message_queue_len, 0} || wait.(wait) end
+        wait.(wait)
+        ^pid = Process.whereis(name)
+      end
+
+      p = run.()
+      :ok = Application.stop(:exile)
+      :undefined = Exile.Process.os_pid(p)
+      IO.puts("well")
+      IO.gets("")
+      """
+
+      {port, mark, vm} = vm(program, "well")
+      eventually(fn -> VM.zombies(vm) == [] and VM.guard(vm) == nil end)
+      assert [{^vm, _}] = Enum.reject(VM.marked(mark), fn {_, line} -> line =~ "child_setup" end)
+      VM.go_on(port)
+      assert_receive {^port, {:exit_status, 0}}, 30_000
+    end
+  end
+
   describe "when it is killed," do
     test "the watcher is restarted, commands run on, and all end when the application stops" do
       program = """
@@ -194,7 +233,6 @@ defmodule Exile.SupervisionTest do
       for _ <- 1..3, do: restarted.(Exile.Watcher)
       true = Enum.all?(commands, &match?({:ok, _}, Exile.Process.os_pid(&1)))
       more = for _ <- 1..5, do: run.()
-      Process.flag(:trap_exit, true)
       :ok = Application.stop(:exile)
       [:undefined] = Enum.uniq(Enum.map(commands ++ more, &Exile.Process.os_pid/1))
       IO.puts("stopped")

@@ -52,23 +52,50 @@ defmodule Exile.VM do
   @doc "The directory for the temporary files of the VM with this mark."
   def tmp_dir(mark), do: Path.join(System.tmp_dir!(), mark)
 
-  @doc "A VM that evaluates `program`."
-  def open(program, mark) do
+  @doc """
+  A VM that evaluates `program`, with more variables in its `:env`, `:as` another user that a
+  program like `setpriv` makes of it.
+  """
+  def open(program, mark, options \\ []) do
     File.mkdir_p!(tmp_dir(mark))
     on_exit(fn -> File.rm_rf!(tmp_dir(mark)) end)
-    path = Enum.flat_map([:exile], &["-pa", Application.app_dir(&1, "ebin")])
+    {prefix, ebin} = as(options[:as])
+    [executable | arguments] = prefix ++ ["elixir", "-pa", ebin, "-e", program]
 
-    Port.open({:spawn_executable, System.find_executable("elixir")}, [
+    more =
+      for {name, value} <- options[:env] || [],
+          do: {String.to_charlist(name), String.to_charlist(value)}
+
+    Port.open({:spawn_executable, System.find_executable(executable)}, [
       :binary,
       :exit_status,
       :stderr_to_stdout,
       line: 10_000,
       env: [
         {~c"EXILE_TEST_MARK", String.to_charlist(mark)},
-        {~c"TMPDIR", String.to_charlist(tmp_dir(mark))}
+        {~c"TMPDIR", String.to_charlist(tmp_dir(mark))} | more
       ],
-      args: path ++ ["-e", program]
+      args: arguments
     ])
+  end
+
+  defp as(nil), do: {[], Application.app_dir(:exile, "ebin")}
+  defp as(prefix), do: {prefix, readable_copy()}
+
+  @doc "A copy of the application where every user may read it: its directory of modules."
+  def readable_copy do
+    copy =
+      Path.join(System.tmp_dir!(), "exile-#{System.pid()}-#{System.unique_integer([:positive])}")
+
+    on_exit(fn -> File.rm_rf!(copy) end)
+
+    for part <- ["ebin", "priv"] do
+      File.mkdir_p!(copy)
+      File.cp_r!(Application.app_dir(:exile, part), Path.join(copy, part))
+    end
+
+    {_, 0} = System.cmd("chmod", ["-R", "a+rX", copy])
+    Path.join(copy, "ebin")
   end
 
   @doc "The processes of the operating system that a VM consists of."

@@ -53,7 +53,7 @@ defmodule Exile.Process.Error do
   defp doing(:read), do: "read from"
   defp doing(:write), do: "write to"
   defp doing(:signal), do: "end"
-  defp doing(:status), do: "learn how the command ended"
+  defp doing(:status), do: "learn the exit status of"
   defp doing(other), do: inspect(other)
 
   defp in_words({:errno, number}) when is_integer(number), do: "error number #{number}"

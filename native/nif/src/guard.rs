@@ -20,7 +20,7 @@ fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifRe
     let path = c_string(path.as_slice())?;
     let vm = c_string(std::process::id().to_string().as_bytes())?;
     let owner = pid(env);
-    Ok(submit(env, reference, move |request| {
+    Ok(submit(env, reference, true, move |request| {
         let started = start(path, vm, owner, &request.attempt);
         let wait = request.over(Caller::THREAD);
         match (wait, started) {
@@ -58,6 +58,7 @@ fn start(
         Life::begin_apart(spawned.child, at_once, bonds).map_err(at(Step::Watch))
     });
     let life = begun.inspect_err(|_| guard::disconnect())?;
+    life.kin().join(std::slice::from_ref(&life));
     life::living::children().iter().for_each(guard::report);
     Ok(Handle::of(Caller::THREAD, life, owner))
 }

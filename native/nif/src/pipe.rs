@@ -29,7 +29,7 @@ use exile_os::sync::{AtomicUsize, Mutex, MutexGuard};
 use rustler::{Encoder, Env, NifResult, Term};
 
 use crate::end::{Batch, Chunk, End, Fd, Unusable, account};
-use crate::process::Life;
+use crate::process::{Life, end_those};
 use crate::question::Question;
 use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
 use crate::{atoms, encode};
@@ -110,11 +110,8 @@ impl Resource for Pipe {
     }
 
     fn down(handle: &Handle<Self>, caller: Caller, pid: Pid) {
-        for life in handle.ends.lives.iter().filter_map(Weak::upgrade) {
-            if handle.ends.all && handle.is_of(pid) || life.kin().is_owner(pid) {
-                life.end();
-            }
-        }
+        let all = handle.ends.all && handle.is_of(pid);
+        end_those(&handle.ends.lives, |life| all || life.kin().is_owner(pid));
         // A monitor of an owner that has handed the pipe on may still fire.
         handle.close(caller, pid);
     }

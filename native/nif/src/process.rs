@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use exile_os::exit::EndFd;
-use exile_os::life::keeper;
+use exile_os::life::{keeper, living};
 use exile_os::sync::{Mutex, MutexGuard};
 use exile_os::{Errno, Kin, Signal, Status, Teardown};
 use rustler::types::atom::Atom;
@@ -33,6 +33,8 @@ struct State {
     /// Keeps the resource, and with it the monitor, while the process runs.
     itself: Option<Handle<Process>>,
     pipes: Vec<Handle<Pipe>>,
+    /// All processes of its pipeline, itself included.
+    pipeline: Vec<Weak<Life>>,
     waits: Vec<(Until, Wait)>,
     ended: bool,
     /// A teardown is under way.
@@ -96,6 +98,7 @@ impl Bonds {
             monitor: None,
             itself: None,
             pipes: Vec::new(),
+            pipeline: Vec::new(),
             waits: Vec::new(),
             ended: false,
             claimed: false,
@@ -112,6 +115,11 @@ impl Bonds {
 
     pub(crate) fn is_owner(&self, pid: Pid) -> bool {
         self.lock().owner == pid
+    }
+
+    /// Makes it one of the processes of a pipeline.
+    pub(crate) fn join(&self, pipeline: &[Arc<Life>]) {
+        self.lock().pipeline = pipeline.iter().map(Arc::downgrade).collect();
     }
 
     /// Has a pipe told when the process has ended.
@@ -144,6 +152,23 @@ impl Bonds {
         state.waits.retain(|(_, wait)| !is_meant(wait));
         state.waits.len() < before
     }
+}
+
+/// Ends those of a pipeline that are meant, in their own ways and together.
+pub(crate) fn end_those(pipeline: &[Weak<Life>], are_meant: impl Fn(&Life) -> bool) {
+    let lives = pipeline.iter().filter_map(Weak::upgrade);
+    end_together(lives.filter(|life| are_meant(life)));
+}
+
+/// Ends processes in their own ways and together.
+pub(crate) fn end_together(lives: impl Iterator<Item = Arc<Life>>) {
+    let endings: Vec<_> = lives
+        .map(|life| {
+            let teardown = life.teardown().clone();
+            (life, teardown)
+        })
+        .collect();
+    living::end_all(&endings);
 }
 
 impl Kin for Bonds {
@@ -202,7 +227,7 @@ impl Kin for Bonds {
 
 /// Gives each process `patience` to read what descendants of the one before it hold open. `ends` are
 /// their exit fds.
-pub(crate) fn join(lives: &[Arc<Life>], ends: Vec<Option<Arc<EndFd>>>, patience: Duration) {
+pub(crate) fn bound_drains(lives: &[Arc<Life>], ends: Vec<Option<Arc<EndFd>>>, patience: Duration) {
     for (pair, end) in lives.windows(2).zip(ends) {
         let ([life, next], Some(end)) = (pair, end) else {
             continue;
@@ -276,17 +301,17 @@ impl Resource for Process {
     }
 
     fn down(handle: &Handle<Self>, caller: Caller, pid: Pid) {
-        let pipes = {
+        let (pipes, pipeline) = {
             let mut state = handle.0.kin().lock();
             if state.owner != pid {
                 // It has been handed on.
                 return;
             }
             drop(state.monitor.take());
-            state.pipes.clone()
+            (state.pipes.clone(), state.pipeline.clone())
         };
-        // First of all: a pipe that is closed may end the process, but not its group.
-        handle.0.end();
+        // First of all: a pipe that is closed may end a process, but not its group.
+        end_those(&pipeline, |life| life.kin().is_owner(pid));
         for pipe in pipes {
             pipe.close(caller, pid);
         }
@@ -371,9 +396,7 @@ impl Resource for Tether {
     }
 
     fn released(&mut self, caller: Caller) {
-        for life in &self.lives {
-            life.end();
-        }
+        end_together(self.lives.drain(..));
         let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(wait) = told.take() {
             wait.wake(caller);
@@ -476,9 +499,11 @@ fn process_signal<'a>(
 /// from then on their pipes may be closed.
 #[rustler::nif]
 fn process_end(processes: Vec<(Handle<Process>, u64, Steps<'_>)>) -> NifResult<Atom> {
-    for (process, grace, steps) in processes {
-        process.0.end_by(&teardown(grace, steps)?);
-    }
+    let endings = processes
+        .into_iter()
+        .map(|(process, grace, steps)| Ok((Arc::clone(&process.0), teardown(grace, steps)?)))
+        .collect::<NifResult<Vec<_>>>()?;
+    living::end_all(&endings);
     Ok(atoms::ok())
 }
 

@@ -34,6 +34,7 @@ struct Asked {
 
 struct Door {
     closed: bool,
+    /// Those that came through the door.
     requests: BTreeMap<u64, Handle<Request>>,
 }
 
@@ -105,8 +106,14 @@ impl Request {
 }
 
 impl Handle<Request> {
-    /// Enters the wish of `pid`, which waits with `wait`; `None` when the door is closed.
-    pub(crate) fn ask(caller: Caller, pid: Pid, wait: Wait) -> Option<Handle<Request>> {
+    /// Enters the wish of `pid`, which waits with `wait`; `None` when the door is closed. For a
+    /// program of our own, which is there before all others and after them, there is no door.
+    pub(crate) fn ask(
+        caller: Caller,
+        pid: Pid,
+        wait: Wait,
+        apart: bool,
+    ) -> Option<Handle<Request>> {
         let request = Handle::new(Request {
             key: LAST_KEY.fetch_add(1, Ordering::Relaxed),
             attempt: Attempt::new(),
@@ -117,6 +124,9 @@ impl Handle<Request> {
             let mut asked = request.asked();
             let monitor = request.monitor(caller, pid);
             *asked = Some(Asked { wait, monitor });
+        }
+        if apart {
+            return Some(request);
         }
         let mut door = door();
         if door.closed {

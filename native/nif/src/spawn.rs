@@ -14,7 +14,7 @@ use rustler::{Binary, Encoder, Env, Error, NifMap, NifResult, Term};
 use crate::end::Fd;
 use crate::environment::{Change, Inherited};
 use crate::pipe::{Ends, Grip, Pipe};
-use crate::process::{Bonds, Life, Process, Steps, Tether, join, teardown};
+use crate::process::{Bonds, Life, Process, Steps, Tether, bound_drains, end_together, teardown};
 use crate::question::Question;
 use crate::request::{CLOSED, Request};
 use crate::resource::{Caller, Handle, Pid, Wait, pid};
@@ -85,18 +85,20 @@ fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Ter
         job.commands
             .push(command.stdio(Stdio::Pipe, Stdio::Pipe, stderr));
     }
-    Ok(submit(env, reference, |request| job.run(&request)))
+    Ok(submit(env, reference, false, |request| job.run(&request)))
 }
 
-/// Has `job` done by a spawner, for the caller.
+/// Has `job` done by a spawner, for the caller. `apart`: it is a program of our own, for which it
+/// does not matter whether others may be spawned.
 pub(crate) fn submit<'a>(
     env: Env<'a>,
     reference: Term<'a>,
+    apart: bool,
     job: impl FnOnce(Handle<Request>) + Send + 'static,
 ) -> Term<'a> {
     let caller = pid(env);
     let wait = Wait::new(caller, reference);
-    let Some(request) = Handle::ask(env.into(), caller, wait) else {
+    let Some(request) = Handle::ask(env.into(), caller, wait, apart) else {
         return encode::spawn_error(env, 0, CLOSED);
     };
     let asked = request.clone();
@@ -176,8 +178,11 @@ impl Job {
         let ends = pipeline.children.iter().map(|child| child.end());
         let ends = self.drain.map(|drain| (ends.collect(), drain));
         let lives = begin_all(pipeline.children, self.teardowns, self.owner)?;
+        for life in &lives {
+            life.kin().join(&lives);
+        }
         if let Some((ends, drain)) = ends {
-            join(&lives, ends, drain);
+            bound_drains(&lives, ends, drain);
         }
         let processes = lives
             .iter()
@@ -236,9 +241,7 @@ fn begin_all(
     match failure {
         None => Ok(lives),
         Some((index, errno)) => {
-            lives.iter().for_each(|life| {
-                life.end();
-            });
+            end_together(lives.into_iter());
             let step = Step::Watch;
             Err((index, SpawnError { step, errno }))
         }

@@ -21,9 +21,11 @@ pub(crate) fn start(exit_source: Term<'_>) -> Result<(), Errno> {
         _ => None,
     };
     exit::choose(wanted)?;
-    // Low descriptor numbers are to be had now.
+    keeper::start()?;
+    // Low descriptor numbers are to be had now. What is reserved stays, so this comes last: of a
+    // library that is not loaded nothing may be left.
     exile_os::spawn::reserve();
-    keeper::start()
+    Ok(())
 }
 
 /// `:pidfd`, or `:wait` or `:portable`, where SIGCHLD must have its default disposition.

@@ -179,25 +179,6 @@ fn without_close_range_descriptors_are_hidden_one_by_one() {
     );
 }
 
-#[cfg(not(exile_portable))]
-#[test]
-fn without_the_flag_of_close_range_descriptors_are_closed() {
-    alone(
-        "without_the_flag_of_close_range_descriptors_are_closed",
-        || {
-            let flags = (2, libc::CLOSE_RANGE_CLOEXEC);
-            refuse(libc::SYS_close_range, Some(flags), libc::EINVAL);
-            let _kept = inheritables(100);
-            let before = descriptors();
-            assert_eq!(descriptors_of_a_program(), shell_s_own());
-            assert_eq!(descriptors(), before);
-            // Failures are still told: they need no descriptor.
-            let error = common::try_spawn(&command("/nonexistent", &[])).unwrap_err();
-            assert_eq!((error.step, error.errno.raw()), (Step::Exec, libc::ENOENT));
-        },
-    );
-}
-
 // What the C library makes of a refusal is its business.
 #[cfg(not(exile_portable))]
 #[test]

@@ -11,11 +11,11 @@ defmodule Exile.Process.AwaitExitTest do
   echo ready; while :; do sleep 5 & wait; done
   """
 
-  # Starts a command whose standard output a task reads to its end: await_exit/2 closes only what
-  # its caller owns. Returns when the command has said that it is ready.
+  # Starts a command whose standard output a task reads to its end: await_exit/2 drops only what its
+  # caller owns. Returns when the command has said that it is ready.
   defp start_read_by_task(command, options \\ []) do
     # Shells tell there how their children end.
-    {:ok, p} = Command.start_link(command, [stderr: :disable] ++ options)
+    {:ok, p} = Command.start_link(command, Keyword.put_new(options, :stderr, :disable))
     test = self()
 
     reader =
@@ -55,7 +55,7 @@ defmodule Exile.Process.AwaitExitTest do
 
     test "returns the status of a command that ended long before" do
       {:ok, p} = Command.start_link(sh("exit 4"))
-      eventually(fn -> not Process.alive?(p.pid) end)
+      eventually(fn -> Command.os_pid(p) == :undefined end)
       assert Command.await_exit(p, 0) == {:ok, 4}
     end
 
@@ -92,6 +92,48 @@ defmodule Exile.Process.AwaitExitTest do
       kill_os_process(background)
     end
 
+    test "drops what the command still writes, however much, so that it ends by itself" do
+      script = "yes | head -c 3000000; yes | head -c 3000000 >&2; exit 7"
+
+      for stderr <- [:consume, :redirect_to_stdout, :disable], timeout <- [20_000, :infinity] do
+        {:ok, p} = Command.start_link(sh(script), stderr: stderr)
+        assert Command.await_exit(p, timeout) == {:ok, 7}
+        assert_no_message()
+      end
+    end
+
+    test "never ends a command by a closed pipe: one that writes for ever ends of its signal" do
+      for _ <- 1..10 do
+        {:ok, p} = Command.start_link(["yes"])
+        assert Command.await_exit(p, 40) == {:ok, 143}
+        assert_no_message()
+      end
+    end
+
+    test "drops what the command writes when it is told to end" do
+      script =
+        "trap 'yes | head -c 1000000; exit 9' TERM; echo ready; while :; do sleep 0.01; done"
+
+      {:ok, p} = Command.start_link(sh(script), teardown: [sigterm: 20_000], stderr: :disable)
+      assert read_lines(p, 1) == ["ready"]
+      assert Command.await_exit(p, 0) == {:ok, 9}
+    end
+
+    test "drops nothing that others read" do
+      script = "echo ready; yes | head -c 1000000; yes | head -c 1000000 >&2"
+      {p, reader} = start_read_by_task(sh(script), stderr: :consume)
+      assert Command.await_exit(p, :infinity) == {:ok, 0}
+      assert byte_size(Task.await(reader)) == 1_000_000
+    end
+
+    test "drains without mixing up the messages of others" do
+      for n <- 1..100, do: send(self(), n)
+      {:ok, p} = Command.start_link(["yes"])
+      assert Command.await_exit(p, 100) == {:ok, 143}
+      assert Process.info(self(), :messages) == {:messages, Enum.to_list(1..100)}
+      for n <- 1..100, do: assert_received(^n)
+    end
+
     test "leaves no message with the caller" do
       for timeout <- [0, 1, 20, 5_000, :infinity] do
         {:ok, p} = Command.start_link(["cat"])
@@ -113,9 +155,10 @@ defmodule Exile.Process.AwaitExitTest do
 
       task =
         Task.async(fn ->
-          assert_raise ArgumentError, ~r/only the owner of a command.*may await its exit/, fn ->
-            Command.await_exit(p)
-          end
+          message =
+            ~r"await_exit/2 must be called by the command's owner, #PID<.*is not the owner"
+
+          assert_raise ArgumentError, message, fn -> Command.await_exit(p) end
         end)
 
       Task.await(task)
@@ -242,11 +285,12 @@ defmodule Exile.Process.AwaitExitTest do
       assert time in 1_200..1_490
     end
 
-    test "shortens the waits where there is less time than they take" do
-      {p, reader} = start_read_by_task(sh(@telling), teardown: [sigint: 60_000, sigterm: 60_000])
-      {time, {:ok, 137}} = timed(fn -> Command.await_exit(p, 1_200) end)
+    test "keeps to its waits where they take longer than the timeout leaves" do
+      {p, reader} = start_read_by_task(sh(@telling), teardown: [sigint: 500, sigterm: 500])
+      {time, {:ok, 137}} = timed(fn -> Command.await_exit(p, 400) end)
       assert Task.await(reader) == "INT\nTERM\n"
-      assert time in 900..1_199
+      # A quarter of the timeout, and twice 500 ms.
+      assert time in 1_100..2_000
     end
 
     test "that is empty kills after a quarter of the timeout" do

@@ -101,13 +101,5 @@ defmodule Exile.Process.CloseTest do
       Command.await_exit(p)
       for close <- @functions, do: assert(close.(p) == @not_ours)
     end
-
-    test "do not need the command's Erlang process" do
-      {:ok, p} = Command.start_link(["cat"], stderr: :consume)
-      :ok = :sys.suspend(p.pid)
-      for close <- @functions, do: assert(close.(p) == :ok)
-      :ok = :sys.resume(p.pid)
-      assert Command.await_exit(p) == {:ok, 0}
-    end
   end
 end

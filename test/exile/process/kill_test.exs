@@ -117,16 +117,6 @@ defmodule Exile.Process.KillTest do
       assert Command.await_exit(p) == {:ok, 0}
       check.()
     end
-
-    test "does not need the command's Erlang process" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      {:ok, os_pid} = Command.os_pid(p)
-      :ok = :sys.suspend(p.pid)
-      assert Command.kill(p, :sigterm) == :ok
-      eventually(fn -> not os_process_alive?(os_pid) end)
-      :ok = :sys.resume(p.pid)
-      assert Command.await_exit(p) == {:ok, 143}
-    end
   end
 
   describe "os_pid/1" do

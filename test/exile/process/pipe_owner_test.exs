@@ -175,14 +175,6 @@ defmodule Exile.Process.PipeOwnerTest do
       assert Command.write(p, "still mine") == :ok
       Command.await_exit(p)
     end
-
-    test "does not need the command's Erlang process" do
-      {:ok, p} = Command.start_link(["cat"])
-      :ok = :sys.suspend(p.pid)
-      assert Command.change_pipe_owner(p, :stdin, self()) == :ok
-      :ok = :sys.resume(p.pid)
-      Command.await_exit(p)
-    end
   end
 
   describe "the owner of a pipe" do

@@ -387,19 +387,6 @@ defmodule Exile.Process.ReadTest do
       end)
     end
 
-    test "return when the command's Erlang process is killed while they wait" do
-      Process.flag(:trap_exit, true)
-
-      with_each(fn read, pipes ->
-        {:ok, p} = Command.start_link(["sleep", "60"], stderr: :consume)
-        reader = waiting_task(p, pipes, fn -> {read.(p), messages()} end)
-        Process.exit(p.pid, :kill)
-        assert Task.await(reader) == {:eof, []}
-        pid = p.pid
-        assert_receive {:EXIT, ^pid, :killed}
-      end)
-    end
-
     @tag :capture_log
     test "return when the owner of the command dies while they wait" do
       with_each(fn read, pipes ->
@@ -438,17 +425,6 @@ defmodule Exile.Process.ReadTest do
       assert Command.read_any(p) == @not_ours
       Command.await_exit(p)
       assert Command.read(p) == @not_ours
-    end
-
-    test "do not need the command's Erlang process" do
-      with_each(fn read, _pipes ->
-        {:ok, p} = Command.start_link(sh("read line; echo hi; echo hi >&2"), stderr: :consume)
-        :ok = :sys.suspend(p.pid)
-        :ok = Command.write(p, "\n")
-        assert {:ok, _} = read.(p)
-        :ok = :sys.resume(p.pid)
-        assert {:ok, _} = Command.await_exit(p)
-      end)
     end
   end
 
@@ -492,8 +468,11 @@ defmodule Exile.Process.ReadTest do
 
     defp write_when_waiting(p, reader) do
       case Process.info(reader, [:status, :current_function]) do
-        [status: :waiting, current_function: {Exile.Pipe, _, _}] -> :ok = Command.write(p, "x")
-        _ -> :erlang.yield()
+        [status: :waiting, current_function: {Exile.Runtime.Pipe, _, _}] ->
+          :ok = Command.write(p, "x")
+
+        _ ->
+          :erlang.yield()
       end
 
       write_when_waiting(p, reader)

@@ -210,17 +210,6 @@ defmodule Exile.Process.WriteTest do
       assert Task.await(writer) == @not_ours
     end
 
-    test "that waits returns when the command's Erlang process is killed" do
-      Process.flag(:trap_exit, true)
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      data = String.duplicate("x", @too_much)
-      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
-      Process.exit(p.pid, :kill)
-      assert Task.await(writer) == {:error, :epipe}
-      pid = p.pid
-      assert_receive {:EXIT, ^pid, :killed}
-    end
-
     test "is refused to a process that does not own the pipe" do
       {:ok, p} = Command.start_link(["cat"])
       assert Task.await(Task.async(fn -> Command.write(p, "x") end)) == @not_ours
@@ -257,24 +246,6 @@ defmodule Exile.Process.WriteTest do
       assert read_all(p) =~ "#{20 * 1024 * 1024}"
       Command.await_exit(p)
       assert_no_message()
-    end
-
-    test "does not need the command's Erlang process" do
-      {:ok, p} = Command.start_link(["cat"])
-      :ok = :sys.suspend(p.pid)
-      data = :rand.bytes(1024 * 1024)
-
-      writer =
-        Task.async(fn ->
-          Command.change_pipe_owner(p, :stdin, self())
-          Command.write(p, data)
-          Command.close_stdin(p)
-        end)
-
-      assert read_all(p) == data
-      assert Task.await(writer) == :ok
-      :ok = :sys.resume(p.pid)
-      assert Command.await_exit(p) == {:ok, 0}
     end
   end
 

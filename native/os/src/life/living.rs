@@ -97,8 +97,8 @@ impl Drop for Counted {
 pub(crate) trait Kept: Send + Sync {
     /// Looks at the process and does what is due. `readable`: its exit fd has just become so.
     fn attend(&self, readable: bool, now: Instant) -> Attend;
-    /// Has it ended in its own way; how long that takes at most.
-    fn stop(&self) -> Duration;
+    /// Claims it, to be ended in its own way; how long that takes at most.
+    fn claim(&self) -> Duration;
     /// Whether the process has ended.
     fn has_ended(&self) -> bool;
     /// Nobody watches its exit fd any more.
@@ -185,8 +185,26 @@ pub(crate) fn look(
 
 /// Has every process ended, each in its own way, all at once. How long the slowest may take.
 pub fn stop_all() -> Duration {
-    let durations = all().into_iter().map(|life| life.stop());
-    durations.max().unwrap_or(Duration::ZERO)
+    // First all are claimed, as in `end_all`.
+    let durations = all().into_iter().map(|life| life.claim());
+    let longest = durations.max().unwrap_or(Duration::ZERO);
+    for key in keys() {
+        let _ = keeper::attend(key);
+    }
+    longest
+}
+
+/// Has processes ended together, each by its teardown. All are claimed before the first gets a signal:
+/// the end of one closes the input of another, which may end of that, and its group is to end with
+/// it all the same.
+pub fn end_all<K: Kin>(lives: &[(Arc<Life<K>>, Teardown)]) {
+    let now = Instant::now();
+    for (life, teardown) in lives {
+        life.claim_by(teardown, now);
+    }
+    for (life, _) in lives {
+        life.see_to_it();
+    }
 }
 
 impl<K: Kin> Life<K> {
@@ -260,6 +278,11 @@ impl<K: Kin> Life<K> {
         Some(status)
     }
 
+    /// How the process is ended when nobody says how.
+    pub fn teardown(&self) -> &Teardown {
+        &self.teardown
+    }
+
     /// Has the process and its group ended as it was said at its start.
     pub fn end(&self) -> bool {
         self.end_by(&self.teardown)
@@ -271,27 +294,36 @@ impl<K: Kin> Life<K> {
     /// When this returns the group will be ended whatever happens next. So this comes before any
     /// pipe of the process is closed.
     pub fn end_by(&self, teardown: &Teardown) -> bool {
-        let now = Instant::now();
-        {
-            let mut ending = self.ending();
-            match &mut *ending {
-                Ending::UnderWay(course) => course.progress.hasten(teardown, now),
-                Ending::NotClaimed | Ending::Over => {
-                    let Some(end) = self.child.claim() else {
-                        return false;
-                    };
-                    *ending = Ending::UnderWay(Course {
-                        progress: Progress::new(teardown.clone(), now),
-                        end,
-                        _counted: Counted::new(),
-                    });
-                    self.kin.claimed();
-                }
+        let claimed = self.claim_by(teardown, Instant::now());
+        if claimed {
+            self.see_to_it();
+        }
+        claimed
+    }
+
+    fn claim_by(&self, teardown: &Teardown, now: Instant) -> bool {
+        let mut ending = self.ending();
+        match &mut *ending {
+            Ending::UnderWay(course) => course.progress.hasten(teardown, now),
+            Ending::NotClaimed | Ending::Over => {
+                let Some(end) = self.child.claim() else {
+                    return false;
+                };
+                *ending = Ending::UnderWay(Course {
+                    progress: Progress::new(teardown.clone(), now),
+                    end,
+                    _counted: Counted::new(),
+                });
+                self.kin.claimed();
             }
         }
+        true
+    }
+
+    /// Has the keeper do what is due.
+    fn see_to_it(&self) {
         // Without a keeper the process could not have begun.
         let _ = keeper::attend(self.key);
-        true
     }
 
     /// Has ended what a process that has ended left of its group. `end` is its exit fd, which was kept
@@ -374,8 +406,8 @@ impl<K: Kin> Kept for Life<K> {
         self.child.unwatched();
     }
 
-    fn stop(&self) -> Duration {
-        if !self.apart && self.end() {
+    fn claim(&self) -> Duration {
+        if !self.apart && self.claim_by(&self.teardown, Instant::now()) {
             self.teardown.duration()
         } else {
             Duration::ZERO

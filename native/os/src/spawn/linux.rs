@@ -350,7 +350,7 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>, parent: libc::pid_t) -> (Step, i32) 
             .and_then(|()| place_streams(plan))
             .and_then(|()| bind_to_parent(plan, parent))
             .and_then(|()| go_to_directory(plan))
-            .and_then(|()| hide_descriptors())
+            .and_then(|()| close_descriptors())
             .map(|()| unblock_signals())
     };
     match prepared {
@@ -490,27 +490,23 @@ unsafe fn reset_signals() {
     }
 }
 
-/// Lets no descriptor above 2 through: the VM's own are not all close-on-exec.
+/// Lets no descriptor above 2 through: the VM's own are not all close-on-exec. They are closed here
+/// and now, since the program may take its time to be executed, and a pipe of another command that
+/// stayed open here would not come to its end.
 ///
 /// # Safety
 /// To be called in the cloned child only.
-unsafe fn hide_descriptors() -> Prepared {
-    let close_range = |flags: libc::c_uint| {
-        // SAFETY: it changes the child's own table.
-        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags) }
-    };
-    if close_range(libc::CLOSE_RANGE_CLOEXEC) == 0 {
-        return Ok(());
-    }
-    match errno() {
-        // The call is there, the flag is not: nothing above 2 is needed any more, so close.
-        libc::EINVAL if close_range(0) == 0 => Ok(()),
+unsafe fn close_descriptors() -> Prepared {
+    // SAFETY: it changes the child's own table.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } {
+        0 => Ok(()),
         // SAFETY: as for this function.
         _ => unsafe { hide_listed_descriptors() }.map_err(|errno| (Step::Prepare, errno)),
     }
 }
 
-/// The same by the list of open descriptors, for kernels and sandboxes without `close_range`.
+/// Has those be closed when the program is executed that are in the list of open descriptors, for
+/// kernels and sandboxes without `close_range`.
 ///
 /// # Safety
 /// To be called in the cloned child only.

@@ -27,6 +27,10 @@ use crate::pipe::above_standard;
 /// on 64-bit systems.
 pub(super) const LIMIT: RawFd = 64;
 
+/// Where fewer descriptors than this may be open, all numbers are left to others: a table that small
+/// costs little to copy.
+const LEAST_LIMIT: libc::rlim_t = 512;
+
 /// As many children can be made at once without copying the table. There are about as many
 /// spawners as cores, of which some may hang; half of the low numbers is left to others.
 const SETS: usize = 8;
@@ -53,7 +57,18 @@ pub(super) fn reserve() {
 }
 
 fn pool() -> Option<&'static Pool> {
-    POOL.get_or_init(|| Pool::new().ok()).as_ref()
+    POOL.get_or_init(|| (descriptor_limit() >= LEAST_LIMIT).then(Pool::new)?.ok())
+        .as_ref()
+}
+
+fn descriptor_limit() -> libc::rlim_t {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is ours, and the kernel writes into it. If it cannot, the limit stays 0.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
 }
 
 /// From here on no child shares the table.

@@ -1,0 +1,159 @@
+defmodule Exile.HandlesTest do
+  @moduledoc "What becomes of commands and streams of which nobody has a handle any more."
+
+  use Exile.Case
+
+  import Exile.ProcessHelpers, only: [kill_os_process: 1, read_all: 1]
+  import Exile.StreamSteps, only: [rest: 1, step: 1]
+
+  alias Exile.LeftBehind
+  alias Exile.Process, as: Command
+
+  @count 20
+
+  # Until the garbage of the caller is collected and what that leads to has happened.
+  defp eventually_collected(condition) do
+    eventually(fn ->
+      :erlang.garbage_collect()
+      condition.()
+    end)
+  end
+
+  # In a process of its own frame: when it returns nobody has the handle.
+  defp start_and_forget(command, use) do
+    {:ok, p} = Command.start_link(command, stderr: :consume)
+    use.(p)
+    :ok
+  end
+
+  describe "of a command that has ended and whose handle is garbage nothing is left, if" do
+    for {what, command, use} <- [
+          {"it was never used", ["true"], quote(do: fn _ -> :ok end)},
+          {"its output is unread", ["seq", "100"], quote(do: fn _ -> :ok end)},
+          {"its output was read to the end", ["echo", "hi"], quote(do: &read_all/1)},
+          {"it was waited for once", ["sh", "-c", "sleep 0.05; echo hi; echo ho"],
+           quote(do: &Command.read/1)},
+          {"it was written to", ["head", "-n", "1"], quote(do: &Command.write(&1, "line\n"))},
+          {"its end was awaited", ["true"], quote(do: &Command.await_exit/1)},
+          {"its pipes were closed", ["true"],
+           quote(do: fn p -> {Command.close_stdin(p), Command.close_stdout(p)} end)},
+          {"it was killed", ["sleep", "600"], quote(do: &Command.kill(&1, :sigkill))}
+        ] do
+      test what do
+        before = LeftBehind.count()
+        for _ <- 1..@count, do: start_and_forget(unquote(command), unquote(use))
+        eventually_collected(fn -> LeftBehind.count() == before end)
+        assert_no_message()
+      end
+    end
+
+    test "what it left in the background holds its pipes" do
+      before = LeftBehind.count()
+      test = self()
+
+      start_and_forget(sh("sleep 600 & echo $!"), fn p ->
+        {:ok, line} = Command.read(p)
+        send(test, {:background, line |> String.trim() |> String.to_integer()})
+      end)
+
+      assert_receive {:background, background}
+      eventually_collected(fn -> LeftBehind.count() == before end)
+      assert os_process_alive?(background)
+      kill_os_process(background)
+    end
+  end
+
+  describe "a command that runs and whose handle is garbage" do
+    @tag :tmp_dir
+    test "lives on with its owner, and ends with it", %{tmp_dir: dir} do
+      test = self()
+      # It is asked by a signal whether it is well, and asks itself whether its output is.
+      script = "trap 'echo well >well' USR1; echo $$; while sleep 0.01; do echo output; done"
+
+      owner =
+        spawn(fn ->
+          start_and_forget(["sh", "-c", "cd #{dir}; " <> script], fn p ->
+            {:ok, line} = Command.read(p)
+            send(test, {:os_pid, line |> String.split() |> hd()})
+          end)
+
+          for _ <- 1..3, do: :erlang.garbage_collect()
+          send(test, :collected)
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {:os_pid, os_pid}
+      assert_receive :collected
+      {_, 0} = System.cmd("kill", ["-USR1", os_pid])
+      eventually(fn -> File.exists?(Path.join(dir, "well")) end)
+      assert os_process_alive?(os_pid)
+      Process.exit(owner, :kill)
+      eventually(fn -> not os_process_alive?(os_pid) end)
+    end
+  end
+
+  describe "a suspended stream" do
+    # Two processes that ignore what can be ignored, and a leader that waits, writes or reads.
+    @group "trap '' TERM INT HUP; sleep 600 & trap - TERM INT HUP; echo $$ $!; "
+
+    defp suspend_and_forget(stream) do
+      {element, _continuation} = step(stream)
+      element |> String.split("\n") |> hd() |> String.split() |> Enum.map(&String.to_integer/1)
+    end
+
+    for {what, leader, input} <- [
+          {"waits", "wait", :none},
+          {"writes", "exec yes", :none},
+          {"reads what is being evaluated", "exec cat", :evaluated}
+        ] do
+      test "that is dropped ends its command and its group, the command #{what}" do
+        before = LeftBehind.count()
+        input = if unquote(input) == :evaluated, do: fn _sink -> Process.sleep(:infinity) end
+        stream = Exile.stream!(sh(@group <> unquote(leader)), input: input, stderr: :disable)
+        os_pids = for _ <- 1..@count, os_pid <- suspend_and_forget(stream), do: os_pid
+        assert length(Enum.uniq(os_pids)) == 2 * @count
+        eventually_collected(fn -> not Enum.any?(os_pids, &os_process_alive?/1) end)
+        eventually_collected(fn -> LeftBehind.count() == before end)
+        assert_no_message()
+      end
+    end
+
+    test "that is dropped stops the evaluation of its input, and the process that sees to it" do
+      test = self()
+
+      input = fn _sink ->
+        Process.flag(:trap_exit, true)
+        {:links, [feeder]} = Process.info(self(), :links)
+        send(test, {:input, self(), feeder})
+        Process.sleep(:infinity)
+      end
+
+      [_, _] = suspend_and_forget(Exile.stream!(sh(@group <> "exec cat"), input: input))
+      assert_receive {:input, evaluation, feeder}
+      refs = for pid <- [evaluation, feeder], do: Process.monitor(pid)
+
+      eventually_collected(fn ->
+        not Process.alive?(evaluation) and not Process.alive?(feeder)
+      end)
+
+      for ref <- refs, do: assert_receive({:DOWN, ^ref, _, _, _})
+      assert_no_message()
+    end
+
+    test "that is kept goes on, however much garbage is collected" do
+      {first, continuation} = step(Exile.stream!(["cat"], input: ["1\n", "2\n", "3\n"]))
+
+      for _ <- 1..3, do: :erlang.garbage_collect()
+      assert Enum.join([first | rest(continuation)]) == "1\n2\n3\n"
+    end
+
+    test "that was halted or read to its end is done with" do
+      before = LeftBehind.count()
+      {_, continuation} = step(Exile.stream!(["yes"], ignore_epipe: true))
+      {:halted, _} = continuation.({:halt, nil})
+      {_, continuation} = step(Exile.stream!(["echo", "hi"]))
+      assert rest(continuation) == []
+      eventually(fn -> LeftBehind.count() == before end)
+    end
+  end
+end
