@@ -50,7 +50,7 @@ defmodule Exile.Command do
 
     # If an option is given twice, the first wins, as in Keyword. `nil` stands for the default.
     options
-    |> Enum.reverse()
+    |> Enum.uniq_by(fn {key, _value} -> key end)
     |> Enum.reject(fn {_key, value} -> value == nil end)
     |> Enum.reduce(command, fn {key, value}, command -> put!(command, key, value) end)
   end

@@ -56,7 +56,7 @@ defmodule Exile.Stream do
     }
 
     own
-    |> Enum.reverse()
+    |> Enum.uniq_by(fn {key, _value} -> key end)
     |> Enum.reject(fn {_key, value} -> value == nil end)
     |> Enum.reduce(stream, fn {key, value}, stream -> put!(stream, key, value) end)
     |> join()

@@ -71,6 +71,8 @@ defmodule Exile.Stream.Feeder do
 
   defp start_input(stdin, callers, write) do
     feeder = self()
+    # From here on its death is the end of the commands, and then that of the input.
+    _ = Native.pipe_set_owner(stdin, feeder)
 
     input =
       spawn_link(fn ->
