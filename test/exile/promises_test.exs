@@ -148,21 +148,20 @@ defmodule Exile.PromisesTest do
     end
 
     test "a :teardown that you give is kept to, however long it takes" do
-      script =
-        "trap 'sleep 1.2; echo done >&2; exit' TERM; echo ready; while :; do sleep 0.01; done"
+      script = "trap 'sleep 1.2; echo done; exit' TERM; echo ready; while :; do sleep 0.01; done"
 
       test = self()
 
       in_process(:is_killed, fn ->
-        {:ok, p} = Command.start_link(sh(script), stderr: :consume, teardown: [sigterm: 60_000])
+        {:ok, p} = Command.start_link(sh(script), stderr: :disable, teardown: [sigterm: 60_000])
         {:ok, "ready\n"} = Command.read(p)
-        :ok = Command.change_pipe_owner(p, :stderr, test)
+        :ok = Command.change_pipe_owner(p, :stdout, test)
         send(test, {:command, p})
       end)
 
       assert_receive {:command, p}
-      assert Command.read_stderr(p) == {:ok, "done\n"}
-      assert Command.read_stderr(p) == :eof
+      assert Command.read(p) == {:ok, "done\n"}
+      assert Command.read(p) == :eof
     end
 
     test "between two reads of much output" do
