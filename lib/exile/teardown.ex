@@ -23,5 +23,6 @@ defmodule Exile.Teardown do
 
   @doc "How long it takes at most until SIGKILL."
   @spec duration(Exile.Native.steps()) :: non_neg_integer
-  def duration(steps), do: steps |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+  def duration(steps),
+    do: Enum.reduce(steps, 0, fn {_, wait}, sum when is_integer(wait) -> sum + wait end)
 end

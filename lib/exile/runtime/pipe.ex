@@ -37,7 +37,7 @@ defmodule Exile.Runtime.Pipe do
   defp try_read(pipe, max, drain) do
     with :rest <- Native.pipe_read(pipe, max, nil, drain != :stop) do
       receive after: (@rest -> :ok)
-      Native.pipe_read(pipe, max, nil, drain != :stop)
+      try_read(pipe, max, drain)
     end
   end
 

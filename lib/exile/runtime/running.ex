@@ -215,14 +215,18 @@ defmodule Exile.Runtime.Running do
   def exit_code(:unknown), do: {:error, :echild}
 
   @doc "When a timeout that begins now is over."
-  @spec deadline(timeout) :: timeout
+  @spec deadline(timeout) :: :infinity | integer
   def deadline(:infinity), do: :infinity
-  def deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
+
+  def deadline(timeout) when is_integer(timeout),
+    do: System.monotonic_time(:millisecond) + timeout
 
   @doc "How long it is until a deadline."
   @spec left(:infinity | integer) :: timeout
   def left(:infinity), do: :infinity
-  def left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
+
+  def left(deadline) when is_integer(deadline),
+    do: max(deadline - System.monotonic_time(:millisecond), 0)
 
   @doc "Closes those of the pipes that are the caller's."
   @spec close([Native.pipe() | nil]) :: :ok

@@ -11,7 +11,7 @@ const ASKER: Pid = Pid(1);
 const REFERENCE: u32 = 100;
 
 fn ask() -> Option<Handle<Request>> {
-    Handle::ask(Caller::THREAD, ASKER, Wait::of(ASKER, REFERENCE))
+    Handle::ask(Caller::THREAD, ASKER, Wait::of(ASKER, REFERENCE), false)
 }
 
 /// Answers, as a spawner does that has come to an end. `false`: nobody wants the answer.
