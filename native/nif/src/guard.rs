@@ -58,7 +58,6 @@ fn start(
         Life::begin_apart(spawned.child, at_once, bonds).map_err(at(Step::Watch))
     });
     let life = begun.inspect_err(|_| guard::disconnect())?;
-    life.kin().join(std::slice::from_ref(&life));
     life::living::children().iter().for_each(guard::report);
     Ok(Handle::of(Caller::THREAD, life, owner))
 }

@@ -311,7 +311,10 @@ impl Resource for Process {
             (state.pipes.clone(), state.pipeline.clone())
         };
         // First of all: a pipe that is closed may end a process, but not its group.
-        end_those(&pipeline, |life| life.kin().is_owner(pid));
+        let others = pipeline.iter().filter_map(Weak::upgrade);
+        let others =
+            others.filter(|life| !Arc::ptr_eq(life, &handle.0) && life.kin().is_owner(pid));
+        end_together(std::iter::once(Arc::clone(&handle.0)).chain(others));
         for pipe in pipes {
             pipe.close(caller, pid);
         }
