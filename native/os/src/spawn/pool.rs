@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The most spawners there may be. Each takes a thread.
 const MOST: usize = 256;
 
+/// The most spawners that are started at once. All may seem to hang only because the machine is busy.
+const MOST_AT_ONCE: usize = 64;
+
 /// Stands for a spawner that has no job.
 const IDLE: u64 = u64::MAX;
 
@@ -160,7 +163,7 @@ impl Pool {
         };
         let wanted = if hanging == count {
             // What waits may hang as well, and would take as long again for every few of them.
-            usual().max(self.inbox.len()) + hanging
+            usual().max(self.inbox.len().min(MOST_AT_ONCE)) + hanging
         } else {
             usual() + hanging
         };
