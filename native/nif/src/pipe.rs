@@ -192,7 +192,7 @@ impl Handle<Pipe> {
         }
         if !alive {
             // As if it had died a moment later.
-            self.close(caller, owner);
+            Pipe::down(self, caller, owner);
         }
         true
     }

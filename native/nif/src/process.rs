@@ -369,7 +369,7 @@ impl Handle<Process> {
             self.demonitor(caller, old);
         }
         if !alive {
-            self.0.end();
+            Process::down(self, caller, owner);
         }
     }
 }

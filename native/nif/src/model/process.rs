@@ -178,6 +178,23 @@ fn a_group_goes_with_the_one_who_feeds_it_if_that_is_to_be_its_end() {
 }
 
 #[test]
+fn a_group_goes_with_the_one_who_is_to_feed_it_though_dead_before_that() {
+    each(BOUND, || {
+        let made = make_fed_by(OWNER, true, at_once());
+        die(OTHER);
+        let kernel = hang_up();
+        assert!(made.pipe.set_owner(Caller::THREAD, OTHER));
+        keeper::run();
+        kernel.join().unwrap();
+        world::hang_up(PROCESS);
+        keeper::run();
+        assert!(!world::has_others(PROCESS));
+        assert!(made.life().status(Caller::THREAD).is_some());
+        (made.fd, made.exit)
+    });
+}
+
+#[test]
 fn a_group_whose_leader_ends_since_its_pipe_is_closed_is_left_alone() {
     each(None, || {
         let made = make_fed_by(OTHER, false, at_once());
