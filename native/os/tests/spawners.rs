@@ -120,6 +120,31 @@ fn a_job_that_comes_when_all_spawners_hang_is_done_soon() {
 }
 
 #[test]
+fn jobs_that_come_all_at_once_at_first_hang_no_more_than_later_ones() {
+    const COUNT: usize = 100;
+    alone(
+        "jobs_that_come_all_at_once_at_first_hang_no_more_than_later_ones",
+        || {
+            let cores = std::thread::available_parallelism().unwrap().get();
+            for _ in 0..COUNT {
+                submit(Box::new(|| std::thread::sleep(Duration::from_millis(10)))).unwrap();
+            }
+            soon("no job is pending", || pending() == 0);
+            assert_eq!(spawners(), cores + 1);
+        },
+    );
+}
+
+/// How many spawners there are.
+fn spawners() -> usize {
+    std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok())
+        .filter(|name| name.trim_end() == "exile_spawner")
+        .count()
+}
+
+#[test]
 fn a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned() {
     alone(
         "a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned",

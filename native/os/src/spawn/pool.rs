@@ -155,8 +155,11 @@ impl Pool {
     }
 
     fn look(&'static self) {
-        let before = now().saturating_sub(HANGS.as_millis() as u64);
-        let hangs = |busy: &&Arc<AtomicU64>| busy.load(Ordering::Acquire) <= before;
+        let now = now();
+        let hangs = |busy: &&Arc<AtomicU64>| {
+            let since = busy.load(Ordering::Acquire);
+            since.saturating_add(HANGS.as_millis() as u64) <= now
+        };
         let (hanging, count) = {
             let spawners = self.spawners();
             (spawners.iter().filter(hangs).count(), spawners.len())
