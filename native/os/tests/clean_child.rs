@@ -7,8 +7,12 @@
 mod common;
 
 use std::collections::BTreeMap;
+#[cfg(not(exile_portable))]
+use std::ffi::CString;
 use std::fs;
 use std::mem::MaybeUninit;
+#[cfg(not(exile_portable))]
+use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
 
@@ -20,7 +24,7 @@ use common::{has_children, refuse};
 use exile_os::Signal;
 use exile_os::exit::{self, Source};
 #[cfg(not(exile_portable))]
-use exile_os::{Command, Step};
+use exile_os::{Command, Errno, Step};
 
 /// The signals that the real-time numbers begin with, which C libraries keep to themselves.
 const HIDDEN_SIGNALS: [libc::c_int; 2] = [32, 33];
@@ -156,6 +160,18 @@ fn no_descriptor_above_the_standard_streams_reaches_a_program() {
             assert_eq!(descriptors(), before);
         },
     );
+}
+
+// A child that hangs on its way to a directory must not hold the pipes of others.
+#[cfg(not(exile_portable))]
+#[test]
+fn descriptors_are_closed_before_the_child_goes_to_its_directory() {
+    let directory = fs::File::open("/").unwrap();
+    let number = directory.as_raw_fd();
+    let name = CString::new(format!("/proc/self/fd/{number}")).unwrap();
+    let there = command("true", &[]).directory(Some(name));
+    let error = common::try_spawn(&there).unwrap_err();
+    assert_eq!((error.step, error.errno), (Step::Directory, Errno::ENOENT));
 }
 
 #[cfg(not(exile_portable))]

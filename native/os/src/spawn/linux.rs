@@ -349,8 +349,8 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>, parent: libc::pid_t) -> (Step, i32) 
         new_session()
             .and_then(|()| place_streams(plan))
             .and_then(|()| bind_to_parent(plan, parent))
-            .and_then(|()| go_to_directory(plan))
             .and_then(|()| close_descriptors())
+            .and_then(|()| go_to_directory(plan))
             .map(|()| unblock_signals())
     };
     match prepared {
@@ -491,8 +491,8 @@ unsafe fn reset_signals() {
 }
 
 /// Lets no descriptor above 2 through: the VM's own are not all close-on-exec. They are closed here
-/// and now, since the program may take its time to be executed, and a pipe of another command that
-/// stayed open here would not come to its end.
+/// and now, since on a slow disk going to the directory and executing the program may take for ever,
+/// and a pipe of another command that stayed open here would not come to its end.
 ///
 /// # Safety
 /// To be called in the cloned child only.
