@@ -156,11 +156,13 @@ impl Job {
         };
         let answer = match made {
             Ok(pipeline) => {
+                let children = pipeline.children.clone();
+                let running = self.serve(pipeline);
+                // A new guard is told of all that live. If these did not yet, it is counted by now.
                 if guard::connections() != guards {
-                    // A guard that came meanwhile may have been told of all that lived before.
-                    pipeline.children.iter().for_each(guard::report);
+                    children.iter().for_each(guard::report);
                 }
-                self.serve(pipeline)
+                running
             }
             Err(failure) => Err(failure),
         };
