@@ -90,9 +90,20 @@ pub fn report(child: &Arc<Child>) {
     }
     let waits = !backlog().is_empty();
     if waits || !protocol::report_patiently(child) {
-        backlog().push_back(Arc::downgrade(child));
+        put_off(&mut backlog(), Arc::downgrade(child));
         retry_later();
     }
+}
+
+/// Enters a process in the backlog. Before that takes more room those are left out that are gone, so
+/// that it is as large as what lives, however long the guard takes no reports.
+fn put_off(backlog: &mut VecDeque<Weak<Child>>, child: Weak<Child>) {
+    if backlog.len() == backlog.capacity() {
+        backlog.retain(|child| child.strong_count() > 0);
+        // Room for as many again, or the next ones would all look through the backlog.
+        backlog.reserve(backlog.len() + 1);
+    }
+    backlog.push_back(child);
 }
 
 fn retry_later() {
@@ -126,4 +137,18 @@ fn next_of_backlog() -> Option<Arc<Child>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backlog_does_not_grow_by_processes_that_are_gone() {
+        let mut backlog = VecDeque::new();
+        for _ in 0..10_000 {
+            put_off(&mut backlog, Weak::new());
+        }
+        assert!(backlog.capacity() < 64);
+    }
 }
