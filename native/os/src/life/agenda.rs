@@ -6,11 +6,15 @@ use std::time::Instant;
 
 use super::living::Key;
 
+/// How many entries that hold no longer may be kept in any case.
+const SPARE: usize = 64;
+
 /// A time for each of some keys.
 #[derive(Default)]
 pub(crate) struct Agenda {
     due: HashMap<Key, Instant>,
-    /// With entries that hold no longer: those that `due` does not confirm.
+    /// With entries that hold no longer: those that `due` does not confirm. They are dropped when they
+    /// are more than the others, as their time may be far away.
     heap: BinaryHeap<Reverse<(Instant, Key)>>,
 }
 
@@ -26,6 +30,10 @@ impl Agenda {
                     self.heap.push(Reverse((at, key)));
                 }
             }
+        }
+        if self.heap.len() > SPARE + 2 * self.due.len() {
+            let due = self.due.iter();
+            self.heap = due.map(|(key, at)| Reverse((*at, *key))).collect();
         }
     }
 
@@ -69,6 +77,22 @@ mod tests {
         assert_eq!(agenda.take(at(2)), Some(3));
         assert_eq!(agenda.take(at(2)), None);
         assert_eq!(agenda.first(), Some(at(3)));
+    }
+
+    #[test]
+    fn what_is_not_due_any_more_is_not_kept() {
+        let (mut agenda, start) = (Agenda::default(), Instant::now());
+        let at = |n| start + n * Duration::from_secs(1);
+        agenda.set(0, Some(at(5)));
+        for n in 1..10_000 {
+            agenda.set(n, Some(at(1_000_000)));
+            agenda.set(n, None);
+            agenda.set(0, Some(at(1_000_000)));
+            agenda.set(0, Some(at(5)));
+            assert!(agenda.heap.len() <= SPARE + 4);
+        }
+        assert_eq!(agenda.take(at(5)), Some(0));
+        assert_eq!(agenda.first(), None);
     }
 
     #[test]
