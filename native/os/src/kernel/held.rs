@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 use nix::fcntl::OFlag;
@@ -9,10 +10,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// For the standard input of a process. Where the system does not say, somebody does.
 pub(crate) fn input_is_held(pid: libc::pid_t) -> bool {
+    let path = format!("/proc/{pid}/fd/0");
+    // Anything else is not opened, which could take for ever or do something to a device.
+    match std::fs::read_link(&path) {
+        Ok(name) if name.as_os_str().as_bytes().starts_with(b"pipe:") => {}
+        Ok(_) => return false,
+        Err(_) => return true,
+    }
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(flags.bits());
-    let Ok(input) = options.open(format!("/proc/{pid}/fd/0")) else {
+    let Ok(input) = options.open(path) else {
         return true;
     };
     if !input
