@@ -84,7 +84,11 @@ impl Pipeline {
                 let theirs = self.share_stderr(&mut shared).map_err(at(Step::Stdio))?;
                 command.stderr = Stdio::Fd(theirs);
             }
-            let spawned = spawn(&command, attempt)?;
+            let spawned = spawn(&command, attempt).inspect_err(|_| {
+                // Before the pipe is closed that this one would have read: the one that writes to it
+                // may end of that, and its group is to end with it.
+                discard(&self.children);
+            })?;
             self.children.push(spawned.child);
             self.stdin = self.stdin.take().or(spawned.stdin);
             self.stdout = self.stdout.take().or(spawned.stdout);

@@ -165,6 +165,11 @@ fn make(plan: &Plan<'_>) -> Result<(Arc<Child>, bool), SpawnError> {
 /// Kills programs that are not to come about, with their groups, and waits until they are gone: a
 /// process that was killed ends at once, unless the kernel itself holds it up.
 pub fn discard(children: &[Arc<Child>]) {
+    // All are claimed first: the end of one closes the input of another, which may end of that, and
+    // its group is to end with it all the same.
+    for child in children {
+        child.claim();
+    }
     children.iter().for_each(|child| kill(child));
     let deadline = Instant::now() + END_PATIENCE;
     for child in children {
