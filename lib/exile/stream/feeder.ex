@@ -86,8 +86,8 @@ defmodule Exile.Stream.Feeder do
             kind, reason -> {:failed, kind, reason, __STACKTRACE__}
           end
 
-        # Of an input that failed the pipe stays open: its end of file would tell the command that
-        # this was all. The native side ends the commands with the owner of the pipe.
+        # If the input failed, the pipe stays open: an end of file would tell the command that this
+        # was all. The native side ends the commands with the owner of the pipe.
         _ = unless match?({:failed, _, _, _}, outcome), do: Native.pipe_close(stdin)
         exit({:shutdown, {:input, outcome}})
       end)
@@ -119,7 +119,7 @@ defmodule Exile.Stream.Feeder do
     answer(%{state | asked: from})
   end
 
-  # Whoever sends it something else gets no answer, and does no harm.
+  # A stray call gets no answer, and does no harm.
   def handle_call(_request, _from, state), do: {:noreply, state}
 
   @impl true
@@ -153,8 +153,8 @@ defmodule Exile.Stream.Feeder do
   def terminate(_reason, %{input: nil}), do: :ok
   def terminate(_reason, state), do: stop(state.input, state.running.stdin)
 
-  # Killed, since what the user evaluates there may trap exits. The pipe is taken from it before, whose
-  # death would else be the end of the commands.
+  # It is killed, since what the user evaluates there may trap exits. The pipe is taken from it first,
+  # or its death would be the end of the commands.
   defp stop(input, stdin) do
     _ = Native.pipe_set_owner(stdin, self())
     Process.unlink(input)

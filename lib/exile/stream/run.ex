@@ -227,8 +227,8 @@ defmodule Exile.Stream.Run do
     raise error(List.last(run.stream.commands), :read, reason)
   end
 
-  # Has the commands ended, then closes the pipes, then stops the input; its outcome. Returns when the
-  # commands and their groups are gone.
+  # Begins to end the commands, then closes the pipes, then stops the input. Returns the outcome of
+  # the input when the commands and their groups are gone.
   defp stop(%__MODULE__{stream: stream, running: running} = run, grace) do
     endings = endings(stream, running, grace)
     end_all(endings)

@@ -11,7 +11,7 @@
 //! * Only the owner reads, writes or closes. Anyone may make another process the owner; an old
 //!   owner that waits is woken.
 //! * A wait ends with exactly one message: the VM's when the pipe is ready, ours when the owner
-//!   changes or the command has ended. What the message means is found out by trying again.
+//!   changes or the processes have ended. What the message means is found out by trying again.
 //! * A read or write tries the system call first and selects only when that would block.
 //! * Erlang code holds a [`Grip`], and the VM, once it has selected the descriptor, the [`Pipe`]. When
 //!   the processes at the other end have ended and nobody grips the pipe, it is closed. While they
@@ -40,7 +40,7 @@ pub(crate) struct Pipe {
     /// still hold the pipe open.
     processes: AtomicUsize,
     question: Question,
-    /// Who ends with the owner of the pipe.
+    /// The processes that end with the owner of the pipe.
     ends: Ends,
     state: Mutex<State>,
 }
@@ -85,7 +85,8 @@ enum Phase {
 }
 
 impl State {
-    /// The end, if `caller` may use it. Whoever comes here has had the message of his last wait.
+    /// The end, if `caller` may use it. The caller has already received the message of its previous
+    /// wait.
     fn used_by(&mut self, caller: Pid) -> Result<&mut End, Unusable> {
         match &mut self.phase {
             Phase::Open(end) if self.owner == caller => {
@@ -159,7 +160,8 @@ impl Handle<Pipe> {
         self.close_if_useless(caller);
     }
 
-    /// Of the last process that ends and the last who lets go, whoever comes second closes.
+    /// Closes the pipe if its processes have ended and Erlang code has let go of it. It is called
+    /// after both, so the second of them closes.
     fn close_if_useless(&self, caller: Caller) {
         let owner = {
             let state = self.lock();
@@ -248,7 +250,7 @@ impl Handle<Pipe> {
     }
 
     /// Tries to move bytes with `io`, for which `None` means that it would block. If it would,
-    /// `wait` is entered, unless the command has ended and is not to be outlived.
+    /// `wait` is entered, unless the processes have ended and are not to be outlived.
     pub(crate) fn attempt<T>(
         &self,
         caller: Pid,
@@ -257,7 +259,7 @@ impl Handle<Pipe> {
         io: impl FnOnce(&mut End) -> Result<Option<T>, Unusable>,
     ) -> Result<Attempt<T>, Unusable> {
         let mut state = self.lock();
-        // Looked at before the bytes are: what the command wrote before its end is then read.
+        // Looked at before the bytes are: what a process wrote before its end is then read.
         let ended = self.processes_ended();
         if let Some(moved) = io(state.used_by(caller)?)? {
             return Ok(Attempt::Moved(moved));
@@ -305,7 +307,7 @@ pub(crate) enum Attempt<T> {
     Moved(T),
     /// Nothing could be moved, and there is nothing to wait with.
     WouldBlock,
-    /// Nothing could be moved, and the command has ended.
+    /// Nothing could be moved, and the processes have ended.
     Ended,
     /// Nothing could be moved; a message will come.
     Waits,
@@ -317,9 +319,9 @@ fn wait(env: Env<'_>, reference: Term<'_>) -> Option<Wait> {
 }
 
 /// `{:ok, binary}`, `:eof`, `:rest` (others had better go first; no reference to wait with), `:again`
-/// (would block, and no reference to wait with), `:wait` (the
-/// caller gets a message with the reference), `:exited` (would block, but the command has ended;
-/// with `drain` the others that hold the pipe are waited for) or `{:error, reason}`.
+/// (would block, and no reference to wait with), `:wait` (the caller gets a message with the
+/// reference), `:exited` (would block, but the processes have ended; with `drain` the others that hold
+/// the pipe are waited for) or `{:error, reason}`.
 #[rustler::nif]
 fn pipe_read<'a>(
     env: Env<'a>,
@@ -333,7 +335,7 @@ fn pipe_read<'a>(
         return atoms::rest().encode(env);
     }
     let read = |end: &mut End| {
-        // Only who is ready to wait, and would have to, looks for long.
+        // Only a caller that is ready to wait, and would have to, looks for long.
         if reference.is_ref() && pipe.0.question.take(pid(env)) {
             end.look_for_answer(env, max)
         } else {
@@ -387,7 +389,7 @@ fn pipe_write<'a>(
                 }
             }
             Ok(Attempt::WouldBlock) => (atoms::again(), list, offset).encode(env),
-            // Others may hold the pipe open, but the command will not read it.
+            // Others may hold the pipe open, but the process will not read it.
             Ok(Attempt::Ended) => encode::error(env, Errno::EPIPE),
             Ok(Attempt::Waits) => (atoms::wait(), list, offset).encode(env),
             Err(unusable) => unusable.encode(env),
@@ -395,8 +397,8 @@ fn pipe_write<'a>(
     )
 }
 
-/// Gives up the wait that `reference` stands for. `:ok`: its message will not come. `:sent`: it has
-/// been sent, and if the pipe has another owner by now, who waits, that is none of our business.
+/// Gives up the wait that `reference` stands for, and no other. `:ok`: its message will not come.
+/// `:sent`: it has been sent.
 #[rustler::nif]
 fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Grip>, reference: Term<'a>) -> Term<'a> {
     if pipe.0.give_up(|wait| wait.is(reference)) {

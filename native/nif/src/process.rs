@@ -43,7 +43,7 @@ struct State {
     refused: Option<Errno>,
     /// Which process reads what this one writes.
     next: Option<Weak<Life>>,
-    /// Of the process whose output this one reads.
+    /// The process whose output this one reads, as long as that may hold this one up.
     before: Option<Before>,
 }
 
@@ -138,7 +138,7 @@ impl Bonds {
     pub(crate) fn enter(&self, until: Until, wait: Wait) -> Result<(), Option<Errno>> {
         let mut state = self.lock();
         if state.has_come(until) {
-            // Under the lock: who claims it next takes the refusal back.
+            // Under the lock: the next claim takes the refusal back.
             return Err(state.refused.filter(|_| !state.ended));
         }
         state.waits.push((until, wait));
@@ -386,7 +386,7 @@ pub(crate) enum Outcome {
 /// Ends processes when it is collected: for a stream that is suspended and that nobody can resume.
 pub(crate) struct Tether {
     lives: Vec<Arc<Life>>,
-    /// Who is told when it is collected.
+    /// The process that is told when it is collected.
     told: Mutex<Option<Wait>>,
 }
 
@@ -497,9 +497,9 @@ fn process_signal<'a>(
     })
 }
 
-/// Has processes and their groups ended, each with its grace in milliseconds and its steps: signals
-/// with the milliseconds after each, then SIGKILL. One that had ended is left alone. Returns at once;
-/// from then on their pipes may be closed.
+/// Begins to end processes and their groups, each with its grace in milliseconds and its steps: signals
+/// with the milliseconds after each, then SIGKILL. A process that had ended is left alone. When this
+/// returns, which is at once, their pipes may be closed.
 #[rustler::nif]
 fn process_end(processes: Vec<(Handle<Process>, u64, Steps<'_>)>) -> NifResult<Atom> {
     let endings = processes

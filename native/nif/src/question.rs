@@ -1,6 +1,6 @@
-//! Whether an answer is due. Who writes to a command and then reads from it mostly gets an answer
-//! at once, and looking for it a few times is much quicker than being woken by the VM. Whoever
-//! reads what another process lets the command write does better to wait: it finds more.
+//! Whether an answer is due. A process that writes to a command and then reads from it mostly gets
+//! an answer at once, and looking for it a few times is much quicker than being woken by the VM. A
+//! process that reads what another one lets the command write does better to wait: it finds more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -226,7 +226,7 @@ impl Job {
     }
 }
 
-/// If one cannot be kept an eye on, none goes on.
+/// If the end of one cannot be watched for, all are ended.
 fn begin_all(
     children: Vec<Arc<Child>>,
     teardowns: Vec<Teardown>,

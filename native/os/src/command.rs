@@ -58,7 +58,7 @@ pub struct Command {
 impl Command {
     /// The command `program` with `arguments`, in exactly the environment `env` (`NAME=value`
     /// each). A program without a `/` is looked up in the directories of `path`, the `PATH` of
-    /// whoever asks, not that of `env`; with a `/` it is a file name, relative to the directory
+    /// the caller, not that of `env`; with a `/` it is a file name, relative to the directory
     /// that the command runs in.
     pub fn new(
         program: CString,

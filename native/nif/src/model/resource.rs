@@ -122,7 +122,7 @@ pub(crate) fn stop_now() {
     stops.into_iter().for_each(|stop| stop());
 }
 
-/// The descriptor is ready: whoever waits gets his message.
+/// The descriptor is ready: the process that waits gets its message.
 pub(crate) fn ready(fd: RawFd) {
     let mut vm = vm();
     if vm.selected.contains_key(&fd) {

@@ -148,7 +148,7 @@ impl EndFd {
 #[cfg(target_os = "linux")]
 pub(crate) struct Watch(Option<(OwnedFd, Bell)>);
 
-/// Dropped when the status of the child is known, which tells whoever waits on its [`EndFd`].
+/// Dropped when the status of the child is known, which makes its [`EndFd`] readable.
 #[cfg(target_os = "linux")]
 pub(crate) type Bell = OwnedFd;
 

@@ -57,7 +57,7 @@ pub fn connect() -> Result<OwnedFd, Errno> {
     let theirs = above_standard(theirs)?;
     let ours = Arc::new(above_standard(ours)?);
     *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(ours);
-    // Whoever sees it counted finds it.
+    // After that, so that a thread that sees the new count finds the new socket.
     CONNECTIONS.fetch_add(1, Ordering::AcqRel);
     Ok(theirs)
 }
@@ -113,7 +113,7 @@ fn retry_later() {
 }
 
 fn retry() {
-    // Cleared first: who adds to the backlog from here on has it set again.
+    // Cleared first: a report that is put off from here on sets it again.
     RETRYING.store(false, Ordering::Release);
     if protocol::is_awake() {
         while let Some(child) = next_of_backlog() {
@@ -128,7 +128,7 @@ fn retry() {
     }
 }
 
-/// The next that still has somebody who asks for it.
+/// The next process that is not forgotten by all others.
 fn next_of_backlog() -> Option<Arc<Child>> {
     let mut backlog = backlog();
     while let Some(child) = backlog.pop_front() {

@@ -93,8 +93,8 @@ impl Child {
         status
     }
 
-    /// Learns the status of a zombie for whoever will ask; `false` if that cannot be. The
-    /// descriptor stays, for an event loop that has yet to watch it.
+    /// Fetches the status of a zombie and keeps it; `false` if it cannot be had. The descriptor stays,
+    /// for an event loop that has yet to watch it.
     pub(crate) fn learn(&self) -> bool {
         self.settle(&mut self.state()).is_some()
     }

@@ -199,9 +199,10 @@ impl Keeper {
             };
             for key in readable {
                 if key == BELL {
-                    // Read first: what is rung after that must not be taken with it, or else nobody
-                    // would ring any more. Who rings between the two has asked already, and is heard
-                    // before the next wait.
+                    // The pipe is read first. The other way round, a byte that is written between the
+                    // two would be read with the others while `rung` stays set, and nobody would
+                    // write one any more. A request that finds `rung` still set is in the queue
+                    // already, which is looked at before the next wait.
                     let _ = self.button.read_into(&mut [0; 64]);
                     self.rung.swap(false, Ordering::AcqRel);
                 } else {

@@ -1,8 +1,8 @@
 //! The record of one process, and all that live.
 //!
-//! Whoever asks for the status, signals the process or wants its end goes through its [`Life`].
-//! What else belongs to the process (its pipes, those who wait for its end) is its [`Kin`], which
-//! the life tells of the end.
+//! The status of a process, its signals and its end are all had through its [`Life`]. What else
+//! belongs to the process (its pipes, the waits for its end) is its [`Kin`], which the life tells of
+//! the end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -158,7 +158,7 @@ pub(crate) fn forget(key: Key) {
 }
 
 /// Looks at a life and does what is due, on the keeper's thread. When to look again; without that,
-/// when its exit fd becomes readable. `unwatch` takes that from whoever waits for it.
+/// when its exit fd becomes readable. `unwatch` ends the wait for that.
 pub(crate) fn look(
     key: Key,
     readable: bool,
@@ -183,7 +183,7 @@ pub(crate) fn look(
     }
 }
 
-/// Has every process ended, each in its own way, all at once. How long the slowest may take.
+/// Begins to end all processes, each in its own way and all at once. How long the slowest may take.
 pub fn stop_all() -> Duration {
     // First all are claimed, as in `end_all`.
     let durations = all().into_iter().map(|life| life.claim());
@@ -194,9 +194,9 @@ pub fn stop_all() -> Duration {
     longest
 }
 
-/// Has processes ended together, each by its teardown. All are claimed before the first gets a signal:
-/// the end of one closes the input of another, which may end of that, and its group is to end with
-/// it all the same.
+/// Begins to end processes together, each by its teardown. All are claimed before the first gets a
+/// signal: the end of one closes the input of another, which may end of that, and its group is to end
+/// with it all the same.
 pub fn end_all<K: Kin>(lives: &[(Arc<Life<K>>, Teardown)]) {
     let now = Instant::now();
     for (life, teardown) in lives {
@@ -208,8 +208,8 @@ pub fn end_all<K: Kin>(lives: &[(Arc<Life<K>>, Teardown)]) {
 }
 
 impl<K: Kin> Life<K> {
-    /// Begins the life of a child that was just spawned. If it cannot be kept an eye on, it is
-    /// killed: nothing runs of which nobody sees the end.
+    /// Begins the life of a child that was just spawned. If its end cannot be watched for, it is
+    /// killed, so that no process runs unseen.
     pub fn begin(child: Arc<Child>, teardown: Teardown, kin: K) -> Result<Arc<Life<K>>, Errno> {
         Life::begin_as(child, teardown, kin, false)
     }
@@ -283,13 +283,13 @@ impl<K: Kin> Life<K> {
         &self.teardown
     }
 
-    /// Has the process and its group ended as it was said at its start.
+    /// Begins to end the process and its group in the way that was given at its start.
     pub fn end(&self) -> bool {
         self.end_by(&self.teardown)
     }
 
-    /// Claims the process and has it ended by `teardown`. A teardown that is under way already is
-    /// hastened by it. `false`: the process had ended by itself, and nothing is done.
+    /// Claims the process and begins to end it by `teardown`. A teardown that is under way already
+    /// is hastened by it. `false`: the process had ended by itself, and nothing is done.
     ///
     /// When this returns the group will be ended whatever happens next. So this comes before any
     /// pipe of the process is closed.
@@ -326,8 +326,8 @@ impl<K: Kin> Life<K> {
         let _ = keeper::attend(self.key);
     }
 
-    /// Has ended what a process that has ended left of its group. `end` is its exit fd, which was kept
-    /// for that.
+    /// Begins to end what is left of the group of a process that has ended itself. `end` is its exit
+    /// fd, which was kept for that.
     pub fn end_rest(self: &Arc<Self>, end: Arc<EndFd>) {
         {
             let mut ending = self.ending();

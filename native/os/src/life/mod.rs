@@ -18,8 +18,8 @@
 //! ```
 //!
 //! A process that ends by itself leaves its group alone. Once it is *claimed* its group goes with
-//! it, whatever it dies of. So whoever wants its end claims it first and closes its pipes after
-//! that: a pipe that is closed may end a process, which must not look like an end of its own
+//! it, whatever it dies of. So a process that is to end is claimed first, and its pipes are closed
+//! after that: a pipe that is closed may end a process, which must not look like an end of its own
 //! accord.
 
 mod agenda;

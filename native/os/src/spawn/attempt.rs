@@ -108,7 +108,7 @@ mod shown {
     #[derive(Debug)]
     pub(super) struct Child {
         shown: AtomicI32,
-        /// Held while the word is used, and by whoever makes it meaningless.
+        /// Held while the word is used, and before it becomes meaningless.
         in_use: Mutex<()>,
     }
 

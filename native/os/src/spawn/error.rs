@@ -19,7 +19,7 @@ pub enum Step {
     Directory,
     /// Executing the program.
     Exec,
-    /// Having an event loop watch for its end; for those who do.
+    /// Having its end watched for.
     Watch,
 }
 

@@ -135,7 +135,7 @@ impl Pool {
         for job in &self.inbox {
             let _pending = Pending(self);
             busy.store(now(), Ordering::Release);
-            // A panic has told of itself; whoever asked is told of nothing.
+            // The panic hook reports a panic. The caller gets no answer.
             let _ = catch_unwind(AssertUnwindSafe(job));
             busy.store(IDLE, Ordering::Release);
         }
@@ -170,7 +170,7 @@ impl Pool {
         } else {
             usual() + hanging
         };
-        // If no thread can be had, those who wait go on waiting for one that hangs.
+        // If no thread can be had, the jobs that wait go on waiting for a spawner that hangs.
         let _ = self.start(wanted);
         // Cleared first: a job that comes from here on has it set again, and one that found it set is
         // seen below.

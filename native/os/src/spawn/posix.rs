@@ -4,7 +4,7 @@
 //! The kernel does not bind the program to this process: if that is killed, the program lives on,
 //! unless there is a guard.
 //!
-//! Who cancels a spawn cannot reach the child before the call returns; it is ended then.
+//! A spawn that is cancelled goes on until the call returns; the child is ended then.
 //!
 //! # Safety
 //! Unsafe code here calls the `posix_spawn` family on objects that it initialised, with strings

@@ -51,7 +51,7 @@ static POOL: OnceLock<Option<Pool>> = OnceLock::new();
 /// Children cannot leave a shared table here.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Reserves the numbers, once. The sooner the better: who comes late finds the low ones taken.
+/// Reserves the numbers, once. The sooner the better: later the low ones are taken.
 pub(super) fn reserve() {
     pool();
 }

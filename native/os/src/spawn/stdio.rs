@@ -162,8 +162,8 @@ fn kind(file: &FileStat) -> SFlag {
 }
 
 /// This process's standard error, opened anew, if it is a terminal. The VM sets that to
-/// non-blocking, which holds for all who share it by inheritance: they would lose what they write
-/// too fast. `None` if it is none, or cannot be opened: then the stream is inherited as it is.
+/// non-blocking, which holds for all processes that inherit it: they would lose what they write too
+/// fast. `None` if it is none, or cannot be opened: then the stream is inherited as it is.
 fn own_terminal() -> Option<OwnedFd> {
     let stderr = std::io::stderr();
     if !stderr.is_terminal() {
