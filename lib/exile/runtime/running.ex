@@ -53,7 +53,7 @@ defmodule Exile.Runtime.Running do
       stages: Enum.map(commands, &stage/1),
       stdin: stdin,
       stdout: stdout,
-      block: block(environment),
+      block: environment_block(environment),
       environment: environment,
       encoding: :file.native_name_encoding(),
       fed: Keyword.get(options, :fed, false),
@@ -70,17 +70,22 @@ defmodule Exile.Runtime.Running do
   end
 
   # Taken apart natively, one binary costs a tenth of what many lists of characters do.
-  defp block(environment) do
-    :erlang.iolist_to_binary(for {name, value} <- environment, do: [name, ?=, value, 0])
+  defp environment_block(environment) do
+    block(environment, fn {name, value} -> [name, ?=, value, 0] end)
   rescue
     ArgumentError -> nil
   end
 
+  defp block(list, part), do: list |> Enum.map(part) |> :erlang.iolist_to_binary()
+
   defp stage(%Command{} = command) do
+    {unset, set} = Enum.split_with(command.env, fn {_name, value} -> value == nil end)
+
     %{
-      argv: command.argv,
+      argv: block(command.argv, &[&1, 0]),
       directory: command.cd,
-      env: command.env,
+      set: block(set, fn {name, value} -> [name, ?=, value, 0] end),
+      unset: block(unset, fn {name, nil} -> [name, 0] end),
       clear_env: command.clear_env,
       stderr: stderr(command.stderr),
       teardown: Exile.Teardown.abandoned(command.teardown)

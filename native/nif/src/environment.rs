@@ -1,80 +1,95 @@
 //! The environment of a command: that of the VM, as Elixir gives it, and what is changed in it.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
+use exile_os::Errno;
 use rustler::types::atom::Atom;
 use rustler::{Binary, Error, NifResult, Term};
 
 use crate::atoms;
-use crate::spawn::c_string;
 
-/// The variables of the VM, `NAME=value` each.
-pub(crate) struct Inherited(Vec<CString>);
+/// The variables of the VM, `NAME=value` and a NUL each.
+pub(crate) struct Inherited(Vec<u8>);
 
-/// `{name, value | nil}`.
-pub(crate) type Change<'a> = (Binary<'a>, Term<'a>);
+/// What is different for a command: `NAME=value` and a NUL for each variable that is set, a name and
+/// a NUL for each that is not.
+pub(crate) struct Changes {
+    pub(crate) set: Vec<u8>,
+    pub(crate) unset: Vec<u8>,
+    /// Nothing is inherited.
+    pub(crate) clear: bool,
+}
 
 impl Inherited {
     /// From what `:os.env/0` returns, and the encoding of file names in this VM. `block` is the same
-    /// in one binary, `NAME=value` and a NUL each, or nil where there are other characters than bytes.
+    /// in one binary, or nil where there are other characters than bytes.
     pub(crate) fn decode(block: Term<'_>, list: Term<'_>, encoding: Atom) -> NifResult<Inherited> {
         // Quick, and right for nearly all.
         if let Ok(block) = block.decode::<Binary<'_>>() {
             if block.is_ascii() {
-                return Inherited::split(block.as_slice());
+                return owned(&block).map(Inherited);
             }
         }
         let latin1 = encoding == atoms::latin1();
-        list.into_list_iterator()?
-            .map(|variable| {
-                let (name, value) = variable.decode()?;
-                c_string(variable_bytes(name, value, latin1)?)
-            })
-            .collect::<NifResult<_>>()
-            .map(Inherited)
-    }
-
-    fn split(block: &[u8]) -> NifResult<Inherited> {
-        let variables = block.split_inclusive(|byte| *byte == 0);
-        variables
-            .map(|variable| {
-                CString::from_vec_with_nul(variable.to_vec()).map_err(|_| Error::BadArg)
-            })
-            .collect::<NifResult<_>>()
-            .map(Inherited)
+        let mut block = Vec::new();
+        for variable in list.into_list_iterator()? {
+            let (name, value) = variable.decode()?;
+            block.extend(variable_bytes(name, value, latin1)?);
+            block.push(0);
+        }
+        Ok(Inherited(block))
     }
 
     /// Where programs are looked for.
     pub(crate) fn path(&self) -> Option<&OsStr> {
-        let mut variables = self.0.iter();
+        let mut variables = parts(&self.0);
         variables
-            .find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="))
+            .find_map(|variable| variable.strip_prefix(b"PATH="))
             .map(OsStr::from_bytes)
     }
 
-    /// The block for a command: these variables, or none with `clear`, and the changes.
-    pub(crate) fn changed(&self, changes: &[Change<'_>], clear: bool) -> NifResult<Vec<CString>> {
-        let mut block = Vec::with_capacity(self.0.len() + changes.len());
-        let changed = |variable: &CStr| {
-            let name = name(variable.to_bytes());
-            changes
-                .iter()
-                .any(|(changed, _)| changed.as_slice() == name)
-        };
-        if !clear {
-            let unchanged = self.0.iter().filter(|variable| !changed(variable));
-            block.extend(unchanged.cloned());
-        }
-        for (name, value) in changes {
-            if let Ok(value) = value.decode::<Binary<'_>>() {
-                block.push(c_string(
-                    [name.as_slice(), b"=", value.as_slice()].concat(),
-                )?);
-            }
-        }
-        Ok(block)
+    /// The environment of a command.
+    pub(crate) fn changed(&self, changes: &Changes) -> Result<Vec<CString>, Errno> {
+        let names: BTreeSet<&[u8]> = parts(&changes.set)
+            .map(name)
+            .chain(parts(&changes.unset))
+            .collect();
+        let inherited: &[u8] = if changes.clear { &[] } else { &self.0 };
+        let kept = parts(inherited).filter(|variable| !names.contains(name(variable)));
+        strings(kept.chain(parts(&changes.set)))
     }
+}
+
+/// The pieces of a block, each of which ends with a NUL.
+pub(crate) fn parts(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    block
+        .split_inclusive(|byte| *byte == 0)
+        .map(|part| part.strip_suffix(&[0]).unwrap_or(part))
+}
+
+/// Pieces that hold no NUL, as strings.
+pub(crate) fn strings<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<CString>, Errno> {
+    let mut strings = Vec::new();
+    for part in parts {
+        strings.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let mut bytes = Vec::new();
+        let room = bytes.try_reserve_exact(part.len() + 1);
+        room.map_err(|_| Errno::ENOMEM)?;
+        bytes.extend_from_slice(part);
+        strings.push(CString::new(bytes).map_err(|_| Errno::EINVAL)?);
+    }
+    Ok(strings)
+}
+
+/// A copy, unless there is no memory for it.
+pub(crate) fn owned(bytes: &[u8]) -> NifResult<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len())
+        .map_err(|_| Error::RaiseAtom("enomem"))?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
 }
 
 /// The name ends at the first `=` that is not the first byte.

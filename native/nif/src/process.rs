@@ -274,14 +274,15 @@ fn cut_off(next: &Arc<Life>) {
     let Some(Before { life, end, .. }) = before else {
         return;
     };
-    if !next.child().waits_for_input() {
+    if next.child().waits_for_input() == Some(false) {
         return;
     }
     life.end_rest(end);
     let next = Arc::downgrade(next);
     let errand = Box::new(move || {
         if let Some(next) = next.upgrade() {
-            if next.child().waits_for_input() {
+            // One that may be at work is not ended on a guess.
+            if next.child().waits_for_input() == Some(true) {
                 next.end();
             }
         }

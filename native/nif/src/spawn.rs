@@ -1,18 +1,18 @@
 //! Starting processes: what Elixir says about them, as `exile_os` wants it. A spawner does the work,
 //! and the answer is a message.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 
 use exile_os::spawn::pool;
-use exile_os::{Child, Pipeline, SpawnError, Stdio, Step, Teardown, guard};
+use exile_os::{Child, Errno, Pipeline, SpawnError, Stdio, Step, Teardown, guard};
 use exile_os::{discard, spawn_pipeline};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, Error, NifMap, NifResult, Term};
 
 use crate::end::Fd;
-use crate::environment::{Change, Inherited};
+use crate::environment::{Changes, Inherited, owned, parts, strings};
 use crate::pipe::{Ends, Grip, Pipe};
 use crate::process::{Bonds, Life, Process, Steps, Tether, bound_drains, end_together, teardown};
 use crate::question::Question;
@@ -41,9 +41,12 @@ struct Spec<'a> {
 /// One command.
 #[derive(NifMap)]
 struct Stage<'a> {
-    argv: Vec<Binary<'a>>,
+    /// Each argument and a NUL.
+    argv: Binary<'a>,
     directory: Option<Binary<'a>>,
-    env: Vec<Change<'a>>,
+    /// Each variable and a NUL.
+    set: Binary<'a>,
+    unset: Binary<'a>,
     clear_env: bool,
     stderr: Term<'a>,
     teardown: Steps<'a>,
@@ -64,9 +67,9 @@ struct Running {
 /// Returns the request, by which the caller can give up, or such an error.
 #[rustler::nif]
 fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
-    let inherited = Inherited::decode(spec.block, spec.environment, spec.encoding)?;
     let mut job = Job {
         owner: pid(env),
+        inherited: Inherited::decode(spec.block, spec.environment, spec.encoding)?,
         commands: Vec::with_capacity(spec.stages.len()),
         teardowns: Vec::with_capacity(spec.stages.len()),
         errors: Vec::with_capacity(spec.stages.len()),
@@ -80,10 +83,19 @@ fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Ter
         job.teardowns.push(teardown(0, stage.teardown)?);
         let stderr = decode_stdio(stage.stderr)?;
         job.errors.push(matches!(stderr, Stdio::Pipe));
-        let block = inherited.changed(&stage.env, stage.clear_env)?;
-        let command = decode_command(stage.argv, stage.directory, block, inherited.path())?;
-        job.commands
-            .push(command.stdio(Stdio::Pipe, Stdio::Pipe, stderr));
+        let directory = stage.directory;
+        job.commands.push(Given {
+            argv: owned(&stage.argv)?,
+            directory: directory
+                .map(|path| c_string(path.as_slice()))
+                .transpose()?,
+            changes: Changes {
+                set: owned(&stage.set)?,
+                unset: owned(&stage.unset)?,
+                clear: stage.clear_env,
+            },
+            stderr,
+        });
     }
     Ok(submit(env, reference, false, |request| job.run(&request)))
 }
@@ -102,12 +114,32 @@ pub(crate) fn submit<'a>(
         return encode::spawn_error(env, 0, CLOSED);
     };
     let asked = request.clone();
-    match pool::submit(Box::new(move || job(asked))) {
+    let answered = Answered(request.clone());
+    let job = move || {
+        let _answered = answered;
+        job(asked);
+    };
+    match pool::submit(Box::new(job)) {
         Ok(()) => request.encode(env),
         Err(errno) => {
             request.over(env.into());
             let step = Step::Clone;
             encode::spawn_error(env, 0, SpawnError { step, errno })
+        }
+    }
+}
+
+/// Sees to it that a request gets an answer, also when its job fails in a way that nobody foresaw.
+struct Answered(Handle<Request>);
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        if let Some(wait) = self.0.over(Caller::THREAD) {
+            let error = SpawnError {
+                step: Step::Clone,
+                errno: Errno::ECANCELED,
+            };
+            wait.answer(Caller::THREAD, |env| encode::spawn_error(env, 0, error));
         }
     }
 }
@@ -126,7 +158,8 @@ fn spawn_cancel(env: Env<'_>, request: Handle<Request>) -> Atom {
 /// A spawn, as a spawner does it.
 struct Job {
     owner: Pid,
-    commands: Vec<exile_os::Command>,
+    inherited: Inherited,
+    commands: Vec<Given>,
     teardowns: Vec<Teardown>,
     /// Which of the commands have their standard error in the pipe.
     errors: Vec<bool>,
@@ -137,16 +170,36 @@ struct Job {
     drain: Option<Duration>,
 }
 
+/// A command, as it was given.
+struct Given {
+    argv: Vec<u8>,
+    directory: Option<CString>,
+    changes: Changes,
+    stderr: Stdio,
+}
+
+impl Given {
+    fn command(self, inherited: &Inherited) -> Result<exile_os::Command, Errno> {
+        let mut argv = strings(parts(&self.argv))?.into_iter();
+        let program = argv.next().ok_or(Errno::EINVAL)?;
+        let env = inherited.changed(&self.changes)?;
+        let command = exile_os::Command::new(program, argv, env, inherited.path());
+        let command = command.directory(self.directory);
+        Ok(command.stdio(Stdio::Pipe, Stdio::Pipe, self.stderr))
+    }
+}
+
 impl Job {
     fn run(mut self, request: &Handle<Request>) {
         if request.is_over() {
             return;
         }
-        let commands = std::mem::take(&mut self.commands);
         let stdin = std::mem::take(&mut self.stdin);
         let stdout = std::mem::take(&mut self.stdout);
         let guards = guard::connections();
-        let made = spawn_pipeline(commands, stdin, stdout, &request.attempt);
+        let made = self
+            .take_commands()
+            .and_then(|commands| spawn_pipeline(commands, stdin, stdout, &request.attempt));
         let Some(wait) = request.over(Caller::THREAD) else {
             // Given up in the meantime.
             if let Ok(pipeline) = made {
@@ -170,6 +223,18 @@ impl Job {
             Ok(running) => (atoms::ok(), running).encode(env),
             Err((index, error)) => encode::spawn_error(env, index, error),
         });
+    }
+
+    fn take_commands(&mut self) -> Result<Vec<exile_os::Command>, (usize, SpawnError)> {
+        let step = Step::Exec;
+        std::mem::take(&mut self.commands)
+            .into_iter()
+            .enumerate()
+            .map(|(index, given)| {
+                let command = given.command(&self.inherited);
+                command.map_err(|errno| (index, SpawnError { step, errno }))
+            })
+            .collect()
     }
 
     /// Makes running commands known to the VM. Their lives come first: once the owner is watched,
@@ -248,23 +313,6 @@ fn begin_all(
             Err((index, SpawnError { step, errno }))
         }
     }
-}
-
-fn decode_command<'a>(
-    argv: Vec<Binary<'a>>,
-    directory: Option<Binary<'a>>,
-    block: Vec<CString>,
-    path: Option<&OsStr>,
-) -> NifResult<exile_os::Command> {
-    let mut argv = argv
-        .into_iter()
-        .map(|argument| c_string(argument.as_slice()));
-    let program = argv.next().ok_or(Error::BadArg)??;
-    let arguments = argv.collect::<NifResult<Vec<CString>>>()?;
-    let directory = directory
-        .map(|directory| c_string(directory.as_slice()))
-        .transpose()?;
-    Ok(exile_os::Command::new(program, arguments, block, path).directory(directory))
 }
 
 pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> NifResult<CString> {

@@ -195,9 +195,13 @@ impl Child {
         state.status.is_none() && state.gone_since.is_some()
     }
 
-    /// Whether it runs and somebody still holds the pipe that it reads from.
-    pub fn waits_for_input(&self) -> bool {
-        self.try_status().is_none() && held::input_is_held(self.pid)
+    /// Whether somebody still holds the pipe that it reads from, `None` where the system does not say;
+    /// not once it has ended.
+    pub fn waits_for_input(&self) -> Option<bool> {
+        match self.try_status() {
+            None => held::input_is_held(self.pid),
+            Some(_) => Some(false),
+        }
     }
 
     /// Claims the program for its teardown: from here on its group is to end with it, however it

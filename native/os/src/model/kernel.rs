@@ -441,7 +441,7 @@ pub(crate) mod number {
 pub(crate) mod held {
     //! Pipes between processes.
 
-    pub(crate) fn input_is_held(_pid: libc::pid_t) -> bool {
+    pub(crate) fn input_is_held(_pid: libc::pid_t) -> Option<bool> {
         unreachable!("models have no pipelines")
     }
 }
