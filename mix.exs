@@ -79,11 +79,11 @@ defmodule Exile.MixProject do
       groups_for_modules: [
         "Run and stream": [Exile, Exile.Stream, Exile.Stream.Sink],
         "Talk and control": [Exile.Process],
-        Errors: [Exile.Error, Exile.Stream.AbnormalExit],
+        Errors: [Exile.Process.Error, Exile.Stream.AbnormalExit],
         "Mix tasks": [Mix.Tasks.Compile.Exile]
       ],
       # Modules that README names, for those who work on Exile, and structs whose fields are private.
-      skip_code_autolink_to: ["Exile.Pipe", "Exile.Native"],
+      skip_code_autolink_to: ["Exile.Runtime.Pipe", "Exile.Native"],
       skip_undefined_reference_warnings_on: ["Exile.Process", "Exile.Stream"],
       source_ref: "v#{@version}"
     ]
