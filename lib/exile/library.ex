@@ -23,6 +23,19 @@ defmodule Exile.Library do
     "libexile_nif-#{hash}.so"
   end
 
+  @doc "Where the library is installed. The VM knows applications by the names of their directories."
+  @spec directory() :: {:ok, Path.t()} | {:error, message :: binary}
+  def directory do
+    case :code.priv_dir(:exile) do
+      {:error, :bad_name} ->
+        names = "exile or exile-#{@version}"
+        {:error, remember("the directory that Exile is installed in must be named #{names}.")}
+
+      priv ->
+        {:ok, Path.join(priv, "native")}
+    end
+  end
+
   @doc "All libraries in a directory. The plain name is that of a library not yet installed."
   @spec all(Path.t()) :: [Path.t()]
   def all(directory) do

@@ -25,9 +25,11 @@ defmodule Exile.Native do
         _ -> :auto
       end
 
-    case Exile.Library.find("#{:code.priv_dir(:exile)}/native") do
-      {:ok, path} -> load(path, info)
-      {:error, problem} -> {:error, Exile.Library.unusable(problem)}
+    with {:ok, directory} <- Exile.Library.directory() do
+      case Exile.Library.find(directory) do
+        {:ok, path} -> load(path, info)
+        {:error, problem} -> {:error, Exile.Library.unusable(problem)}
+      end
     end
   end
 

@@ -47,6 +47,13 @@ defmodule Exile.ErrorTest do
                  "(ecanceled)"
     end
 
+    test "says of a program that did not start in time what was waited for, and of no connection" do
+      error = %Error{reason: :etimedout, operation: :exec, subject: "prog"}
+
+      assert Exception.message(error) ==
+               "could not run \"prog\": it took too long to start (etimedout)"
+    end
+
     test "says of a pipe that is not the caller's whose it may be" do
       error = %Error{reason: :pipe_closed_or_invalid_caller, operation: :read, subject: "prog"}
 

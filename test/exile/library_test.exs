@@ -71,6 +71,14 @@ defmodule Exile.LibraryTest do
       assert start(app) =~ "there is no library in #{Path.dirname(file)}. Compile it again"
     end
 
+    test "tells of a directory with another name", %{app: app} do
+      moved = Path.join(Path.dirname(app), "moved")
+      File.rename!(app, moved)
+
+      assert start(moved) =~
+               "the directory that Exile is installed in must be named exile or exile-"
+    end
+
     test "tells of a lack of descriptors, and starts when it is over", %{app: app, library: file} do
       program = """
       Logger.configure(level: :none)

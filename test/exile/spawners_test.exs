@@ -203,6 +203,28 @@ defmodule Exile.SpawnersTest do
       assert_nothing_hangs()
     end
 
+    test "holds up no other program for long, though not all began to hang at once", %{
+      hangs: path
+    } do
+      start = fn -> spawn(fn -> Command.start_link([path]) end) end
+
+      first =
+        for _ <- 1..4 do
+          Process.sleep(30)
+          start.()
+        end
+
+      starters = for _ <- 1..200, do: start.()
+      eventually(fn -> requests() == 204 end)
+      {time, result} = timed(fn -> Command.start_link(["true"]) end)
+      assert {:ok, p} = result
+      assert Command.await_exit(p) == {:ok, 0}
+      # It takes more than 6,000 where there are three spawners more after every 100.
+      assert time < 4_000
+      for starter <- first ++ starters, do: Process.exit(starter, :kill)
+      assert_nothing_hangs()
+    end
+
     test "holds no pipe of other commands open", %{hangs: path} do
       {:ok, reads} = Command.start_link(["cat"])
       {:ok, writes} = Command.start_link(["yes"])

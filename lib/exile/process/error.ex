@@ -36,6 +36,10 @@ defmodule Exile.Process.Error do
       "(ecanceled)"
   end
 
+  def message(%__MODULE__{reason: :etimedout, operation: :exec, subject: subject}) do
+    "could not run #{inspect(subject)}: it took too long to start (etimedout)"
+  end
+
   def message(%__MODULE__{reason: reason, operation: operation, subject: subject}) do
     doing = "could not " <> doing(operation)
     about = if is_binary(subject), do: " " <> inspect(subject), else: " the command"

@@ -164,12 +164,14 @@ impl Pool {
             let spawners = self.spawners();
             (spawners.iter().filter(hangs).count(), spawners.len())
         };
-        let wanted = if hanging == count {
-            // What waits may hang as well, and would take as long again for every few of them.
-            usual().max(self.inbox.len().min(MOST_AT_ONCE)) + hanging
+        // What waits may hang as well, and would take as long again for every few of them: where all
+        // hang nothing else is to be expected, where some do it may be so for as many again.
+        let likely = if hanging == count {
+            MOST_AT_ONCE
         } else {
-            usual() + hanging
+            hanging
         };
+        let wanted = usual().max(likely.min(self.inbox.len())) + hanging;
         // If no thread can be had, the jobs that wait go on waiting for a spawner that hangs.
         let _ = self.start(wanted);
         // Cleared first: a job that comes from here on has it set again, and one that found it set is
