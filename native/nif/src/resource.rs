@@ -62,6 +62,26 @@ impl From<Env<'_>> for Caller {
     }
 }
 
+/// An environment for one call from a thread of our own.
+struct OwnEnv(*mut ErlNifEnv);
+
+impl OwnEnv {
+    fn for_thread(caller: Caller) -> Option<OwnEnv> {
+        // SAFETY: a new environment, freed in `drop`.
+        caller
+            .0
+            .is_null()
+            .then(|| OwnEnv(unsafe { sys::enif_alloc_env() }))
+    }
+}
+
+impl Drop for OwnEnv {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `for_thread`, and nobody else's.
+        unsafe { sys::enif_free_env(self.0) };
+    }
+}
+
 /// What an object does when the VM calls.
 pub(crate) trait Resource: Sized + Send + Sync + 'static {
     /// The name of the type, unique in the library.
@@ -273,12 +293,15 @@ impl<R: Resource> Handle<R> {
 
     /// Lets the VM give up `fd`: the stop callback is called, now or later.
     pub(crate) fn stop(&self, caller: Caller, fd: RawFd) {
-        // SAFETY: the descriptor is open until the stop callback closes it. Without a pid and
-        // without a wait the environment is not used.
+        // A thread of our own has no environment, and later versions of the VM look into it.
+        let own = OwnEnv::for_thread(caller);
+        let env = own.as_ref().map_or(caller.0, |own| own.0);
+        // SAFETY: the descriptor is open until the stop callback closes it. The environment is alive;
+        // without a pid and without a wait nothing is put into it.
         unsafe {
             let mode = sys::ERL_NIF_SELECT_STOP;
             sys::enif_select(
-                caller.0,
+                env,
                 fd,
                 mode,
                 self.as_void(),
