@@ -50,8 +50,7 @@ defmodule Exile.Command do
 
     # If an option is given twice, the first wins, as in Keyword. `nil` stands for the default.
     options
-    |> Enum.uniq_by(fn {key, _value} -> key end)
-    |> Enum.reject(fn {_key, value} -> value == nil end)
+    |> Enum.reverse()
     |> Enum.reduce(command, fn {key, value}, command -> put!(command, key, value) end)
   end
 
@@ -83,6 +82,8 @@ defmodule Exile.Command do
   defp put!(command, :cd, directory) when is_binary(directory) do
     %{command | cd: no_nul!(":cd", directory)}
   end
+
+  defp put!(command, key, nil), do: %{command | key => Map.fetch!(%__MODULE__{argv: nil}, key)}
 
   # Improper lists have no length.
   defp put!(command, :env, env)

@@ -56,8 +56,7 @@ defmodule Exile.Stream do
     }
 
     own
-    |> Enum.uniq_by(fn {key, _value} -> key end)
-    |> Enum.reject(fn {_key, value} -> value == nil end)
+    |> Enum.reverse()
     |> Enum.reduce(stream, fn {key, value}, stream -> put!(stream, key, value) end)
     |> join()
   end
@@ -118,6 +117,10 @@ defmodule Exile.Stream do
 
   # More than one read ever returns; the native side takes no larger number.
   @largest_chunk 0xFFFF_FFFF
+
+  defp put!(stream, key, nil) do
+    %{stream | key => Map.fetch!(%__MODULE__{commands: nil, input: nil, on_failure: nil}, key)}
+  end
 
   defp put!(stream, :max_chunk_size, size) when is_integer(size) and size > 0 do
     %{stream | max_chunk_size: min(size, @largest_chunk)}
