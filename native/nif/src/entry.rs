@@ -86,6 +86,7 @@ fn start(env: *mut ErlNifEnv, load_info: ERL_NIF_TERM) -> c_int {
             return Err(UNFIT);
         };
         let fits = version == env!("CARGO_PKG_VERSION")
+            && resource::open_watches(env)
             && resource::open::<Pipe>(env)
             && resource::open::<Grip>(env)
             && resource::open::<Process>(env)

@@ -100,6 +100,8 @@ impl State {
 
 impl Resource for Pipe {
     const NAME: &'static str = "Pipe";
+    /// After the processes.
+    const TOLD: u8 = 2;
 
     fn kind() -> &'static Kind {
         static KIND: Kind = Kind::new();

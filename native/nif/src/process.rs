@@ -295,6 +295,8 @@ const CUT_PATIENCE: Duration = Duration::from_millis(100);
 
 impl Resource for Process {
     const NAME: &'static str = "Process";
+    /// Before pipes are closed, which may end it.
+    const TOLD: u8 = 1;
 
     fn kind() -> &'static Kind {
         static KIND: Kind = Kind::new();

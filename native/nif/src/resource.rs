@@ -12,6 +12,7 @@
 //! duration of the call, and with objects that a [`Handle`] keeps alive.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, c_int, c_void};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -20,6 +21,7 @@ use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustler::sys::{
     self, ErlNifEnv, ErlNifEvent, ErlNifMonitor, ErlNifPid, ErlNifResourceFlags,
@@ -89,6 +91,10 @@ pub(crate) trait Resource: Sized + Send + Sync + 'static {
 
     /// Where the VM's number for the type is kept.
     fn kind() -> &'static Kind;
+
+    /// Of several objects that wait for the death of a process, those with the least number are told
+    /// first.
+    const TOLD: u8 = 0;
 
     /// The VM has let go of the descriptor: close it.
     fn stop(&self) {}
@@ -198,22 +204,110 @@ unsafe extern "C" fn down<R: Resource>(
 
 static MONITORS: AtomicUsize = AtomicUsize::new(0);
 
-/// How many processes are monitored.
+/// How many objects wait for the death of a process.
 pub(crate) fn monitor_count() -> usize {
     MONITORS.load(Ordering::Acquire)
 }
 
-/// A monitor of an object, counted. It ends with [`Handle::demonitor`], when it fires, or with
-/// its object, which therefore keeps it.
-pub(crate) struct Monitor(ErlNifMonitor);
+/// All that waits for the death of one process of the VM, which this object monitors until then.
+///
+/// The VM (OTP 25 to 29) does not survive it that an object is destroyed while its monitor is
+/// outstanding, and a monitor that was ended is so until the process has taken note. So no other object
+/// has monitors of its own, and this one lives as long as the process.
+struct Watch {
+    bound: Mutex<Bound>,
+}
 
-// SAFETY: it is plain data, a name for the monitor.
-unsafe impl Send for Monitor {}
+#[derive(Default)]
+struct Bound {
+    /// The process is dead, and what waited has been told.
+    over: bool,
+    last: u64,
+    /// By what is told first, and by age.
+    all: BTreeMap<(u8, u64), Told>,
+}
+
+/// Tells an object of the death.
+type Told = Box<dyn FnOnce(Caller, LocalPid) + Send>;
+
+/// The watches, by the processes.
+static WATCHES: Mutex<BTreeMap<LocalPid, Handle<Watch>>> = Mutex::new(BTreeMap::new());
+
+fn watches() -> MutexGuard<'static, BTreeMap<LocalPid, Handle<Watch>>> {
+    WATCHES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watch {
+    fn bound(&self) -> MutexGuard<'_, Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resource for Watch {
+    const NAME: &'static str = "Watch";
+
+    fn kind() -> &'static Kind {
+        static KIND: Kind = Kind::new();
+        &KIND
+    }
+
+    fn down(handle: &Handle<Self>, caller: Caller, pid: LocalPid) {
+        let watch = watches().remove(&pid);
+        let all = {
+            let mut bound = handle.bound();
+            bound.over = true;
+            std::mem::take(&mut bound.all)
+        };
+        for told in all.into_values() {
+            told(caller, pid);
+        }
+        drop(watch);
+    }
+}
+
+impl Handle<Watch> {
+    /// The watch of a process; `None` when that is dead.
+    fn watching(caller: Caller, pid: LocalPid) -> Option<Handle<Watch>> {
+        // Held meanwhile, so that there is one for each process. The VM calls nothing of ours here.
+        let mut watches = watches();
+        if let Some(watch) = watches.get(&pid) {
+            return Some(watch.clone());
+        }
+        let watch = Handle::new(Watch {
+            bound: Mutex::new(Bound::default()),
+        });
+        let mut monitor = MaybeUninit::<ErlNifMonitor>::uninit();
+        // SAFETY: the object is alive, the type has a down callback, and the VM writes the monitor.
+        let failed = unsafe {
+            let object = watch.as_void();
+            sys::enif_monitor_process(caller.0, object, pid.as_c_arg(), monitor.as_mut_ptr())
+        };
+        if failed != 0 {
+            return None;
+        }
+        watches.insert(pid, watch.clone());
+        Some(watch)
+    }
+}
+
+/// That an object waits for the death of a process, until this is dropped.
+pub(crate) struct Monitor {
+    watch: Handle<Watch>,
+    place: (u8, u64),
+}
 
 impl Drop for Monitor {
     fn drop(&mut self) {
         MONITORS.fetch_sub(1, Ordering::AcqRel);
+        let told = self.watch.bound().all.remove(&self.place);
+        // What it drops may come here again.
+        drop(told);
     }
+}
+
+/// Opens the type of object that monitors processes for all others.
+pub(crate) fn open_watches(env: Env<'_>) -> bool {
+    open::<Watch>(env)
 }
 
 /// A counted reference to an object.
@@ -311,27 +405,30 @@ impl<R: Resource> Handle<R> {
         }
     }
 
-    /// Has `down` called when `pid` dies; `None` when it is dead already.
+    /// Has `down` called when `pid` dies, and keeps the object until then or until the monitor is
+    /// dropped; `None` when it is dead already.
     pub(crate) fn monitor(&self, caller: Caller, pid: LocalPid) -> Option<Monitor> {
-        let mut monitor = MaybeUninit::uninit();
-        // SAFETY: the object is alive, the type has a down callback, and on success the VM has
-        // written the monitor.
-        unsafe {
-            let pid = pid.as_c_arg();
-            if sys::enif_monitor_process(caller.0, self.as_void(), pid, monitor.as_mut_ptr()) != 0 {
+        let watch = Handle::watching(caller, pid)?;
+        let handle = self.clone();
+        let told: Told = Box::new(move |caller, pid| R::down(&handle, caller, pid));
+        let place = {
+            let mut bound = watch.bound();
+            if bound.over {
                 return None;
             }
-            MONITORS.fetch_add(1, Ordering::AcqRel);
-            Some(Monitor(monitor.assume_init()))
-        }
+            bound.last += 1;
+            let place = (R::TOLD, bound.last);
+            bound.all.insert(place, told);
+            place
+        };
+        MONITORS.fetch_add(1, Ordering::AcqRel);
+        Some(Monitor { watch, place })
     }
 
     /// Ends a monitor, unless it has fired.
-    pub(crate) fn demonitor(&self, caller: Caller, monitor: Monitor) {
-        // SAFETY: the monitor came from this object.
-        unsafe {
-            sys::enif_demonitor_process(caller.0, self.as_void(), &raw const monitor.0);
-        }
+    #[expect(clippy::unused_self, reason = "it is the object's monitor")]
+    pub(crate) fn demonitor(&self, _caller: Caller, monitor: Monitor) {
+        drop(monitor);
     }
 }
 

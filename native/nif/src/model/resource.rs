@@ -46,6 +46,7 @@ impl From<Env<'_>> for Caller {
 
 pub(crate) trait Resource: Sized + Send + Sync + 'static {
     const NAME: &'static str;
+    const TOLD: u8 = 0;
     fn kind() -> &'static Kind;
     fn stop(&self) {}
     fn down(_handle: &Handle<Self>, _caller: Caller, _pid: Pid) {}
