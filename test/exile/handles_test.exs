@@ -156,4 +156,25 @@ defmodule Exile.HandlesTest do
       eventually(fn -> LeftBehind.count() == before end)
     end
   end
+
+  # In a VM of its own, since it used to crash.
+  test "whoever looks at what monitors the owner of commands that end does no harm" do
+    program = """
+    {:ok, _} = Application.ensure_all_started(:exile)
+    owner = self()
+    look = fn look -> Process.info(owner, :monitored_by) && look.(look) end
+    for _ <- 1..2, do: spawn(fn -> look.(look) end)
+
+    for n <- 1..5_000 do
+      {:ok, p} = Exile.Process.start_link(["true"])
+      {:ok, 0} = Exile.Process.await_exit(p)
+      if rem(n, 20) == 0, do: :erlang.garbage_collect()
+    end
+
+    IO.write("alive")
+    """
+
+    arguments = ["-pa", Application.app_dir(:exile, "ebin"), "-e", program]
+    assert System.cmd("elixir", arguments) == {"alive", 0}
+  end
 end

@@ -211,9 +211,10 @@ pub(crate) fn monitor_count() -> usize {
 
 /// All that waits for the death of one process of the VM, which this object monitors until then.
 ///
-/// The VM (OTP 25 to 29) does not survive it that an object is destroyed while its monitor is
-/// outstanding, and a monitor that was ended is so until the process has taken note. So no other object
-/// has monitors of its own, and this one lives as long as the process.
+/// An object that is destroyed before the process has taken note that it is monitored no longer is still
+/// found by `process_info(Pid, monitored_by)`, which makes a reference to it, and the VM (OTP 25 to 29)
+/// then destroys it a second time. So no other object has monitors of its own, and this one lives as
+/// long as the process.
 struct Watch {
     bound: Mutex<Bound>,
 }
