@@ -160,17 +160,22 @@ defmodule Exile.HandlesTest do
   # In a VM of its own, since it used to crash.
   test "whoever looks at what monitors the owner of commands that end does no harm" do
     program = """
-    {:ok, _} = Application.ensure_all_started(:exile)
-    owner = self()
-    look = fn look -> Process.info(owner, :monitored_by) && look.(look) end
-    for _ <- 1..2, do: spawn(fn -> look.(look) end)
+    defmodule Test do
+      def look(owner), do: Process.info(owner, :monitored_by) && look(owner)
 
-    for n <- 1..5_000 do
-      {:ok, p} = Exile.Process.start_link(["true"])
-      {:ok, 0} = Exile.Process.await_exit(p)
-      if rem(n, 20) == 0, do: :erlang.garbage_collect()
+      def run(0), do: :ok
+
+      def run(n) do
+        {:ok, p} = Exile.Process.start_link(["true"])
+        {:ok, 0} = Exile.Process.await_exit(p)
+        if rem(n, 20) == 0, do: :erlang.garbage_collect()
+        run(n - 1)
+      end
     end
 
+    {:ok, _} = Application.ensure_all_started(:exile)
+    spawn(Test, :look, [self()])
+    Test.run(8_000)
     IO.write("alive")
     """
 
