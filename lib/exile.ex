@@ -111,8 +111,9 @@ defmodule Exile do
   whose waits are kept to. `Exile.Stream.AbnormalExit` is raised unless the command ended with
   status 0: its `:exit_status` is `:epipe` when a signal ended the command. With `:ignore_epipe`
   nothing is raised. When the reader raises, the command is ended in the same way, and the reader's
-  own error is the one that counts. When the reader dies, the command has no time for itself before
-  the signals.
+  own error is the one that counts. There is an exception: `Stream.transform/3`, `Stream.flat_map/2`
+  and their like end the stream as `Enum.take/2` does, and then `:epipe` takes the place of the error.
+  When the reader dies, the command has no time for itself before the signals.
 
   ## Examples
 
