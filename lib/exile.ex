@@ -111,8 +111,13 @@ defmodule Exile do
   whose waits are kept to. `Exile.Stream.AbnormalExit` is raised unless the command ended with
   status 0: its `:exit_status` is `:epipe` when a signal ended the command. With `:ignore_epipe`
   nothing is raised. When the reader raises, the command is ended in the same way, and the reader's
-  own error is the one that counts. There is an exception: `Stream.transform/3`, `Stream.flat_map/2`
-  and their like end the stream as `Enum.take/2` does, and then `:epipe` takes the place of the error.
+  own error is the one that counts.
+
+  `Stream.transform/3`, what is built on it, such as `Stream.flat_map/2`, and `Stream.zip/2` end the
+  stream that they read in one and the same way whether their own reader has enough or has raised.
+  The command is then ended as above, but nothing is raised, since that would take the place of the
+  reader's error.
+
   When the reader dies, the command has no time for itself before the signals.
 
   ## Examples

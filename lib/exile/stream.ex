@@ -182,13 +182,22 @@ defmodule Exile.Stream do
     end
 
     defp run(run, {:suspend, acc}, fun) do
-      {:suspended, acc, fn command -> run |> Run.resume() |> run(command, fun) end}
+      {:suspended, acc, &resume(run, &1, fun)}
     end
 
     defp run(run, {:halt, acc}, _fun) do
       Run.halt!(run)
       {:halted, acc}
     end
+
+    # `Stream.transform/3` and those built on it say so both when their reader has enough and when
+    # it has raised. An exception from here would replace that of the reader, so there is none.
+    defp resume(run, {:halt, acc}, _fun) do
+      run |> Run.resume() |> Run.halt()
+      {:halted, acc}
+    end
+
+    defp resume(run, command, fun), do: run |> Run.resume() |> run(command, fun)
 
     # Apart, so that the loop above keeps its constant stack.
     defp feed(run, element, acc, fun) do

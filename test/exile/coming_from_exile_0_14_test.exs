@@ -235,6 +235,20 @@ defmodule Exile.ComingFromExile014Test do
     end
   end
 
+  describe "a reader who stops early by way of `Stream.transform/3` gets `:epipe`, and so does one who raises" do
+    setup do
+      %{stream: Stream.transform(Exile.stream!(~w(yes)), nil, &{[&1], &2})}
+    end
+
+    test "here no error", %{stream: stream} do
+      assert [<<"y", _::binary>>] = Enum.take(stream, 1)
+    end
+
+    test "or the one that was raised", %{stream: stream} do
+      assert_raise RuntimeError, "mine", fn -> Enum.each(stream, fn _ -> raise "mine" end) end
+    end
+  end
+
   describe "a reader who stops early waits for a third of `exit_timeout`, 1.6 s by default, before SIGTERM" do
     # The command needs this long to end by itself.
     @slow "echo a; sleep 0.8"

@@ -4,7 +4,7 @@ defmodule Exile.Stream.Run do
   # One enumeration of a stream: start, element by element, and the ways it can end.
   #
   # * The output ends: `next!/1` waits for the command and says how it all ended.
-  # * The reader has enough: `halt!/1`. The reader raises: `abandon/1`.
+  # * The reader has enough: `halt!/1`. The reader raises: `abandon/1`. One of these: `halt/1`.
   # * The reader dies: nothing runs here, the native side sees it.
 
   alias Exile.{Native, Stream, Teardown}
@@ -205,6 +205,13 @@ defmodule Exile.Stream.Run do
         else: raise(AbnormalExit, abnormal(run, hd(failed), codes!(run, statuses), nil))
     end
 
+    :ok
+  end
+
+  @doc "The reader has enough or has failed, and nothing may be raised."
+  @spec halt(t) :: :ok
+  def halt(%__MODULE__{stream: stream} = run) do
+    _ = stop(run, stream.exit_timeout || @halt_grace)
     :ok
   end
 

@@ -114,10 +114,11 @@ defmodule Exile.Stream.HaltTest do
         script = "trap '' #{signals}; echo $$; while :; do sleep 0.1; echo more; done"
 
         stream = Exile.stream!(sh(script), input: input, stderr: :disable)
-        assert {line, go} = step(stream)
-        {ms, error} = timed(fn -> assert_raise AbnormalExit, fn -> halt(go) end end)
+        enough = fn -> Enum.find(stream, &send(self(), {:line, &1})) end
+        {ms, error} = timed(fn -> assert_raise AbnormalExit, enough end)
         assert error.exit_status == :epipe
         assert ms < @soon
+        assert_received {:line, line}
         assert_gone(number(line))
         assert_quiet()
       end
@@ -280,21 +281,95 @@ defmodule Exile.Stream.HaltTest do
         receive do: (:go_on -> raise("offended"))
       end
 
-      assert {"x", go} = step(Exile.stream!(~w(cat), input: input, ignore_epipe: true))
-      assert_receive {:input, pid}
-      send(pid, :go_on)
-      assert_ended(pid)
-      assert_raise RuntimeError, "offended", fn -> halt(go) end
+      stream = Exile.stream!(~w(cat), input: input, ignore_epipe: true)
+
+      enough = fn "x" ->
+        assert_receive {:input, pid}
+        send(pid, :go_on)
+        assert_ended(pid)
+      end
+
+      assert_raise RuntimeError, "offended", fn -> Enum.find(stream, enough) end
       assert_quiet()
     end
   end
 
-  describe "Enum.zip" do
-    test "with a shorter enumerable ends the command" do
-      assert_raise AbnormalExit, ~r/:epipe/, fn -> Enum.zip(Exile.stream!(~w(yes)), [1, 2]) end
+  # Elixir's streams that stand between a command and its reader end it in the same way when the
+  # reader has enough and when it has failed.
+  describe "a command that is read by way of another stream" do
+    @scripts [
+      "exec yes",
+      "echo ready; cat; exit 3",
+      "trap '' PIPE TERM; echo ready; while :; do sleep 0.01; done"
+    ]
+
+    test "ends, and the reader that fails keeps its own error" do
+      failures = [
+        {:error, fn -> raise "mine" end, %RuntimeError{message: "mine"}},
+        {:throw, fn -> throw(:mine) end, :mine},
+        {:exit, fn -> exit(:mine) end, :mine}
+      ]
+
+      input = fn _ -> Process.sleep(:infinity) end
+
+      for {name, way} <- ways(), script <- @scripts, {kind, fail, reason} <- failures do
+        stream = way.(Exile.stream!(sh(script), input: input, stderr: :disable, exit_timeout: 0))
+
+        outcome =
+          try do
+            Enum.each(stream, fn _ -> fail.() end)
+          catch
+            kind, reason -> {kind, reason}
+          end
+
+        assert {name, script, outcome} == {name, script, {kind, reason}}
+        assert_no_command()
+        assert_quiet()
+      end
+    end
+
+    test "ends without an error of its own when the reader stops early" do
+      for {name, way} <- suspending_ways(), script <- @scripts do
+        stream = way.(Exile.stream!(sh(script), input: fn _ -> Process.sleep(:infinity) end))
+        assert {^name, [_]} = {name, Enum.take(stream, 1)}
+        assert_no_command()
+        assert_quiet()
+      end
+
+      assert [{_, 1}, {_, 2}] = Enum.zip(Exile.stream!(~w(yes)), [1, 2])
       assert [{_, 1}, {_, 2}] = Enum.zip(Exile.stream(~w(yes)), [1, 2])
       assert_no_command()
-      assert_quiet()
+    end
+
+    test "fails as without that stream when it is read to its end" do
+      for {name, way} <- ways() do
+        stream = way.(Exile.stream!(sh("echo ready; exit 3")))
+        error = assert_raise AbnormalExit, fn -> Stream.run(stream) end
+        assert {name, error.exit_status} == {name, 3}
+      end
+    end
+
+    # They ask for one element at a time, and end what they read on behalf of their reader.
+    defp suspending_ways do
+      [
+        transform: &Stream.transform(&1, nil, fn x, nil -> {[x], nil} end),
+        transform_and_after:
+          &Stream.transform(&1, fn -> nil end, fn x, nil -> {[x], nil} end, fn nil -> :ok end),
+        flat_map: &Stream.flat_map(&1, fn x -> [x] end),
+        zip: &Stream.zip(&1, Stream.cycle([1])),
+        zip_with: &Stream.zip_with([Stream.cycle([1]), &1], fn elements -> elements end)
+      ]
+    end
+
+    defp ways do
+      suspending_ways() ++
+        [
+          inner: &Stream.flat_map([1], fn 1 -> &1 end),
+          concat: &Stream.concat([[], &1, ["after"]]),
+          intersperse: &Stream.intersperse(&1, ", "),
+          chunk_every: &Stream.chunk_every(&1, 1),
+          two: &(&1 |> Stream.intersperse(", ") |> Stream.flat_map(fn x -> [x] end))
+        ]
     end
   end
 
