@@ -44,7 +44,7 @@ defmodule Exile.MixProject do
 
   def application do
     [
-      mod: {Exile.Application, []},
+      mod: {Exile.Runtime.Application, []},
       extra_applications: [:logger]
     ]
   end

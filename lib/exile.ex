@@ -8,6 +8,8 @@ defmodule Exile do
              |> Enum.take_every(2)
              |> Enum.join()
 
+  alias Exile.Command.{Option, Options}
+
   @typedoc "A program and its arguments."
   @type command :: [binary, ...]
 
@@ -21,16 +23,8 @@ defmodule Exile do
           | (Exile.Stream.Sink.t() -> any)
           | {:file, path :: binary}
 
-  @type stream_option ::
-          {:input, input}
-          | {:stdout, {:file, path :: binary} | {:file, path :: binary, :append}}
-          | {:use_stderr, boolean}
-          | {:max_chunk_size, pos_integer}
-          | {:chunk_size, pos_integer}
-          | {:exit_timeout, timeout}
-          | {:drain_timeout, timeout}
-          | {:ignore_epipe, boolean}
-          | Exile.Process.option()
+  @typedoc "See `stream!/2`."
+  @type stream_option :: unquote(Option.type(Options.stream())) | Exile.Process.option()
 
   @doc """
   A stream of what `command` writes, which raises when the command fails.
@@ -49,43 +43,11 @@ defmodule Exile do
 
   An option whose value is `nil` has its default.
 
-    * `:input` - what the command reads. Default: nothing, it sees end-of-file at once.
-      * an enumerable whose elements are iodata
-      * another `Exile.Stream`: its commands become the beginning of this one's pipeline. They keep
-        their `:cd`, `:env`, `:clear_env`, `:stderr` and `:teardown`, and their `:input`; the
-        other options are this stream's. (One with `stderr: :consume` or `:stdout` is enumerated.)
-      * a binary
-      * a function that gets an `Exile.Stream.Sink`, a collectable, and pushes into it with
-        `Enum.into/2`, which returns `:ok`; what the function returns is ignored
-      * `{:file, path}` - a file, relative to the VM's directory, that the command itself reads. A
-        FIFO that nobody has open for writing is an empty one
-      * a `File.Stream` of bytes (`File.stream!(path, [], 65_536)`): its file, which the command
-        itself reads. One of lines, or with an encoding, is enumerated
-    * `:stdout` - `{:file, path}`: the command writes to this file itself, relative to the VM's
-      directory, made if it is missing and emptied if it is not. `{:file, path, :append}`: at its
-      end. The stream then has no elements, except those of standard error and those that
-      `stream/2` adds. Default: the elements of the stream.
-    * `:stderr` - as for `Exile.Process.start_link/2`. With `:consume` the elements are
-      `{:stdout, binary}` and `{:stderr, binary}`, in the order in which they were met; within
-      each the order is the command's. In a pipeline it is the standard error of all commands;
-      with `:redirect_to_stdout` each command's goes where its standard output goes, to the next
-      command. Default: `:console`.
-    * `:max_chunk_size` (bytes) - the most that one element holds. Default: `65_536`.
-    * `:exit_timeout` (milliseconds or `:infinity`) - how long to wait, once the output has ended,
-      for the command to exit by itself before it is ended by signals and counts as failed, whatever
-      its status is. Nobody sees the end of an output that goes to a file, so it does not count
-      there. When the reader stops early, this is also how long the command may take before it gets
-      signals; with `:infinity` it gets none. Default: `:infinity`, and 250 ms when the reader stops
-      early.
-    * `:drain_timeout` (milliseconds or `:infinity`) - how long to read on, once the command has
-      exited and its output has been read, from a pipe that programs it left behind still hold
-      open. Default: `:infinity`, as a shell would.
-    * `:ignore_epipe` (boolean) - that the reader stops before the command is done is no failure.
-      Default: `false`.
-    * `:cd`, `:env`, `:clear_env`, `:teardown`, `:start_timeout` - as for
-      `Exile.Process.start_link/2`.
-    * `:chunk_size`, `:use_stderr` - older names: the former of `:max_chunk_size`; the latter
-      `true` for `stderr: :consume`, `false` for `stderr: :console`.
+  #{Option.docs(Options.stream())}
+
+  Options for the command, or for each command of a pipeline:
+
+  #{Option.docs(Options.process())}
 
   A wrong value raises `ArgumentError` right away, and so does an unknown option.
 
@@ -144,7 +106,7 @@ defmodule Exile do
       "xx"
   """
   @spec stream!(command | pipeline, [stream_option]) :: Exile.Stream.t()
-  def stream!(command, options \\ []), do: Exile.Stream.new!(command, options, :raise)
+  def stream!(command, options \\ []), do: Exile.Stream.Builder.new!(command, options, :raise)
 
   @doc """
   Like `stream!/2`, but the exit status raises nothing: it is the last element.
@@ -162,5 +124,5 @@ defmodule Exile do
       [{:exit, {:status, 143}}]
   """
   @spec stream(command | pipeline, [stream_option]) :: Exile.Stream.t()
-  def stream(command, options \\ []), do: Exile.Stream.new!(command, options, :tell)
+  def stream(command, options \\ []), do: Exile.Stream.Builder.new!(command, options, :tell)
 end

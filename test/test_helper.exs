@@ -6,7 +6,7 @@ end)
 
 # Where the guard is on by default, it would be counted among what commands leave behind. Its own
 # tests have VMs of their own.
-if Exile.Guard.wanted?() do
+if Exile.Runtime.Guard.wanted?() do
   :ok = Application.stop(:exile)
   Application.put_env(:exile, :guard, false)
   :ok = Application.start(:exile)

@@ -103,7 +103,7 @@ defmodule Bench.Latency do
     :ok = Application.stop(:exile)
     :ok = Application.put_env(:exile, :guard, guard?)
     :ok = Application.start(:exile)
-    ^guard? = Process.whereis(Exile.Guard) != nil
+    ^guard? = Process.whereis(Exile.Runtime.Guard) != nil
     for _ <- 1..div(count, 4), do: ViaExile.run(["true"])
     Measure.latencies(count, fn -> ViaExile.run(["true"]) end)
   end

@@ -17,6 +17,11 @@ defmodule Exile.Native do
   @type ending :: {process, grace :: non_neg_integer, steps}
   @type status :: {:exited, 0..255} | {:signaled, 1..127, core :: boolean} | :unknown
 
+  # The process that allows spawns. Where it runs they are allowed in a library that comes later, too.
+  @gatekeeper :exile_shutdown
+
+  def gatekeeper, do: @gatekeeper
+
   def load do
     info =
       case System.get_env("EXILE_EXIT_SOURCE") do
@@ -25,10 +30,10 @@ defmodule Exile.Native do
         _ -> :auto
       end
 
-    with {:ok, directory} <- Exile.Library.directory() do
-      case Exile.Library.find(directory) do
+    with {:ok, directory} <- Exile.Native.Library.directory() do
+      case Exile.Native.Library.find(directory) do
         {:ok, path} -> load(path, info)
-        {:error, problem} -> {:error, Exile.Library.unusable(problem)}
+        {:error, problem} -> {:error, Exile.Native.Library.unusable(problem)}
       end
     end
   end
@@ -38,10 +43,10 @@ defmodule Exile.Native do
     name = path |> Path.rootname() |> String.to_charlist()
 
     # The library refuses to work for another version.
-    case :erlang.load_nif(name, {info, Exile.Library.version()}) do
+    case :erlang.load_nif(name, {info, Exile.Native.Library.version()}) do
       # In place of another build, while the application runs.
-      :ok -> if Process.whereis(Exile.Watcher), do: allow_spawns(), else: :ok
-      {:error, {_reason, text}} -> {:error, Exile.Library.refused(path, text)}
+      :ok -> if Process.whereis(@gatekeeper), do: allow_spawns(), else: :ok
+      {:error, {_reason, text}} -> {:error, Exile.Native.Library.refused(path, text)}
     end
   end
 

@@ -55,9 +55,12 @@ defmodule Exile.Process do
   When the VM itself is killed, the kernel kills every command with it.
   """
 
-  alias Exile.{Command, Native, Teardown}
+  import Exile.Runtime.Patience, only: [is_timeout: 1]
+
+  alias Exile.{Command, Native}
+  alias Exile.Command.{Option, Options}
   alias Exile.Process.Error
-  alias Exile.Runtime.{Pipe, Running}
+  alias Exile.Runtime.{Patience, Pipe, Running, Signal, Teardown}
 
   @enforce_keys [:owner, :program, :process, :stdin, :stdout, :stderr, :teardown]
   defstruct @enforce_keys
@@ -76,24 +79,13 @@ defmodule Exile.Process do
   @type pipe_name :: :stdin | :stdout | :stderr
   @type pipe_error :: {:error, :pipe_closed_or_invalid_caller | Error.reason()}
 
-  @type option ::
-          {:cd, binary}
-          | {:env, [{name :: variable, value :: variable}] | %{variable => variable}}
-          | {:clear_env, boolean}
-          | {:stderr, :console | :redirect_to_stdout | :disable | :consume}
-          | {:teardown, [{signal :: atom, milliseconds :: non_neg_integer}]}
-          | {:start_timeout, timeout}
+  @typedoc "See `start_link/2`."
+  @type option :: unquote(Option.type(Options.process()))
 
   @typedoc "A name or a value in the environment; as a value, `nil` and `false` unset the variable."
   @type variable :: binary | charlist | atom | number
 
   @default_max 65_535
-
-  # How long after SIGKILL a command is still waited for: only a broken kernel or disk needs it.
-  @kill_patience 1_000
-
-  # The most milliseconds that the VM can wait.
-  @max_timeout 0xFFFF_FFFF
 
   @doc """
   Starts a command, which the caller owns.
@@ -108,24 +100,7 @@ defmodule Exile.Process do
 
   ## Options
 
-    * `:cd` (binary) - the directory to run in. Default: that of the VM.
-    * `:env` (list or map of names and values) - added to the environment of the VM. Both may be
-      binaries, charlists, atoms or numbers. A value of `nil` or `false` unsets the variable.
-      Default: `[]`.
-    * `:clear_env` (boolean) - start from an empty environment in place of the VM's.
-      Default: `false`.
-    * `:stderr` - where standard error goes. Default: `:console`.
-      * `:console` - to the standard error of the VM
-      * `:redirect_to_stdout` - where standard output goes
-      * `:disable` - to the null device
-      * `:consume` - into a pipe, to be read with `read_stderr/2` or `read_any/2`. If nobody reads
-        it, the command blocks as soon as the pipe is full.
-    * `:teardown` (list of `{signal, milliseconds}`) - how to end the command: each signal, and
-      how long to wait after it; SIGKILL always comes last. It is kept to wherever the command is
-      ended. Default: SIGTERM twice, over whatever time there is.
-    * `:start_timeout` (milliseconds or `:infinity`) - how long to wait for the program to run. It
-      takes long only where a file does, on a network disk that does not answer for instance. Then the
-      error is `:etimedout`, and nothing runs. Default: `:infinity`.
+  #{Option.docs(Options.process())}
 
   An option whose value is `nil` has its default. Any other option, and a value of the wrong kind,
   raises `ArgumentError`, as does a NUL byte in an argument, a directory or a variable.
@@ -161,18 +136,18 @@ defmodule Exile.Process do
   """
   @spec start_link([binary, ...], [option]) :: {:ok, t} | {:error, Error.t()}
   def start_link(command, options \\ []) do
-    %Command{argv: [program | _]} = command = Command.new!(command, options)
+    command = Command.new!(command, options)
 
-    with {:ok, %{processes: [process]} = running} <- Running.start([command], :pipe, :pipe) do
+    with {:ok, %{processes: [process]} = running} <- Command.start([command], []) do
       {:ok,
        %__MODULE__{
          owner: self(),
-         program: program,
+         program: Command.program(command),
          process: process,
          stdin: running.stdin,
          stdout: running.stdout,
          stderr: running.stderr,
-         teardown: command.teardown
+         teardown: command.options.teardown
        }}
     end
   end
@@ -223,7 +198,7 @@ defmodule Exile.Process do
   @spec read(t, pos_integer) :: {:ok, binary} | :eof | pipe_error
   def read(%__MODULE__{stdout: stdout}, max \\ @default_max) do
     max = max!(max)
-    if stdout, do: stdout |> Pipe.read(max, :stop) |> end_of_command(), else: not_a_pipe()
+    if stdout, do: stdout |> Pipe.read(max, :exit) |> end_of_command(), else: not_a_pipe()
   end
 
   @doc """
@@ -238,7 +213,7 @@ defmodule Exile.Process do
   @spec read_stderr(t, pos_integer) :: {:ok, binary} | :eof | pipe_error
   def read_stderr(%__MODULE__{stderr: stderr}, max \\ @default_max) do
     max = max!(max)
-    if stderr, do: stderr |> Pipe.read(max, :stop) |> end_of_command(), else: not_a_pipe()
+    if stderr, do: stderr |> Pipe.read(max, :exit) |> end_of_command(), else: not_a_pipe()
   end
 
   @doc """
@@ -265,7 +240,7 @@ defmodule Exile.Process do
     max = max!(max)
 
     if stdout || stderr,
-      do: stdout |> Pipe.read_output(stderr, max, :stop) |> end_of_command(),
+      do: stdout |> Pipe.read_output(stderr, max, :exit) |> end_of_command(),
       else: not_a_pipe()
   end
 
@@ -355,11 +330,11 @@ defmodule Exile.Process do
   """
   @spec kill(t, signal :: atom) :: :ok | {:error, Error.reason()}
   def kill(%__MODULE__{process: process}, signal) do
-    unless Command.signal?(signal) do
+    unless Signal.known?(signal) do
       raise ArgumentError, "expected a signal like :sigterm, got: #{inspect(signal)}"
     end
 
-    Native.process_signal(process, Atom.to_string(signal))
+    Signal.send(process, signal)
   end
 
   @doc """
@@ -443,11 +418,11 @@ defmodule Exile.Process do
   defp await(%__MODULE__{process: process, teardown: teardown}, outputs, timeout) do
     grace = div(timeout, 4)
     steps = Teardown.within(teardown, div(timeout, 2))
-    rest = max(timeout - grace, Teardown.duration(steps)) + @kill_patience
+    rest = max(timeout - grace, Teardown.duration(steps)) + Patience.kill()
 
     with :timeout <- Running.wait_and_drain(process, outputs, :exit, grace) do
       Native.process_end([{process, 0, steps}])
-      Running.wait_and_drain(process, outputs, :exhausted, min(rest, @max_timeout))
+      Running.wait_and_drain(process, outputs, :exhausted, min(rest, Patience.most()))
     end
   end
 
@@ -480,8 +455,7 @@ defmodule Exile.Process do
           "expected the most bytes to read as a positive integer, got: #{inspect(other)}"
   end
 
-  defp timeout!(:infinity), do: :ok
-  defp timeout!(timeout) when is_integer(timeout) and timeout in 0..@max_timeout, do: :ok
+  defp timeout!(timeout) when is_timeout(timeout), do: :ok
 
   defp timeout!(other) do
     raise ArgumentError,

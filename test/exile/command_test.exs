@@ -2,8 +2,9 @@ defmodule Exile.CommandTest do
   use ExUnit.Case, async: true
 
   alias Exile.Command
+  alias Exile.Command.Options
 
-  defp new!(options), do: Command.new!(["true"], options)
+  defp new!(options), do: Command.new!(["true"], options).options
 
   defp assert_refused(options, message) do
     assert_raise ArgumentError, message, fn -> new!(options) end
@@ -53,8 +54,10 @@ defmodule Exile.CommandTest do
 
   describe "new!/2, options" do
     test "have defaults" do
-      assert new!([]) == %Command{
-               argv: ["true"],
+      assert new!([]) == %{
+               arg0: nil,
+               nice: nil,
+               umask: nil,
                cd: nil,
                env: [],
                clear_env: false,
@@ -65,8 +68,8 @@ defmodule Exile.CommandTest do
     end
 
     test "that are nil have their defaults" do
-      for option <- Command.options() do
-        assert new!([{option, nil}]) == new!([])
+      for option <- Options.process() do
+        assert new!([{option.name, nil}]) == new!([])
       end
     end
 
@@ -76,7 +79,8 @@ defmodule Exile.CommandTest do
       end
     end
 
-    @known "; the known ones are :cd, :env, :clear_env, :stderr, :teardown, :start_timeout"
+    @known "; the known ones are :cd, :env, :clear_env, :arg0, :stderr, :nice, :umask, :teardown, " <>
+             ":start_timeout"
 
     test "that are unknown are refused, naming the option, the value and the known ones" do
       assert_refused([cdd: "/"], "unknown option :cdd with value \"/\"" <> @known)
@@ -84,14 +88,6 @@ defmodule Exile.CommandTest do
       assert_refused([stdin: :null], "unknown option :stdin with value :null" <> @known)
       assert_refused([argv: ["a"]], "unknown option :argv with value [\"a\"]" <> @known)
       assert_refused([cdd: nil], "unknown option :cdd with value nil" <> @known)
-    end
-
-    test "that are known to the caller are those that the message lists" do
-      assert_raise ArgumentError,
-                   "unknown option :cdd with value 1; the known ones are :a, :b",
-                   fn ->
-                     Command.new!(["true"], [cdd: 1], [:a, :b])
-                   end
     end
 
     test "given twice count by the first" do
@@ -122,6 +118,30 @@ defmodule Exile.CommandTest do
 
     test "with a NUL byte is refused" do
       assert_refused([cd: <<"/", 0>>], ":cd must not contain a NUL byte, got: <<47, 0>>")
+    end
+  end
+
+  describe "new!/2, an integer in a range" do
+    test "is kept, and what is none or beyond it is refused" do
+      for {name, first, last} <- [{:nice, -20, 19}, {:umask, 0, 0o777}] do
+        for good <- [first, 0, last], do: assert(new!([{name, good}])[name] == good)
+
+        for bad <- [first - 1, last + 1, 1.0, "1", true, [1], 1.0e300, 2 ** 70] do
+          assert_refused(
+            [{name, bad}],
+            "invalid value for option #{inspect(name)}: expected an integer from #{first} to " <>
+              "#{last}, got: #{inspect(bad)}"
+          )
+        end
+      end
+    end
+  end
+
+  describe "new!/2, :arg0" do
+    test "is a binary without a NUL byte" do
+      for good <- ["-sh", "", <<255>>], do: assert(new!(arg0: good).arg0 == good)
+      assert_refused([arg0: :sh], "invalid value for option :arg0: expected a binary, got: :sh")
+      assert_refused([arg0: <<"a", 0>>], ":arg0 must not contain a NUL byte, got: <<97, 0>>")
     end
   end
 
@@ -340,18 +360,6 @@ defmodule Exile.CommandTest do
           "invalid value for option :start_timeout: expected milliseconds or :infinity, " <>
             "got: #{inspect(bad)}"
         )
-      end
-    end
-  end
-
-  describe "signal?/1" do
-    test "knows the names of signals in small letters, as atoms" do
-      for signal <- [:sighup, :sigint, :sigkill, :sigusr1, :sigterm, :sigstop, :sigcont] do
-        assert Command.signal?(signal)
-      end
-
-      for bad <- [:term, :SIGTERM, :Sigterm, nil, "sigterm", 15, ~c"sigterm", {}, :sig] do
-        refute Command.signal?(bad)
       end
     end
   end

@@ -258,7 +258,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     end
 
     # Stands in for a file of the library.
-    defp build(directory, name, content, version \\ Exile.Library.version()) do
+    defp build(directory, name, content, version \\ Exile.Native.Library.version()) do
       mark = "#{Path.basename(name, ".so")} version #{version};"
       write(Path.join(directory, name), <<0, 255, mark::binary, content::binary>>)
     end
@@ -269,7 +269,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
       guard = Path.join(native(project), "exile_guard")
 
       for {name, installed} <- [{"exile_guard", guard}, {"libexile_nif.so", library(project)}] do
-        assert Exile.Library.check(installed) == :ok
+        assert Exile.Native.Library.check(installed) == :ok
         assert File.read!(installed) == File.read!(Path.join(directory, name))
         assert %File.Stat{mode: mode} = File.stat!(installed)
         assert Bitwise.band(mode, 0o111) == 0o111
@@ -350,7 +350,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     assert %Mix.Task.Compiler.Diagnostic{severity: :error} = diagnostic
     assert output =~ diagnostic.message
     for message <- messages, do: assert(diagnostic.message =~ message)
-    assert Exile.Library.all(native(project)) == []
+    assert Exile.Native.Library.all(native(project)) == []
 
     output
   end
@@ -360,7 +360,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
   end
 
   defp library(project) do
-    {:ok, library} = Exile.Library.find(native(project))
+    {:ok, library} = Exile.Native.Library.find(native(project))
     library
   end
 

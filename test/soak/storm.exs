@@ -65,7 +65,7 @@ defmodule Storm do
       {:stop, storm} -> send(storm, {:killed, kills})
     after
       2_000 ->
-        Process.exit(Process.whereis(Exile.Watcher), :kill)
+        Process.exit(Process.whereis(:exile_shutdown), :kill)
         kill_watchers(kills + 1)
     end
   end

@@ -6,13 +6,11 @@ defmodule Exile.ProcessHelpers do
 
   import ExUnit.Assertions
 
-  alias Exile.Process, as: Command
-
   @doc "Everything the command writes from now on, up to its end-of-file."
   def read_all(p), do: p |> read_all([]) |> IO.iodata_to_binary()
 
   defp read_all(p, read) do
-    case Command.read(p) do
+    case Exile.Process.read(p) do
       {:ok, data} -> read_all(p, [read | data])
       :eof -> read
     end
@@ -28,7 +26,7 @@ defmodule Exile.ProcessHelpers do
       {lines, [""]} = Enum.split(lines, count)
       lines
     else
-      assert {:ok, data} = Command.read(p)
+      assert {:ok, data} = Exile.Process.read(p)
       read_lines(p, count, read <> data)
     end
   end
@@ -38,9 +36,9 @@ defmodule Exile.ProcessHelpers do
 
   @doc "Runs a command to its end: its output and its exit status."
   def run(command, options \\ []) do
-    {:ok, p} = Command.start_link(command, options)
+    {:ok, p} = Exile.Process.start_link(command, options)
     output = read_all(p)
-    {:ok, status} = Command.await_exit(p)
+    {:ok, status} = Exile.Process.await_exit(p)
     {output, status}
   end
 
@@ -50,7 +48,7 @@ defmodule Exile.ProcessHelpers do
   def waiting_task(p, pipes, fun) do
     task =
       Task.async(fn ->
-        for pipe <- List.wrap(pipes), do: :ok = Command.change_pipe_owner(p, pipe, self())
+        for pipe <- List.wrap(pipes), do: :ok = Exile.Process.change_pipe_owner(p, pipe, self())
         fun.()
       end)
 

@@ -4,11 +4,14 @@ defmodule Exile.Stream.Input do
   # What the first command of a stream reads: checked when the stream is made. What only this VM
   # has is evaluated, when the stream runs, by a process of its own.
 
-  alias Exile.{Native, Process.Error, Stream.Feeder, Stream.Sink}
+  alias Exile.Command.Option
+  alias Exile.Native
+  alias Exile.Process.Error
+  alias Exile.Stream.{Feeder, Sink}
 
   @typedoc """
   Nothing; a file, which the command itself reads; a file that was given as a `File.Stream`; the
-  output of a stream's commands; or what writes the input.
+  output of another stream's commands, if nothing but that is in it; or what writes the input.
   """
   @type t ::
           nil
@@ -18,39 +21,24 @@ defmodule Exile.Stream.Input do
           | {:write, (Sink.t() -> any)}
 
   @doc "Checks the `:input` option."
-  @spec new!(term) :: t
-  def new!(nil), do: nil
-
-  def new!({:file, path}) when is_binary(path) do
-    if String.contains?(path, <<0>>) do
-      raise ArgumentError, "the file of :input must not contain a NUL byte, got: #{inspect(path)}"
-    end
-
-    {:file, path}
+  @spec check(term) :: {:ok, t} | :error | {:error, message :: binary}
+  def check({:file, path}) when is_binary(path) do
+    with {:ok, path} <- Option.without_nul("the file of :input", path), do: {:ok, {:file, path}}
   end
 
-  def new!(%Exile.Stream{} = stream) do
-    if Exile.Stream.joinable?(stream), do: {:stream, stream}, else: enumerate(stream)
+  def check(%Exile.Stream{} = stream), do: {:ok, {:stream, stream}}
+
+  def check(%File.Stream{} = stream) do
+    {:ok, if(plain_file?(stream), do: {:file_stream, stream.path}, else: enumerate(stream))}
   end
 
-  def new!(%File.Stream{} = stream) do
-    if plain_file?(stream), do: {:file_stream, stream.path}, else: enumerate(stream)
-  end
+  def check(data) when is_binary(data), do: {:ok, {:write, &Sink.write!(&1, data)}}
+  def check(fun) when is_function(fun, 1), do: {:ok, {:write, fun}}
+  def check(input), do: if(enumerable?(input), do: {:ok, enumerate(input)}, else: :error)
 
-  def new!(data) when is_binary(data), do: {:write, &Sink.write!(&1, data)}
-  def new!(fun) when is_function(fun, 1), do: {:write, fun}
-
-  def new!(input) do
-    unless enumerable?(input) do
-      raise ArgumentError,
-            "invalid value for option :input: expected an enumerable, a binary, a function " <>
-              "with one argument or {:file, path}, got: #{inspect(input)}"
-    end
-
-    enumerate(input)
-  end
-
-  defp enumerate(input), do: {:write, fn sink -> Enum.each(input, &Sink.write!(sink, &1)) end}
+  @doc "Input that is written element by element."
+  @spec enumerate(Enumerable.t()) :: t
+  def enumerate(input), do: {:write, fn sink -> Enum.each(input, &Sink.write!(sink, &1)) end}
 
   # Every function has an implementation, though only those with two arguments are enumerable.
   defp enumerable?(input) when is_function(input), do: is_function(input, 2)

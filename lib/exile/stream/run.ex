@@ -7,41 +7,31 @@ defmodule Exile.Stream.Run do
   # * The reader has enough: `halt!/1`. The reader raises: `abandon/1`. One of these: `halt/1`.
   # * The reader dies: nothing runs here, the native side sees it.
 
-  alias Exile.{Native, Stream, Teardown}
+  alias Exile.{Command, Native, Stream}
   alias Exile.Process.Error
-  alias Exile.Runtime.{Pipe, Running}
+  alias Exile.Runtime.{Patience, Pipe, Running, Teardown}
   alias Exile.Stream.{AbnormalExit, Feeder, Input}
 
-  @enforce_keys [:stream, :running, :feeder, :owner, :drain]
-  defstruct [:stream, :running, :feeder, :owner, :drain, unread: 0]
+  @enforce_keys [:stream, :running, :feeder, :owner, :phase]
+  defstruct @enforce_keys
 
-  @typedoc """
-  `unread` counts once `drain` is a time: how much of what comes may be the commands' own, written
-  before they ended, and must not be lost.
-  """
   @type t :: %__MODULE__{
           stream: Stream.t(),
           running: Running.t(),
           feeder: pid | nil,
           owner: pid,
-          drain: Pipe.drain(),
-          unread: integer
+          phase: phase
         }
 
-  # A reader that stops early: how long the command may take to end by itself, and how long the
-  # signals after that, unless the user said otherwise. Together under a second.
-  @halt_grace 250
-  @halt_teardown 500
+  @typedoc """
+  How far the reading has come.
 
-  # SIGKILL is not always obeyed at once.
-  @kill_patience 1_000
-
-  # The most milliseconds that the VM can wait.
-  @max_timeout 0xFFFF_FFFF
-
-  # The command has ended; how long its input may take to be done, too. Long enough for an input
-  # that has nothing more to say, short enough for one that waits for something else.
-  @input_grace 100
+    * `:to_the_end` - it goes on until all have closed the output, whoever they are
+    * `:while_running` - it goes on until the commands have ended; `:drain_timeout` is not due yet
+    * `{:draining, deadline, own}` - the commands have ended, and others hold the output open. Up to
+      `own` bytes of what comes may be the commands', written before they ended, and must not be lost
+  """
+  @type phase :: :to_the_end | :while_running | {:draining, Patience.deadline(), integer}
 
   # What a pipe holds at most, unless a program with privileges made it larger.
   @pipe_capacity 1_048_576
@@ -51,22 +41,29 @@ defmodule Exile.Stream.Run do
 
   @spec start!(Stream.t()) :: t
   def start!(%Stream{} = stream) do
-    {stdin, write} = input(stream.input)
-    drain = if stream.drain_timeout == :infinity, do: nil, else: stream.drain_timeout
-    options = [fed: write != nil, tethered: true, drain: drain]
+    {stdin, write} = input(stream.options.input)
+    drain = if stream.options.drain_timeout != :infinity, do: stream.options.drain_timeout
 
-    case Running.start(stream.commands, stdin, stdout(stream.stdout), options) do
+    options = [
+      stdin: stdin,
+      stdout: stdout(stream.options.stdout),
+      fed: write != nil,
+      tethered: true,
+      drain: drain
+    ]
+
+    case Command.start(stream.commands, options) do
       {:ok, running} ->
         %__MODULE__{
           stream: stream,
           running: running,
           feeder: write && Feeder.start(running, endings(stream, running, 0), write),
           owner: self(),
-          drain: if(drain, do: :stop, else: :infinity)
+          phase: if(drain, do: :while_running, else: :to_the_end)
         }
 
       {:error, error} ->
-        raise as_without_exile(stream.input, error)
+        raise as_without_exile(stream.options.input, error)
     end
   end
 
@@ -97,7 +94,7 @@ defmodule Exile.Stream.Run do
 
   @doc "The next element, the last one (of a stream that tells how it ended), or the end."
   @spec next!(t) :: {:element, term, t} | {:last, {:exit, term}} | :done
-  def next!(%__MODULE__{drain: :stop} = run) do
+  def next!(%__MODULE__{phase: :while_running} = run) do
     # Asked each time: pipes that others keep full never look as if the commands had ended.
     if Enum.any?(writers(run), &(Native.process_status(&1) == :running)),
       do: read_on!(run),
@@ -112,53 +109,65 @@ defmodule Exile.Stream.Run do
 
   defp writers(%__MODULE__{running: running}), do: running.processes
 
-  defp read_on!(%__MODULE__{drain: drain} = run) do
+  defp read_on!(run) do
     case read(run) do
-      {:ok, element} when is_integer(drain) -> {:element, element, count(run, element)}
-      {:ok, element} -> {:element, element, run}
+      {:ok, element} -> {:element, element, count(run, element)}
       :eof -> finish!(run)
-      :exited when drain == :stop -> run |> drain(0) |> read_on!()
+      :exited when run.phase == :while_running -> run |> drain(0) |> read_on!()
       :exited -> finish!(run)
       {:error, reason} -> interrupted!(run, reason)
     end
   end
 
-  # The commands have ended; others may hold their output open.
-  defp drain(run, unread), do: %{run | drain: now() + run.stream.drain_timeout, unread: unread}
-
-  defp count(run, {_from, data}), do: count(run, data)
-  defp count(run, data), do: %{run | unread: run.unread - byte_size(data)}
-
-  defp read(%__MODULE__{running: running, stream: stream, drain: drain} = run) do
-    cond do
-      # Somebody who always has something to say must not hold up the end.
-      is_integer(drain) and run.unread <= 0 and now() >= drain -> :exited
-      pipes(run) == [] -> :eof
-      running.stderr == nil -> Pipe.read(running.stdout, stream.max_chunk_size, drain)
-      true -> Pipe.read_output(running.stdout, running.stderr, stream.max_chunk_size, drain)
-    end
+  # Reads on for a while. The commands have ended, and others may hold their output open.
+  defp drain(run, own) do
+    %{run | phase: {:draining, Patience.deadline(run.stream.options.drain_timeout), own}}
   end
 
-  defp now, do: System.monotonic_time(:millisecond)
+  defp count(%__MODULE__{phase: {:draining, deadline, own}} = run, element),
+    do: %{run | phase: {:draining, deadline, own - size(element)}}
+
+  defp count(run, _element), do: run
+
+  defp size({_from, data}), do: byte_size(data)
+  defp size(data), do: byte_size(data)
+
+  # Somebody who always has something to say must not hold up the end.
+  defp read(%__MODULE__{phase: {:draining, deadline, own}} = run) do
+    if own <= 0 and Patience.over?(deadline), do: :exited, else: read(run, deadline)
+  end
+
+  defp read(%__MODULE__{phase: :while_running} = run), do: read(run, :exit)
+  defp read(%__MODULE__{phase: :to_the_end} = run), do: read(run, :eof)
+
+  defp read(%__MODULE__{running: running, stream: stream} = run, until) do
+    max = stream.options.max_chunk_size
+
+    cond do
+      pipes(run) == [] -> :eof
+      running.stderr == nil -> Pipe.read(running.stdout, max, until)
+      true -> Pipe.read_output(running.stdout, running.stderr, max, until)
+    end
+  end
 
   # The output is at its end. Input that was not read is no failure, one that failed is.
   defp finish!(%__MODULE__{stream: stream} = run) do
     Running.close(pipes(run))
     # The end of an output that goes to a file is that of the command.
-    timeout = if stream.stdout == :pipe, do: stream.exit_timeout || :infinity, else: :infinity
+    timeout = if(stream.options.stdout == :pipe, do: stream.options.exit_timeout) || :infinity
     in_time = wait(run, :exit, timeout)
     late = Enum.find_index(in_time, &(&1 == :timeout))
     _ = late && terminate(run)
 
     # First of all, so that the input is stopped whatever is found out about the commands.
-    outcome = input_outcome(run, @input_grace)
+    outcome = input_outcome(run, Patience.input())
     _ = raise_failed(outcome)
     # Somebody has killed the feeder, and with it the input.
     _ = outcome == :gone && exit(:killed)
     statuses = if late, do: statuses!(run), else: in_time
     codes = codes!(run, statuses)
     failed = late || Enum.find_index(failures(statuses), & &1)
-    failure = failed && abnormal(run, failed, codes, late && stream.exit_timeout)
+    failure = failed && abnormal(run, failed, codes, late && stream.options.exit_timeout)
 
     case {stream.on_failure, failure} do
       {:raise, nil} -> :done
@@ -194,11 +203,11 @@ defmodule Exile.Stream.Run do
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
-    _ = run |> stop(stream.exit_timeout || @halt_grace) |> raise_failed()
+    _ = run |> stop(stream.options.exit_timeout || Patience.early_stop()) |> raise_failed()
     statuses = statuses!(run)
     failed = for {true, index} <- Enum.with_index(failures(statuses)), do: index
 
-    if failed != [] and stream.on_failure == :raise and not stream.ignore_epipe do
+    if failed != [] and stream.on_failure == :raise and not stream.options.ignore_epipe do
       # Ended by SIGPIPE or by us: either way because nobody read on.
       if Enum.any?(failed, &match?({:signaled, _, _}, Enum.at(statuses, &1))),
         do: raise(AbnormalExit, :epipe),
@@ -211,7 +220,7 @@ defmodule Exile.Stream.Run do
   @doc "The reader has enough or has failed, and nothing may be raised."
   @spec halt(t) :: :ok
   def halt(%__MODULE__{stream: stream} = run) do
-    _ = stop(run, stream.exit_timeout || @halt_grace)
+    _ = stop(run, stream.options.exit_timeout || Patience.early_stop())
     :ok
   end
 
@@ -223,10 +232,11 @@ defmodule Exile.Stream.Run do
   end
 
   # An exception is not held up for ever.
-  defp finite_grace(%__MODULE__{stream: %{exit_timeout: timeout}}) when is_integer(timeout),
-    do: timeout
+  defp finite_grace(%__MODULE__{stream: %{options: %{exit_timeout: timeout}}})
+       when is_integer(timeout),
+       do: timeout
 
-  defp finite_grace(_run), do: @halt_grace
+  defp finite_grace(_run), do: Patience.early_stop()
 
   # The pipe was taken away: by the feeder, because the input failed, or by a user's mistake.
   defp interrupted!(run, reason) do
@@ -252,7 +262,7 @@ defmodule Exile.Stream.Run do
   # How each of the commands is ended, after a time that it has for itself.
   defp endings(stream, running, grace) do
     for {process, command} <- Enum.zip(running.processes, stream.commands) do
-      {process, grace, Teardown.within(command.teardown, @halt_teardown)}
+      {process, grace, Teardown.within(command.options.teardown, Patience.teardown())}
     end
   end
 
@@ -265,7 +275,7 @@ defmodule Exile.Stream.Run do
 
   defp patience(endings) do
     longest = endings |> Enum.map(fn {_, grace, steps} -> grace + Teardown.duration(steps) end)
-    min(Enum.max(longest) + @kill_patience, @max_timeout)
+    min(Enum.max(longest) + Patience.kill(), Patience.most())
   end
 
   # Returns when all commands and their groups are gone, or cannot be ended.
@@ -288,8 +298,8 @@ defmodule Exile.Stream.Run do
 
   # What became of each command, all within `timeout`: a status or `:timeout`.
   defp wait(%__MODULE__{running: %{processes: processes}}, until, timeout) do
-    deadline = Running.deadline(timeout)
-    Enum.map(processes, &Running.wait(&1, until, Running.left(deadline)))
+    deadline = Patience.deadline(timeout)
+    Enum.map(processes, &Running.wait(&1, until, Patience.left(deadline)))
   end
 
   defp input_outcome(%__MODULE__{feeder: nil}, _timeout), do: :ok
@@ -298,8 +308,8 @@ defmodule Exile.Stream.Run do
   defp raise_failed({:failed, kind, reason, stack}), do: :erlang.raise(kind, reason, stack)
   defp raise_failed(outcome), do: outcome
 
-  defp error(%{argv: [program | _]}, operation, reason) do
-    %Error{reason: reason, operation: operation, subject: program}
+  defp error(command, operation, reason) do
+    %Error{reason: reason, operation: operation, subject: Command.program(command)}
   end
 
   defp codes!(%__MODULE__{stream: %{commands: commands}}, statuses) do

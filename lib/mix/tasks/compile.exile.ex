@@ -167,7 +167,7 @@ defmodule Mix.Tasks.Compile.Exile do
   end
 
   defp problem(path) do
-    case Exile.Library.check(path) do
+    case Exile.Native.Library.check(path) do
       :ok -> nil
       {:error, message} -> message
     end
@@ -314,7 +314,7 @@ defmodule Mix.Tasks.Compile.Exile do
     make_directory()
     replace(files["exile_guard"], guard())
     source = files["libexile_nif.so"]
-    library = Path.join(directory(), Exile.Library.file_name(File.read!(source)))
+    library = Path.join(directory(), Exile.Native.Library.file_name(File.read!(source)))
     replace(source, library)
     Enum.each(libraries() -- [library], &File.rm!/1)
   end
@@ -347,7 +347,7 @@ defmodule Mix.Tasks.Compile.Exile do
   end
 
   defp guard, do: Path.join(directory(), "exile_guard")
-  defp libraries, do: Exile.Library.all(directory())
+  defp libraries, do: Exile.Native.Library.all(directory())
   defp directory, do: Path.join(Mix.Project.app_path(), "priv/native")
   defp target_dir, do: Path.join(Mix.Project.app_path(), "native")
   defp manifest, do: Path.join(Mix.Project.manifest_path(), "compile.exile")

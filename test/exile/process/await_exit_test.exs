@@ -3,8 +3,6 @@ defmodule Exile.Process.AwaitExitTest do
 
   import Exile.ProcessHelpers
 
-  alias Exile.Process, as: Command
-
   # Says which signals it gets, and does not end of them.
   @telling """
   for signal in HUP INT QUIT TERM USR1; do trap "echo $signal" $signal; done
@@ -15,12 +13,12 @@ defmodule Exile.Process.AwaitExitTest do
   # caller owns. Returns when the command has said that it is ready.
   defp start_read_by_task(command, options \\ []) do
     # Shells tell there how their children end.
-    {:ok, p} = Command.start_link(command, Keyword.put_new(options, :stderr, :disable))
+    {:ok, p} = Exile.Process.start_link(command, Keyword.put_new(options, :stderr, :disable))
     test = self()
 
     reader =
       Task.async(fn ->
-        :ok = Command.change_pipe_owner(p, :stdout, self())
+        :ok = Exile.Process.change_pipe_owner(p, :stdout, self())
         ["ready"] = read_lines(p, 1)
         send(test, {:ready, self()})
         read_all(p)
@@ -34,59 +32,65 @@ defmodule Exile.Process.AwaitExitTest do
   describe "await_exit/2" do
     test "returns the exit status" do
       for status <- [0, 1, 2, 126, 127, 128, 137, 254, 255] do
-        {:ok, p} = Command.start_link(sh("exit #{status}"))
-        assert Command.await_exit(p) == {:ok, status}
+        {:ok, p} = Exile.Process.start_link(sh("exit #{status}"))
+        assert Exile.Process.await_exit(p) == {:ok, status}
       end
     end
 
     test "returns 128 and the number of the signal that ended the command" do
       for {signal, number} <- [HUP: 1, INT: 2, KILL: 9, TERM: 15] do
-        {:ok, p} = Command.start_link(sh("kill -#{signal} $$"))
-        assert Command.await_exit(p) == {:ok, 128 + number}
+        {:ok, p} = Exile.Process.start_link(sh("kill -#{signal} $$"))
+        assert Exile.Process.await_exit(p) == {:ok, 128 + number}
       end
     end
 
     test "returns the same as often as it is called" do
-      {:ok, p} = Command.start_link(sh("exit 3"))
-      for _ <- 1..5, do: assert(Command.await_exit(p) == {:ok, 3})
-      assert Command.await_exit(p, 0) == {:ok, 3}
-      assert Command.await_exit(p, :infinity) == {:ok, 3}
+      {:ok, p} = Exile.Process.start_link(sh("exit 3"))
+      for _ <- 1..5, do: assert(Exile.Process.await_exit(p) == {:ok, 3})
+      assert Exile.Process.await_exit(p, 0) == {:ok, 3}
+      assert Exile.Process.await_exit(p, :infinity) == {:ok, 3}
     end
 
     test "returns the status of a command that ended long before" do
-      {:ok, p} = Command.start_link(sh("exit 4"))
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      assert Command.await_exit(p, 0) == {:ok, 4}
+      {:ok, p} = Exile.Process.start_link(sh("exit 4"))
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      assert Exile.Process.await_exit(p, 0) == {:ok, 4}
     end
 
     test "closes the caller's pipes, so that a command that reads its input ends by itself" do
-      {:ok, p} = Command.start_link(sh("cat >/dev/null; exit 5"), stderr: :consume)
-      assert Command.await_exit(p, :infinity) == {:ok, 5}
+      {:ok, p} = Exile.Process.start_link(sh("cat >/dev/null; exit 5"), stderr: :consume)
+      assert Exile.Process.await_exit(p, :infinity) == {:ok, 5}
 
-      for result <- [Command.write(p, "x"), Command.read(p), Command.read_stderr(p)] do
+      for result <- [
+            Exile.Process.write(p, "x"),
+            Exile.Process.read(p),
+            Exile.Process.read_stderr(p)
+          ] do
         assert result == {:error, :pipe_closed_or_invalid_caller}
       end
     end
 
     test "leaves pipes of other processes open" do
       {p, reader} = start_read_by_task(sh("echo ready; cat; echo end"))
-      :ok = Command.write(p, "written\n")
-      assert Command.await_exit(p) == {:ok, 0}
+      :ok = Exile.Process.write(p, "written\n")
+      assert Exile.Process.await_exit(p) == {:ok, 0}
       assert Task.await(reader) == "written\nend\n"
     end
 
     test "returns at once when the command ends, also while others hold its pipes" do
-      {:ok, p} = Command.start_link(sh("sleep 60 & echo $!"))
+      {:ok, p} = Exile.Process.start_link(sh("sleep 60 & echo $!"))
       [background] = read_numbers(p, 1)
-      assert Command.await_exit(p, :infinity) == {:ok, 0}
+      assert Exile.Process.await_exit(p, :infinity) == {:ok, 0}
       assert os_process_alive?(background)
       kill_os_process(background)
     end
 
     test "leaves background programs of a command that ends by itself alone" do
-      {:ok, p} = Command.start_link(sh("sleep 60 >/dev/null & echo $!; read line || exit 0"))
+      {:ok, p} =
+        Exile.Process.start_link(sh("sleep 60 >/dev/null & echo $!; read line || exit 0"))
+
       [background] = read_numbers(p, 1)
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
       eventually(fn -> Exile.Native.counts()[:teardowns] == 0 end)
       assert os_process_alive?(background)
       kill_os_process(background)
@@ -96,16 +100,16 @@ defmodule Exile.Process.AwaitExitTest do
       script = "yes | head -c 3000000; yes | head -c 3000000 >&2; exit 7"
 
       for stderr <- [:consume, :redirect_to_stdout, :disable], timeout <- [20_000, :infinity] do
-        {:ok, p} = Command.start_link(sh(script), stderr: stderr)
-        assert Command.await_exit(p, timeout) == {:ok, 7}
+        {:ok, p} = Exile.Process.start_link(sh(script), stderr: stderr)
+        assert Exile.Process.await_exit(p, timeout) == {:ok, 7}
         assert_no_message()
       end
     end
 
     test "never ends a command by a closed pipe: one that writes for ever ends of its signal" do
       for _ <- 1..10 do
-        {:ok, p} = Command.start_link(["yes"])
-        assert Command.await_exit(p, 40) == {:ok, 143}
+        {:ok, p} = Exile.Process.start_link(["yes"])
+        assert Exile.Process.await_exit(p, 40) == {:ok, 143}
         assert_no_message()
       end
     end
@@ -114,84 +118,86 @@ defmodule Exile.Process.AwaitExitTest do
       script =
         "trap 'yes | head -c 1000000; exit 9' TERM; echo ready; while :; do sleep 0.01; done"
 
-      {:ok, p} = Command.start_link(sh(script), teardown: [sigterm: 20_000], stderr: :disable)
+      {:ok, p} =
+        Exile.Process.start_link(sh(script), teardown: [sigterm: 20_000], stderr: :disable)
+
       assert read_lines(p, 1) == ["ready"]
-      assert Command.await_exit(p, 0) == {:ok, 9}
+      assert Exile.Process.await_exit(p, 0) == {:ok, 9}
     end
 
     test "drops nothing that others read" do
       script = "echo ready; yes | head -c 1000000; yes | head -c 1000000 >&2"
       {p, reader} = start_read_by_task(sh(script), stderr: :consume)
-      assert Command.await_exit(p, :infinity) == {:ok, 0}
+      assert Exile.Process.await_exit(p, :infinity) == {:ok, 0}
       assert byte_size(Task.await(reader)) == 1_000_000
     end
 
     test "drains without mixing up the messages of others" do
       for n <- 1..100, do: send(self(), n)
-      {:ok, p} = Command.start_link(["yes"])
-      assert Command.await_exit(p, 100) == {:ok, 143}
+      {:ok, p} = Exile.Process.start_link(["yes"])
+      assert Exile.Process.await_exit(p, 100) == {:ok, 143}
       assert Process.info(self(), :messages) == {:messages, Enum.to_list(1..100)}
       for n <- 1..100, do: assert_received(^n)
     end
 
     test "leaves no message with the caller" do
       for timeout <- [0, 1, 20, 5_000, :infinity] do
-        {:ok, p} = Command.start_link(["cat"])
-        assert {:ok, _} = Command.await_exit(p, timeout)
+        {:ok, p} = Exile.Process.start_link(["cat"])
+        assert {:ok, _} = Exile.Process.await_exit(p, timeout)
         assert_no_message()
       end
     end
 
     test "leaves the messages of others where they are" do
       send(self(), :mine)
-      {:ok, p} = Command.start_link(["cat"])
-      assert Command.await_exit(p) == {:ok, 0}
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      assert Exile.Process.await_exit(p) == {:ok, 0}
       assert_received :mine
       assert_no_message()
     end
 
     test "is refused to everybody but the owner, without any effect" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
 
       task =
         Task.async(fn ->
           message =
             ~r"await_exit/2 must be called by the command's owner, #PID<.*is not the owner"
 
-          assert_raise ArgumentError, message, fn -> Command.await_exit(p) end
+          assert_raise ArgumentError, message, fn -> Exile.Process.await_exit(p) end
         end)
 
       Task.await(task)
-      :ok = Command.write(p, "hi")
-      assert Command.read(p) == {:ok, "hi"}
-      assert Command.await_exit(p) == {:ok, 0}
+      :ok = Exile.Process.write(p, "hi")
+      assert Exile.Process.read(p) == {:ok, "hi"}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "of a bad timeout raises and closes nothing" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
 
       for bad <- [-1, 1.5, nil, :never, "1", 0x1_0000_0000] do
         message = "expected a timeout in milliseconds or :infinity, got: #{inspect(bad)}"
-        assert_raise ArgumentError, message, fn -> Command.await_exit(p, bad) end
+        assert_raise ArgumentError, message, fn -> Exile.Process.await_exit(p, bad) end
       end
 
-      :ok = Command.write(p, "hi")
-      assert Command.read(p) == {:ok, "hi"}
-      assert Command.await_exit(p, 0xFFFF_FFFF) == {:ok, 0}
+      :ok = Exile.Process.write(p, "hi")
+      assert Exile.Process.read(p) == {:ok, "hi"}
+      assert Exile.Process.await_exit(p, 0xFFFF_FFFF) == {:ok, 0}
     end
   end
 
   describe "await_exit/2 of a command that does not end by itself" do
     test "gives it SIGTERM after a quarter of the timeout" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      {time, result} = timed(fn -> Command.await_exit(p, 800) end)
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      {time, result} = timed(fn -> Exile.Process.await_exit(p, 800) end)
       assert result == {:ok, 143}
       assert time in 200..399
     end
 
     test "gives it SIGTERM twice and then SIGKILL, evenly spread, and returns in time" do
       {p, reader} = start_read_by_task(sh(@telling))
-      {time, result} = timed(fn -> Command.await_exit(p, 1_600) end)
+      {time, result} = timed(fn -> Exile.Process.await_exit(p, 1_600) end)
       assert result == {:ok, 137}
       assert time in 1_200..1_599
       assert Task.await(reader) == "TERM\nTERM\n"
@@ -199,26 +205,26 @@ defmodule Exile.Process.AwaitExitTest do
 
     test "kills it when it ignores every signal that can be ignored" do
       {p, reader} = start_read_by_task(sh("trap '' TERM INT HUP; echo ready; sleep 60; sleep 60"))
-      {time, result} = timed(fn -> Command.await_exit(p, 400) end)
+      {time, result} = timed(fn -> Exile.Process.await_exit(p, 400) end)
       assert result == {:ok, 137}
       assert time in 300..1_000
       assert Task.await(reader) == ""
     end
 
     test "ends it though it is stopped" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      :ok = Command.kill(p, :sigstop)
-      assert Command.await_exit(p, 400) == {:ok, 143}
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      :ok = Exile.Process.kill(p, :sigstop)
+      assert Exile.Process.await_exit(p, 400) == {:ok, 143}
     end
 
     test "kills it at once when the timeout is 0" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      {time, {:ok, status}} = timed(fn -> Command.await_exit(p, 0) end)
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      {time, {:ok, status}} = timed(fn -> Exile.Process.await_exit(p, 0) end)
       assert status in [137, 143]
       assert time < 500
 
       {p, reader} = start_read_by_task(sh("trap '' TERM; echo ready; sleep 60; sleep 60"))
-      assert Command.await_exit(p, 0) == {:ok, 137}
+      assert Exile.Process.await_exit(p, 0) == {:ok, 137}
       assert Task.await(reader) == ""
     end
 
@@ -228,24 +234,26 @@ defmodule Exile.Process.AwaitExitTest do
           sh("trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 5 & wait; done")
         )
 
-      assert Command.await_exit(p, 800) == {:ok, 9}
+      assert Exile.Process.await_exit(p, 800) == {:ok, 9}
       assert Task.await(reader) == "bye\n"
     end
 
     test "ends its whole group, grandchildren included" do
       {:ok, p} =
-        Command.start_link(sh("sh -c 'sleep 60 & echo $!; sleep 60' & echo $$; echo $!; wait"))
+        Exile.Process.start_link(
+          sh("sh -c 'sleep 60 & echo $!; sleep 60' & echo $$; echo $!; wait")
+        )
 
       os_pids = read_numbers(p, 3)
-      assert Command.await_exit(p, 200) == {:ok, 143}
+      assert Exile.Process.await_exit(p, 200) == {:ok, 143}
       eventually(fn -> not Enum.any?(os_pids, &os_process_alive?/1) end)
     end
 
     test "ends a child that ignores SIGTERM, too" do
       script = "(trap '' TERM; echo; exec sleep 60) & echo $!; wait"
-      {:ok, p} = Command.start_link(sh(script))
+      {:ok, p} = Exile.Process.start_link(sh(script))
       [child] = p |> read_lines(2) |> Enum.reject(&(&1 == "")) |> Enum.map(&String.to_integer/1)
-      assert Command.await_exit(p, 200) == {:ok, 143}
+      assert Exile.Process.await_exit(p, 200) == {:ok, 143}
       eventually(fn -> not os_process_alive?(child) end)
     end
 
@@ -256,14 +264,14 @@ defmodule Exile.Process.AwaitExitTest do
         Task.async(fn ->
           receive do: (:go -> :ok)
           wait_until_waiting(p.owner)
-          :ok = Command.kill(p, :sigusr1)
+          :ok = Exile.Process.kill(p, :sigusr1)
           # The reader must see it before the end.
-          receive do: (:end -> Command.kill(p, :sigkill))
+          receive do: (:end -> Exile.Process.kill(p, :sigkill))
         end)
 
       send(killer.pid, :go)
       Process.send_after(killer.pid, :end, 300)
-      assert Command.await_exit(p, :infinity) == {:ok, 137}
+      assert Exile.Process.await_exit(p, :infinity) == {:ok, 137}
       assert Task.await(killer) == :ok
       assert Task.await(reader) == "USR1\n"
     end
@@ -273,13 +281,13 @@ defmodule Exile.Process.AwaitExitTest do
     test "sends the signals in their order, SIGKILL last" do
       teardown = [sighup: 200, sigint: 200, sigusr1: 200]
       {p, reader} = start_read_by_task(sh(@telling), teardown: teardown)
-      assert Command.await_exit(p, 1_600) == {:ok, 137}
+      assert Exile.Process.await_exit(p, 1_600) == {:ok, 137}
       assert Task.await(reader) == "HUP\nINT\nUSR1\n"
     end
 
     test "waits after each signal as long as it says, where there is the time" do
       {p, reader} = start_read_by_task(sh(@telling), teardown: [sigint: 400, sigterm: 300])
-      {time, {:ok, 137}} = timed(fn -> Command.await_exit(p, 2_000) end)
+      {time, {:ok, 137}} = timed(fn -> Exile.Process.await_exit(p, 2_000) end)
       assert Task.await(reader) == "INT\nTERM\n"
       # A quarter of the timeout, then 400 ms, then 300 ms.
       assert time in 1_200..1_490
@@ -287,7 +295,7 @@ defmodule Exile.Process.AwaitExitTest do
 
     test "keeps to its waits where they take longer than the timeout leaves" do
       {p, reader} = start_read_by_task(sh(@telling), teardown: [sigint: 500, sigterm: 500])
-      {time, {:ok, 137}} = timed(fn -> Command.await_exit(p, 400) end)
+      {time, {:ok, 137}} = timed(fn -> Exile.Process.await_exit(p, 400) end)
       assert Task.await(reader) == "INT\nTERM\n"
       # A quarter of the timeout, and twice 500 ms.
       assert time in 1_100..2_000
@@ -295,7 +303,7 @@ defmodule Exile.Process.AwaitExitTest do
 
     test "that is empty kills after a quarter of the timeout" do
       {p, reader} = start_read_by_task(sh(@telling), teardown: [])
-      {time, {:ok, 137}} = timed(fn -> Command.await_exit(p, 800) end)
+      {time, {:ok, 137}} = timed(fn -> Exile.Process.await_exit(p, 800) end)
       assert Task.await(reader) == ""
       assert time in 200..700
     end
@@ -304,7 +312,7 @@ defmodule Exile.Process.AwaitExitTest do
       {p, reader} =
         start_read_by_task(sh(@telling), teardown: [sigint: 50, sigint: 50, sigkill: 50])
 
-      assert Command.await_exit(p, 800) == {:ok, 137}
+      assert Exile.Process.await_exit(p, 800) == {:ok, 137}
       assert Task.await(reader) == "INT\nINT\n"
     end
 
@@ -317,7 +325,7 @@ defmodule Exile.Process.AwaitExitTest do
           teardown: [sigint: 10_000, sigterm: 10_000]
         )
 
-      assert Command.await_exit(p, 4_000) == {:ok, 6}
+      assert Exile.Process.await_exit(p, 4_000) == {:ok, 6}
       assert Task.await(reader) == "int\n"
     end
 
@@ -325,7 +333,7 @@ defmodule Exile.Process.AwaitExitTest do
       {p, reader} =
         start_read_by_task(sh("echo ready; read line; exit 8"), teardown: [sigkill: 0])
 
-      assert Command.await_exit(p, 20_000) == {:ok, 8}
+      assert Exile.Process.await_exit(p, 20_000) == {:ok, 8}
       assert Task.await(reader) == ""
     end
   end

@@ -11,8 +11,6 @@ defmodule Exile.Process.ChaosTest do
 
   use Exile.Case
 
-  alias Exile.Process, as: Command
-
   @moduletag :capture_log
   @moduletag timeout: :infinity
 
@@ -52,9 +50,9 @@ defmodule Exile.Process.ChaosTest do
         command = command()
         options = options()
 
-        case attempt(fn -> Command.start_link(command, options) end) do
-          {:ok, %Command{} = p} ->
-            assert {:ok, status} = Command.await_exit(p, 200)
+        case attempt(fn -> Exile.Process.start_link(command, options) end) do
+          {:ok, %Exile.Process{} = p} ->
+            assert {:ok, status} = Exile.Process.await_exit(p, 200)
             assert status in 0..255
 
           {:error, %Exile.Process.Error{} = error} ->
@@ -95,7 +93,7 @@ defmodule Exile.Process.ChaosTest do
           disturb(Enum.random(pids), commands |> List.flatten() |> Enum.random())
         end
 
-        for p <- List.flatten(commands), do: Command.kill(p, :sigkill)
+        for p <- List.flatten(commands), do: Exile.Process.kill(p, :sigkill)
         for {pid, monitor} <- workers, do: assert_ended(pid, monitor)
         # Those that were given to the test.
         for p <- List.flatten(commands), pipe <- @pipes, do: close(p, pipe)
@@ -109,8 +107,8 @@ defmodule Exile.Process.ChaosTest do
     case :rand.uniform(5) do
       n when n in 1..2 -> Process.exit(pid, :kill)
       3 -> Process.exit(pid, :shutdown)
-      4 -> Command.kill(p, signal())
-      5 -> Command.change_pipe_owner(p, Enum.random(@pipes), Enum.random([pid, self()]))
+      4 -> Exile.Process.kill(p, signal())
+      5 -> Exile.Process.change_pipe_owner(p, Enum.random(@pipes), Enum.random([pid, self()]))
     end
   end
 
@@ -156,7 +154,7 @@ defmodule Exile.Process.ChaosTest do
       ])
 
     stderr = Enum.random([:consume, :consume, :disable, :redirect_to_stdout])
-    {:ok, p} = Command.start_link(command, stderr: stderr)
+    {:ok, p} = Exile.Process.start_link(command, stderr: stderr)
     p
   end
 
@@ -165,31 +163,31 @@ defmodule Exile.Process.ChaosTest do
 
     case :rand.uniform(14) do
       1 ->
-        p |> Command.read(size()) |> one_of([:eof, @not_ours])
+        p |> Exile.Process.read(size()) |> one_of([:eof, @not_ours])
 
       2 ->
-        p |> Command.read_stderr(size()) |> one_of([:eof, @not_ours])
+        p |> Exile.Process.read_stderr(size()) |> one_of([:eof, @not_ours])
 
       n when n in [3, 4] ->
-        p |> Command.read_any(size()) |> one_of([:eof, @not_ours])
+        p |> Exile.Process.read_any(size()) |> one_of([:eof, @not_ours])
 
       5 ->
-        p |> Command.write(iodata()) |> one_of([:ok, {:error, :epipe}, @not_ours])
+        p |> Exile.Process.write(iodata()) |> one_of([:ok, {:error, :epipe}, @not_ours])
 
       6 ->
         p |> close(pipe) |> one_of([:ok, @not_ours])
 
       n when n in 7..9 ->
-        p |> Command.change_pipe_owner(pipe, Enum.random(pids)) |> one_of([:ok, @not_ours])
+        p |> Exile.Process.change_pipe_owner(pipe, Enum.random(pids)) |> one_of([:ok, @not_ours])
 
       10 ->
-        p |> Command.change_pipe_owner(pipe, self()) |> one_of([:ok, @not_ours])
+        p |> Exile.Process.change_pipe_owner(pipe, self()) |> one_of([:ok, @not_ours])
 
       11 ->
-        p |> Command.kill(signal()) |> one_of([:ok, {:error, :esrch}])
+        p |> Exile.Process.kill(signal()) |> one_of([:ok, {:error, :esrch}])
 
       12 ->
-        p |> Command.os_pid() |> one_of([:undefined])
+        p |> Exile.Process.os_pid() |> one_of([:undefined])
 
       13 ->
         await_exit(p)
@@ -201,20 +199,22 @@ defmodule Exile.Process.ChaosTest do
 
   defp await_exit(%{owner: owner} = p) when owner == self() do
     # Seldom, since it ends the command.
-    if :rand.uniform(4) == 1, do: p |> Command.await_exit(:rand.uniform(50)) |> one_of([])
+    if :rand.uniform(4) == 1, do: p |> Exile.Process.await_exit(:rand.uniform(50)) |> one_of([])
   end
 
   defp await_exit(p),
-    do: {:raised, "await_exit/2 must be called" <> _} = attempt(fn -> Command.await_exit(p) end)
+    do:
+      {:raised, "await_exit/2 must be called" <> _} =
+        attempt(fn -> Exile.Process.await_exit(p) end)
 
   defp one_of({:ok, _}, _others), do: :ok
 
   defp one_of(result, others),
     do: if(result in others, do: :ok, else: exit({:unexpected, result}))
 
-  defp close(p, :stdin), do: Command.close_stdin(p)
-  defp close(p, :stdout), do: Command.close_stdout(p)
-  defp close(p, :stderr), do: Command.close_stderr(p)
+  defp close(p, :stdin), do: Exile.Process.close_stdin(p)
+  defp close(p, :stdout), do: Exile.Process.close_stdout(p)
+  defp close(p, :stderr), do: Exile.Process.close_stderr(p)
 
   defp attempt(fun) do
     fun.()

@@ -3,8 +3,6 @@ defmodule Exile.Process.KillTest do
 
   import Exile.ProcessHelpers
 
-  alias Exile.Process, as: Command
-
   # Those that end a program, with their numbers on Linux.
   @ending [
     sighup: 1,
@@ -36,115 +34,115 @@ defmodule Exile.Process.KillTest do
     for {signal, number} <- @ending do
       test "with #{inspect(signal)} ends sleep with status #{128 + number}" do
         # Some of them would leave a core file.
-        {:ok, p} = Command.start_link(sh("ulimit -c 0; echo ready; exec sleep 60"))
+        {:ok, p} = Exile.Process.start_link(sh("ulimit -c 0; echo ready; exec sleep 60"))
         assert read_lines(p, 1) == ["ready"]
-        assert Command.kill(p, unquote(signal)) == :ok
-        assert Command.await_exit(p, :infinity) == {:ok, unquote(128 + number)}
+        assert Exile.Process.kill(p, unquote(signal)) == :ok
+        assert Exile.Process.await_exit(p, :infinity) == {:ok, unquote(128 + number)}
       end
     end
 
     test "with signals that end nothing leaves the command running" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
 
       for signal <- [:sigcont, :sigchld, :sigurg, :sigwinch] do
-        assert Command.kill(p, signal) == :ok
+        assert Exile.Process.kill(p, signal) == :ok
       end
 
-      :ok = Command.write(p, "hi")
-      assert Command.read(p) == {:ok, "hi"}
-      assert Command.await_exit(p) == {:ok, 0}
+      :ok = Exile.Process.write(p, "hi")
+      assert Exile.Process.read(p) == {:ok, "hi"}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "can stop a command and let it go on" do
-      {:ok, p} = Command.start_link(["cat"])
-      {:ok, os_pid} = Command.os_pid(p)
-      assert Command.kill(p, :sigstop) == :ok
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      {:ok, os_pid} = Exile.Process.os_pid(p)
+      assert Exile.Process.kill(p, :sigstop) == :ok
       eventually(fn -> File.read!("/proc/#{os_pid}/stat") =~ ") T " end)
-      :ok = Command.write(p, "hi")
-      assert Command.kill(p, :sigcont) == :ok
-      assert Command.read(p) == {:ok, "hi"}
-      assert Command.await_exit(p) == {:ok, 0}
+      :ok = Exile.Process.write(p, "hi")
+      assert Exile.Process.kill(p, :sigcont) == :ok
+      assert Exile.Process.read(p) == {:ok, "hi"}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "reaches a handler of the command" do
       {:ok, p} =
-        Command.start_link(
+        Exile.Process.start_link(
           sh("trap 'echo usr1; exit 7' USR1; echo ready; while :; do sleep 5 & wait; done")
         )
 
       assert read_lines(p, 1) == ["ready"]
-      assert Command.kill(p, :sigusr1) == :ok
+      assert Exile.Process.kill(p, :sigusr1) == :ok
       assert read_lines(p, 1) == ["usr1"]
-      assert Command.await_exit(p) == {:ok, 7}
+      assert Exile.Process.await_exit(p) == {:ok, 7}
     end
 
     test "signals the command alone and not what it started" do
-      {:ok, p} = Command.start_link(sh("sleep 60 >/dev/null & echo $!; wait"))
+      {:ok, p} = Exile.Process.start_link(sh("sleep 60 >/dev/null & echo $!; wait"))
       [background] = read_numbers(p, 1)
-      assert Command.kill(p, :sigkill) == :ok
-      assert Command.await_exit(p) == {:ok, 137}
+      assert Exile.Process.kill(p, :sigkill) == :ok
+      assert Exile.Process.await_exit(p) == {:ok, 137}
       assert os_process_alive?(background)
       kill_os_process(background)
     end
 
     test "may be called by any process" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      assert Task.await(Task.async(fn -> Command.kill(p, :sigterm) end)) == :ok
-      assert Command.await_exit(p) == {:ok, 143}
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      assert Task.await(Task.async(fn -> Exile.Process.kill(p, :sigterm) end)) == :ok
+      assert Exile.Process.await_exit(p) == {:ok, 143}
     end
 
     test "is :esrch after the exit, awaited or not" do
-      {:ok, p} = Command.start_link(["true"])
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      assert Command.kill(p, :sigterm) == {:error, :esrch}
-      assert Command.await_exit(p) == {:ok, 0}
-      assert Command.kill(p, :sigterm) == {:error, :esrch}
-      assert Command.kill(p, :sigkill) == {:error, :esrch}
-      assert Command.kill(p, :sigcont) == {:error, :esrch}
+      {:ok, p} = Exile.Process.start_link(["true"])
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      assert Exile.Process.kill(p, :sigterm) == {:error, :esrch}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
+      assert Exile.Process.kill(p, :sigterm) == {:error, :esrch}
+      assert Exile.Process.kill(p, :sigkill) == {:error, :esrch}
+      assert Exile.Process.kill(p, :sigcont) == {:error, :esrch}
     end
 
     test "of what is no signal raises, before the exit and after it" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
 
       check = fn ->
         for bad <- [:term, :SIGTERM, :sigfoo, nil, true, :"", 15, "sigterm", ~c"sigterm", self()] do
           message = "expected a signal like :sigterm, got: #{inspect(bad)}"
-          assert_raise ArgumentError, message, fn -> Command.kill(p, bad) end
+          assert_raise ArgumentError, message, fn -> Exile.Process.kill(p, bad) end
         end
       end
 
       check.()
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
       check.()
     end
   end
 
   describe "os_pid/1" do
     test "is the process id that the command knows itself by" do
-      {:ok, p} = Command.start_link(sh("echo $$; exec cat"))
+      {:ok, p} = Exile.Process.start_link(sh("echo $$; exec cat"))
       [os_pid] = read_numbers(p, 1)
-      assert Command.os_pid(p) == {:ok, os_pid}
+      assert Exile.Process.os_pid(p) == {:ok, os_pid}
       assert os_process_alive?(os_pid)
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "is :undefined after the exit, awaited or not" do
-      {:ok, p} = Command.start_link(["true"])
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      assert Command.await_exit(p) == {:ok, 0}
-      assert Command.os_pid(p) == :undefined
+      {:ok, p} = Exile.Process.start_link(["true"])
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      assert Exile.Process.await_exit(p) == {:ok, 0}
+      assert Exile.Process.os_pid(p) == :undefined
     end
 
     test "may be asked for by any process" do
-      {:ok, p} = Command.start_link(["cat"])
-      assert Task.await(Task.async(fn -> Command.os_pid(p) end)) == Command.os_pid(p)
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      assert Task.await(Task.async(fn -> Exile.Process.os_pid(p) end)) == Exile.Process.os_pid(p)
+      Exile.Process.await_exit(p)
     end
 
     test "is known while the command is stopped" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      :ok = Command.kill(p, :sigstop)
-      assert {:ok, _} = Command.os_pid(p)
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      :ok = Exile.Process.kill(p, :sigstop)
+      assert {:ok, _} = Exile.Process.os_pid(p)
     end
   end
 end

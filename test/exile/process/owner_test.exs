@@ -3,8 +3,6 @@ defmodule Exile.Process.OwnerTest do
 
   import Exile.ProcessHelpers
 
-  alias Exile.Process, as: Command
-
   @moduletag :capture_log
 
   # Prints its own pid and that of a child, which both ignore what asks them to end.
@@ -21,8 +19,8 @@ defmodule Exile.Process.OwnerTest do
     {owner, monitor} =
       spawn_monitor(fn ->
         # Shells tell there how their children end.
-        {:ok, p} = Command.start_link(command, [stderr: :disable] ++ options)
-        for pipe <- [:stdin, :stdout], do: :ok = Command.change_pipe_owner(p, pipe, test)
+        {:ok, p} = Exile.Process.start_link(command, [stderr: :disable] ++ options)
+        for pipe <- [:stdin, :stdout], do: :ok = Exile.Process.change_pipe_owner(p, pipe, test)
         send(test, {:started, p})
         receive do: ({:do, fun} -> fun.(p))
       end)
@@ -56,9 +54,9 @@ defmodule Exile.Process.OwnerTest do
         tell(owner, unquote(die))
         assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
         assert_gone([os_pid])
-        eventually(fn -> Command.os_pid(p) == :undefined end)
-        assert Command.read(p) == :eof
-        assert Command.write(p, "x") == {:error, :epipe}
+        eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+        assert Exile.Process.read(p) == :eof
+        assert Exile.Process.write(p, "x") == {:error, :epipe}
       end
     end
 
@@ -105,7 +103,7 @@ defmodule Exile.Process.OwnerTest do
     test "dies is left alone in its background programs when it had ended by itself" do
       {p, owner, monitor} = owned_by_other(sh("sleep 60 >/dev/null & echo $!"))
       [background] = read_numbers(p, 1)
-      eventually(fn -> Command.os_pid(p) == :undefined end)
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
       tell(owner, fn _ -> :ok end)
       assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
       eventually(fn -> Exile.Native.counts()[:teardowns] == 0 end)
@@ -116,7 +114,7 @@ defmodule Exile.Process.OwnerTest do
     test "waits in await_exit/2 is ended when the owner is killed" do
       {p, owner, monitor} = owned_by_other(sh("echo $$; exec sleep 60"))
       [os_pid] = read_numbers(p, 1)
-      tell(owner, fn p -> Command.await_exit(p, :infinity) end)
+      tell(owner, fn p -> Exile.Process.await_exit(p, :infinity) end)
       wait_until_waiting(owner)
       Process.exit(owner, :kill)
       assert_receive {:DOWN, ^monitor, _, _, :killed}, 5_000
@@ -130,10 +128,10 @@ defmodule Exile.Process.OwnerTest do
         Process.flag(:trap_exit, trap)
 
         for {command, status} <- [{["true"], 0}, {["false"], 1}, {sh("kill -KILL $$"), 137}] do
-          {:ok, p} = Command.start_link(command)
-          eventually(fn -> Command.os_pid(p) == :undefined end)
+          {:ok, p} = Exile.Process.start_link(command)
+          eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
           assert_no_message()
-          assert Command.await_exit(p) == {:ok, status}
+          assert Exile.Process.await_exit(p) == {:ok, status}
           assert_no_message()
         end
       end
@@ -141,19 +139,19 @@ defmodule Exile.Process.OwnerTest do
 
     test "is linked to nothing and monitors nothing for its command" do
       before = Process.info(self(), [:links, :monitors])
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
       assert Process.info(self(), [:links, :monitors]) == before
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
       assert Process.info(self(), [:links, :monitors]) == before
     end
 
     test "has several commands, each of which ends by itself" do
-      {:ok, short} = Command.start_link(["true"])
-      {:ok, long} = Command.start_link(["cat"])
-      assert Command.await_exit(short) == {:ok, 0}
-      :ok = Command.write(long, "hi")
-      assert Command.read(long) == {:ok, "hi"}
-      assert Command.await_exit(long) == {:ok, 0}
+      {:ok, short} = Exile.Process.start_link(["true"])
+      {:ok, long} = Exile.Process.start_link(["cat"])
+      assert Exile.Process.await_exit(short) == {:ok, 0}
+      :ok = Exile.Process.write(long, "hi")
+      assert Exile.Process.read(long) == {:ok, "hi"}
+      assert Exile.Process.await_exit(long) == {:ok, 0}
     end
 
     test "that dies takes all its commands along" do
@@ -161,8 +159,8 @@ defmodule Exile.Process.OwnerTest do
 
       {owner, monitor} =
         spawn_monitor(fn ->
-          commands = for _ <- 1..10, do: elem(Command.start_link(["sleep", "60"]), 1)
-          send(test, {:os_pids, for(p <- commands, do: elem(Command.os_pid(p), 1))})
+          commands = for _ <- 1..10, do: elem(Exile.Process.start_link(["sleep", "60"]), 1)
+          send(test, {:os_pids, for(p <- commands, do: elem(Exile.Process.os_pid(p), 1))})
           Process.sleep(:infinity)
         end)
 
@@ -175,7 +173,9 @@ defmodule Exile.Process.OwnerTest do
     test "that is killed while it starts commands leaves none behind" do
       for _ <- 1..30 do
         {owner, monitor} =
-          spawn_monitor(fn -> for _ <- 1..1_000, do: {:ok, _} = Command.start_link(["cat"]) end)
+          spawn_monitor(fn ->
+            for _ <- 1..1_000, do: {:ok, _} = Exile.Process.start_link(["cat"])
+          end)
 
         Process.sleep(:rand.uniform(5))
         Process.exit(owner, :kill)

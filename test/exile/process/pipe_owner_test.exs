@@ -3,8 +3,6 @@ defmodule Exile.Process.PipeOwnerTest do
 
   import Exile.ProcessHelpers
 
-  alias Exile.Process, as: Command
-
   @not_ours {:error, :pipe_closed_or_invalid_caller}
 
   # Calls the functions that are sent to it.
@@ -43,150 +41,156 @@ defmodule Exile.Process.PipeOwnerTest do
 
   describe "change_pipe_owner/3" do
     test "lets another process read, write and close, and the old owner no more" do
-      {:ok, p} = Command.start_link(["cat"], stderr: :consume)
+      {:ok, p} = Exile.Process.start_link(["cat"], stderr: :consume)
       worker = worker()
 
-      assert Command.change_pipe_owner(p, :stdin, worker) == :ok
-      assert Command.write(p, "x") == @not_ours
-      assert call(worker, fn -> Command.write(p, "hi") end) == :ok
+      assert Exile.Process.change_pipe_owner(p, :stdin, worker) == :ok
+      assert Exile.Process.write(p, "x") == @not_ours
+      assert call(worker, fn -> Exile.Process.write(p, "hi") end) == :ok
 
-      assert Command.change_pipe_owner(p, :stdout, worker) == :ok
-      assert Command.read(p) == @not_ours
-      assert call(worker, fn -> Command.read(p) end) == {:ok, "hi"}
+      assert Exile.Process.change_pipe_owner(p, :stdout, worker) == :ok
+      assert Exile.Process.read(p) == @not_ours
+      assert call(worker, fn -> Exile.Process.read(p) end) == {:ok, "hi"}
 
-      assert Command.close_stdin(p) == @not_ours
-      assert call(worker, fn -> Command.close_stdin(p) end) == :ok
+      assert Exile.Process.close_stdin(p) == @not_ours
+      assert call(worker, fn -> Exile.Process.close_stdin(p) end) == :ok
 
-      assert Command.change_pipe_owner(p, :stderr, worker) == :ok
-      assert Command.read_stderr(p) == @not_ours
-      assert call(worker, fn -> Command.read_stderr(p) end) == :eof
+      assert Exile.Process.change_pipe_owner(p, :stderr, worker) == :ok
+      assert Exile.Process.read_stderr(p) == @not_ours
+      assert call(worker, fn -> Exile.Process.read_stderr(p) end) == :eof
 
       stop(worker)
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "moves one pipe and leaves the others" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
       worker = worker()
-      :ok = Command.change_pipe_owner(p, :stdin, worker)
-      assert call(worker, fn -> Command.read(p) end) == @not_ours
-      assert call(worker, fn -> Command.write(p, "hi") end) == :ok
-      assert Command.read(p) == {:ok, "hi"}
+      :ok = Exile.Process.change_pipe_owner(p, :stdin, worker)
+      assert call(worker, fn -> Exile.Process.read(p) end) == @not_ours
+      assert call(worker, fn -> Exile.Process.write(p, "hi") end) == :ok
+      assert Exile.Process.read(p) == {:ok, "hi"}
       stop(worker)
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "moves a pipe back and forth, as often as one likes" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
       workers = [self() | for(_ <- 1..3, do: worker())]
 
       for n <- 1..200 do
         from = Enum.random(workers)
-        :ok = Command.change_pipe_owner(p, :stdin, from)
+        :ok = Exile.Process.change_pipe_owner(p, :stdin, from)
         to = Enum.random(workers)
-        :ok = Command.change_pipe_owner(p, :stdout, to)
+        :ok = Exile.Process.change_pipe_owner(p, :stdout, to)
         here? = &(&1 == self())
 
-        write = fn -> Command.write(p, "#{n}") end
+        write = fn -> Exile.Process.write(p, "#{n}") end
         assert :ok == if(here?.(from), do: write.(), else: call(from, write))
-        read = fn -> Command.read(p) end
+        read = fn -> Exile.Process.read(p) end
         assert {:ok, "#{n}"} == if(here?.(to), do: read.(), else: call(to, read))
       end
 
       # Only the last of them count as owners.
-      :ok = Command.change_pipe_owner(p, :stdin, self())
-      :ok = Command.change_pipe_owner(p, :stdout, self())
+      :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
+      :ok = Exile.Process.change_pipe_owner(p, :stdout, self())
       for worker <- workers, worker != self(), do: stop(worker)
-      assert Command.write(p, "alone") == :ok
-      assert Command.read(p) == {:ok, "alone"}
-      Command.await_exit(p)
+      assert Exile.Process.write(p, "alone") == :ok
+      assert Exile.Process.read(p) == {:ok, "alone"}
+      Exile.Process.await_exit(p)
     end
 
     test "may be called by any process, for any other" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
       [stranger, worker] = [worker(), worker()]
-      assert call(stranger, fn -> Command.change_pipe_owner(p, :stdin, worker) end) == :ok
-      assert call(worker, fn -> Command.write(p, "hi") end) == :ok
-      assert call(stranger, fn -> Command.change_pipe_owner(p, :stdin, stranger) end) == :ok
-      assert call(stranger, fn -> Command.write(p, "ho") end) == :ok
+      assert call(stranger, fn -> Exile.Process.change_pipe_owner(p, :stdin, worker) end) == :ok
+      assert call(worker, fn -> Exile.Process.write(p, "hi") end) == :ok
+      assert call(stranger, fn -> Exile.Process.change_pipe_owner(p, :stdin, stranger) end) == :ok
+      assert call(stranger, fn -> Exile.Process.write(p, "ho") end) == :ok
       for process <- [stranger, worker], do: stop(process)
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "to the caller, who owns it, changes nothing" do
-      {:ok, p} = Command.start_link(["cat"])
-      for _ <- 1..10, do: assert(Command.change_pipe_owner(p, :stdin, self()) == :ok)
-      assert Command.write(p, "hi") == :ok
-      assert Command.read(p) == {:ok, "hi"}
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      for _ <- 1..10, do: assert(Exile.Process.change_pipe_owner(p, :stdin, self()) == :ok)
+      assert Exile.Process.write(p, "hi") == :ok
+      assert Exile.Process.read(p) == {:ok, "hi"}
+      Exile.Process.await_exit(p)
     end
 
     test "to the process that waits in a read leaves it waiting" do
-      {:ok, p} = Command.start_link(["cat"])
-      reader = waiting_task(p, :stdout, fn -> Command.read(p) end)
-      for _ <- 1..10, do: assert(Command.change_pipe_owner(p, :stdout, reader.pid) == :ok)
-      :ok = Command.write(p, "hi")
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      reader = waiting_task(p, :stdout, fn -> Exile.Process.read(p) end)
+      for _ <- 1..10, do: assert(Exile.Process.change_pipe_owner(p, :stdout, reader.pid) == :ok)
+      :ok = Exile.Process.write(p, "hi")
       assert Task.await(reader) == {:ok, "hi"}
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "to a dead process closes the pipe" do
-      {:ok, p} = Command.start_link(["cat"])
-      assert Command.change_pipe_owner(p, :stdin, dead_process()) == :ok
-      assert Command.read(p) == :eof
-      assert Command.write(p, "x") == @not_ours
-      assert Command.change_pipe_owner(p, :stdin, self()) == @not_ours
-      assert Command.await_exit(p) == {:ok, 0}
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      assert Exile.Process.change_pipe_owner(p, :stdin, dead_process()) == :ok
+      assert Exile.Process.read(p) == :eof
+      assert Exile.Process.write(p, "x") == @not_ours
+      assert Exile.Process.change_pipe_owner(p, :stdin, self()) == @not_ours
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "is refused for a closed pipe, and for one that is none" do
-      {:ok, p} = Command.start_link(["cat"])
-      :ok = Command.close_stdin(p)
-      assert Command.change_pipe_owner(p, :stdin, self()) == @not_ours
-      assert Command.change_pipe_owner(p, :stderr, self()) == @not_ours
-      Command.await_exit(p)
-      assert Command.change_pipe_owner(p, :stdout, self()) == @not_ours
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      :ok = Exile.Process.close_stdin(p)
+      assert Exile.Process.change_pipe_owner(p, :stdin, self()) == @not_ours
+      assert Exile.Process.change_pipe_owner(p, :stderr, self()) == @not_ours
+      Exile.Process.await_exit(p)
+      assert Exile.Process.change_pipe_owner(p, :stdout, self()) == @not_ours
     end
 
     test "works on a command that has ended: what it wrote can be read by the new owner" do
-      {:ok, p} = Command.start_link(["echo", "bye"])
-      eventually(fn -> Command.os_pid(p) == :undefined end)
+      {:ok, p} = Exile.Process.start_link(["echo", "bye"])
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
       worker = worker()
-      assert Command.change_pipe_owner(p, :stdout, worker) == :ok
-      assert call(worker, fn -> Command.read(p) end) == {:ok, "bye\n"}
-      assert call(worker, fn -> Command.read(p) end) == :eof
+      assert Exile.Process.change_pipe_owner(p, :stdout, worker) == :ok
+      assert call(worker, fn -> Exile.Process.read(p) end) == {:ok, "bye\n"}
+      assert call(worker, fn -> Exile.Process.read(p) end) == :eof
       stop(worker)
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "of anything but a pipe and a process of this node raises" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
 
       for bad <- [:stdio, "stdin", nil, 0] do
         message = "expected :stdin, :stdout or :stderr, got: #{inspect(bad)}"
-        assert_raise ArgumentError, message, fn -> Command.change_pipe_owner(p, bad, self()) end
+
+        assert_raise ArgumentError, message, fn ->
+          Exile.Process.change_pipe_owner(p, bad, self())
+        end
       end
 
       for bad <- [:init, nil, make_ref(), remote_pid()] do
         message = "expected the pid of a process on this node, got: #{inspect(bad)}"
-        assert_raise ArgumentError, message, fn -> Command.change_pipe_owner(p, :stdin, bad) end
+
+        assert_raise ArgumentError, message, fn ->
+          Exile.Process.change_pipe_owner(p, :stdin, bad)
+        end
       end
 
-      assert Command.write(p, "still mine") == :ok
-      Command.await_exit(p)
+      assert Exile.Process.write(p, "still mine") == :ok
+      Exile.Process.await_exit(p)
     end
   end
 
   describe "the owner of a pipe" do
     test "takes the pipe along when it returns, raises or is killed: the command sees end-of-file" do
       for die <- [fn -> :ok end, fn -> exit(:reason) end, fn -> Process.exit(self(), :kill) end] do
-        {:ok, p} = Command.start_link(["cat"])
+        {:ok, p} = Exile.Process.start_link(["cat"])
         test = self()
 
         {pid, monitor} =
           spawn_monitor(fn ->
-            :ok = Command.change_pipe_owner(p, :stdin, self())
-            :ok = Command.write(p, "last words")
+            :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
+            :ok = Exile.Process.write(p, "last words")
             send(test, :written)
             receive do: (:die -> die.())
           end)
@@ -195,47 +199,50 @@ defmodule Exile.Process.PipeOwnerTest do
         send(pid, :die)
         assert read_all(p) == "last words"
         assert_receive {:DOWN, ^monitor, _, _, _}
-        assert Command.write(p, "x") == @not_ours
-        assert Command.await_exit(p) == {:ok, 0}
+        assert Exile.Process.write(p, "x") == @not_ours
+        assert Exile.Process.await_exit(p) == {:ok, 0}
       end
     end
 
     test "of an output takes it along: a command that goes on writing gets SIGPIPE" do
-      {:ok, p} = Command.start_link(["yes"])
+      {:ok, p} = Exile.Process.start_link(["yes"])
 
       task =
         Task.async(fn ->
-          :ok = Command.change_pipe_owner(p, :stdout, self())
-          Command.read(p)
+          :ok = Exile.Process.change_pipe_owner(p, :stdout, self())
+          Exile.Process.read(p)
         end)
 
       assert {:ok, "y\n" <> _} = Task.await(task)
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      assert Command.await_exit(p) == {:ok, 141}
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      assert Exile.Process.await_exit(p) == {:ok, 141}
     end
 
     test "takes it along when it dies waiting" do
-      {:ok, p} = Command.start_link(["cat"])
-      reader = waiting_task(p, :stdin, fn -> Command.write(p, :binary.copy("x", 10_000_000)) end)
+      {:ok, p} = Exile.Process.start_link(["cat"])
+
+      reader =
+        waiting_task(p, :stdin, fn -> Exile.Process.write(p, :binary.copy("x", 10_000_000)) end)
+
       Task.shutdown(reader, :brutal_kill)
       assert byte_size(read_all(p)) > 0
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
 
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      reader = waiting_task(p, :stdout, fn -> Command.read(p) end)
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      reader = waiting_task(p, :stdout, fn -> Exile.Process.read(p) end)
       Task.shutdown(reader, :brutal_kill)
-      eventually(fn -> Command.change_pipe_owner(p, :stdout, self()) == @not_ours end)
+      eventually(fn -> Exile.Process.change_pipe_owner(p, :stdout, self()) == @not_ours end)
     end
 
     test "that handed it on may die: the pipe is the new owner's" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
       worker = worker()
-      :ok = Command.change_pipe_owner(p, :stdin, worker)
-      :ok = Command.change_pipe_owner(p, :stdin, self())
+      :ok = Exile.Process.change_pipe_owner(p, :stdin, worker)
+      :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
       stop(worker)
-      assert Command.write(p, "mine") == :ok
-      assert Command.read(p) == {:ok, "mine"}
-      Command.await_exit(p)
+      assert Exile.Process.write(p, "mine") == :ok
+      assert Exile.Process.read(p) == {:ok, "mine"}
+      Exile.Process.await_exit(p)
     end
 
     test "survives the owner of the command, and is told that the command has ended" do
@@ -243,9 +250,9 @@ defmodule Exile.Process.PipeOwnerTest do
 
       {owner, monitor} =
         spawn_monitor(fn ->
-          {:ok, p} = Command.start_link(sh("echo hi; exec sleep 60"))
-          :ok = Command.change_pipe_owner(p, :stdout, test)
-          :ok = Command.change_pipe_owner(p, :stdin, test)
+          {:ok, p} = Exile.Process.start_link(sh("echo hi; exec sleep 60"))
+          :ok = Exile.Process.change_pipe_owner(p, :stdout, test)
+          :ok = Exile.Process.change_pipe_owner(p, :stdin, test)
           send(test, {:started, p})
           receive do: (:die -> :ok)
         end)
@@ -254,11 +261,11 @@ defmodule Exile.Process.PipeOwnerTest do
       assert read_lines(p, 1) == ["hi"]
       send(owner, :die)
       assert_receive {:DOWN, ^monitor, _, _, _}
-      assert Command.read(p) == :eof
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      assert Command.write(p, "x") == {:error, :epipe}
-      assert Command.close_stdin(p) == :ok
-      assert Command.close_stdout(p) == :ok
+      assert Exile.Process.read(p) == :eof
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      assert Exile.Process.write(p, "x") == {:error, :epipe}
+      assert Exile.Process.close_stdin(p) == :ok
+      assert Exile.Process.close_stdout(p) == :ok
     end
   end
 end

@@ -3,8 +3,6 @@ defmodule Exile.Process.ReadTest do
 
   import Exile.ProcessHelpers
 
-  alias Exile.Process, as: Command
-
   @not_ours {:error, :pipe_closed_or_invalid_caller}
 
   # Holds its outputs open in a background process that waits for a line on standard input, says
@@ -16,9 +14,9 @@ defmodule Exile.Process.ReadTest do
 
   # The three functions, and the pipes that each needs.
   @functions [
-    {&Command.read/1, [:stdout]},
-    {&Command.read_stderr/1, [:stderr]},
-    {&Command.read_any/1, [:stdout, :stderr]}
+    {&Exile.Process.read/1, [:stdout]},
+    {&Exile.Process.read_stderr/1, [:stderr]},
+    {&Exile.Process.read_any/1, [:stdout, :stderr]}
   ]
 
   defp with_each(fun) do
@@ -27,297 +25,313 @@ defmodule Exile.Process.ReadTest do
 
   describe "read/2" do
     test "reads what is there" do
-      {:ok, p} = Command.start_link(sh("echo one; read line; echo two"))
-      assert Command.read(p) == {:ok, "one\n"}
-      :ok = Command.write(p, "\n")
-      assert Command.read(p) == {:ok, "two\n"}
-      assert Command.read(p) == :eof
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(sh("echo one; read line; echo two"))
+      assert Exile.Process.read(p) == {:ok, "one\n"}
+      :ok = Exile.Process.write(p, "\n")
+      assert Exile.Process.read(p) == {:ok, "two\n"}
+      assert Exile.Process.read(p) == :eof
+      Exile.Process.await_exit(p)
     end
 
     test "reads every byte" do
       every_byte = :binary.list_to_bin(Enum.to_list(0..255))
-      {:ok, p} = Command.start_link(["cat"])
-      :ok = Command.write(p, every_byte)
-      assert Command.read(p) == {:ok, every_byte}
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      :ok = Exile.Process.write(p, every_byte)
+      assert Exile.Process.read(p) == {:ok, every_byte}
+      Exile.Process.await_exit(p)
     end
 
     test "waits until there is something" do
-      {:ok, p} = Command.start_link(["cat"])
-      reader = waiting_task(p, :stdout, fn -> Command.read(p) end)
-      :ok = Command.write(p, "at last")
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      reader = waiting_task(p, :stdout, fn -> Exile.Process.read(p) end)
+      :ok = Exile.Process.write(p, "at last")
       assert Task.await(reader) == {:ok, "at last"}
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "reads single bytes" do
-      {:ok, p} = Command.start_link(["printf", "abc"])
-      assert Command.read(p, 1) == {:ok, "a"}
-      assert Command.read(p, 1) == {:ok, "b"}
-      assert Command.read(p, 1) == {:ok, "c"}
-      assert Command.read(p, 1) == :eof
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["printf", "abc"])
+      assert Exile.Process.read(p, 1) == {:ok, "a"}
+      assert Exile.Process.read(p, 1) == {:ok, "b"}
+      assert Exile.Process.read(p, 1) == {:ok, "c"}
+      assert Exile.Process.read(p, 1) == :eof
+      Exile.Process.await_exit(p)
     end
 
     test "reads as much as is there exactly, and less when more is asked for" do
-      {:ok, p} = Command.start_link(["cat"])
-      :ok = Command.write(p, "abcd")
-      assert Command.read(p, 4) == {:ok, "abcd"}
-      :ok = Command.write(p, "abcd")
-      assert Command.read(p, 5) == {:ok, "abcd"}
-      :ok = Command.write(p, "abcd")
-      assert Command.read(p, 1_000_000_000) == {:ok, "abcd"}
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      :ok = Exile.Process.write(p, "abcd")
+      assert Exile.Process.read(p, 4) == {:ok, "abcd"}
+      :ok = Exile.Process.write(p, "abcd")
+      assert Exile.Process.read(p, 5) == {:ok, "abcd"}
+      :ok = Exile.Process.write(p, "abcd")
+      assert Exile.Process.read(p, 1_000_000_000) == {:ok, "abcd"}
+      Exile.Process.await_exit(p)
     end
 
     test "never returns more than was asked for, 65,535 bytes by default, and nothing empty" do
-      {:ok, p} = Command.start_link(["head", "-c", "3000000", "/dev/zero"])
-      assert Enum.max(sizes(fn -> Command.read(p) end)) in 1..65_535
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["head", "-c", "3000000", "/dev/zero"])
+      assert Enum.max(sizes(fn -> Exile.Process.read(p) end)) in 1..65_535
+      Exile.Process.await_exit(p)
 
       for max <- [1_000, 65_536, 65_537, 10_000_000] do
-        {:ok, p} = Command.start_link(["head", "-c", "300000", "/dev/zero"])
-        sizes = sizes(fn -> Command.read(p, max) end)
+        {:ok, p} = Exile.Process.start_link(["head", "-c", "300000", "/dev/zero"])
+        sizes = sizes(fn -> Exile.Process.read(p, max) end)
         assert Enum.sum(sizes) == 300_000
         assert Enum.min(sizes) > 0 and Enum.max(sizes) <= max
-        Command.await_exit(p)
+        Exile.Process.await_exit(p)
       end
     end
 
     test "keeps every byte and their order, whatever sizes are asked for" do
       data = :rand.bytes(1_000_000)
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
 
       writer =
         Task.async(fn ->
-          :ok = Command.change_pipe_owner(p, :stdin, self())
-          :ok = Command.write(p, data)
-          Command.close_stdin(p)
+          :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
+          :ok = Exile.Process.write(p, data)
+          Exile.Process.close_stdin(p)
         end)
 
       read =
         Stream.repeatedly(fn ->
-          Command.read(p, :rand.uniform(Enum.random([10, 5_000, 200_000])))
+          Exile.Process.read(p, :rand.uniform(Enum.random([10, 5_000, 200_000])))
         end)
         |> Enum.take_while(&(&1 != :eof))
         |> Enum.map_join(fn {:ok, piece} -> piece end)
 
       assert read == data
       assert Task.await(writer) == :ok
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "of a maximum that is no positive integer raises" do
-      {:ok, p} = Command.start_link(["echo"])
+      {:ok, p} = Exile.Process.start_link(["echo"])
 
       for bad <- [0, -1, 1.0, nil, :infinity, "1"] do
         message = ~r/positive integer, got: #{Regex.escape(inspect(bad))}/
-        assert_raise ArgumentError, message, fn -> Command.read(p, bad) end
-        assert_raise ArgumentError, message, fn -> Command.read_stderr(p, bad) end
-        assert_raise ArgumentError, message, fn -> Command.read_any(p, bad) end
+        assert_raise ArgumentError, message, fn -> Exile.Process.read(p, bad) end
+        assert_raise ArgumentError, message, fn -> Exile.Process.read_stderr(p, bad) end
+        assert_raise ArgumentError, message, fn -> Exile.Process.read_any(p, bad) end
       end
 
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "takes a maximum of any size" do
-      {:ok, p} = Command.start_link(["echo"], stderr: :consume)
-      assert Command.read(p, Integer.pow(10, 30)) == {:ok, "\n"}
-      assert Command.read_stderr(p, Integer.pow(10, 30)) == :eof
-      assert Command.read_any(p, Integer.pow(10, 30)) == :eof
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["echo"], stderr: :consume)
+      assert Exile.Process.read(p, Integer.pow(10, 30)) == {:ok, "\n"}
+      assert Exile.Process.read_stderr(p, Integer.pow(10, 30)) == :eof
+      assert Exile.Process.read_any(p, Integer.pow(10, 30)) == :eof
+      Exile.Process.await_exit(p)
     end
 
     test "slows a command that writes more than the pipe holds" do
       {:ok, p} =
-        Command.start_link(sh("head -c 10000000 /dev/zero; echo done >&2"), stderr: :consume)
+        Exile.Process.start_link(sh("head -c 10000000 /dev/zero; echo done >&2"), stderr: :consume)
 
       # It cannot be done before it is read from.
-      {:ok, piece} = Command.read(p)
-      stderr = waiting_task(p, :stderr, fn -> Command.read_stderr(p) end)
-      assert byte_size(piece) + Enum.sum(sizes(fn -> Command.read(p) end)) == 10_000_000
+      {:ok, piece} = Exile.Process.read(p)
+      stderr = waiting_task(p, :stderr, fn -> Exile.Process.read_stderr(p) end)
+      assert byte_size(piece) + Enum.sum(sizes(fn -> Exile.Process.read(p) end)) == 10_000_000
       assert Task.await(stderr) == {:ok, "done\n"}
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
   end
 
   describe "read_stderr/2" do
     test "reads standard error, apart from standard output" do
-      {:ok, p} = Command.start_link(sh("echo out; echo err >&2"), stderr: :consume)
-      assert Command.read_stderr(p) == {:ok, "err\n"}
-      assert Command.read_stderr(p) == :eof
-      assert Command.read(p) == {:ok, "out\n"}
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(sh("echo out; echo err >&2"), stderr: :consume)
+      assert Exile.Process.read_stderr(p) == {:ok, "err\n"}
+      assert Exile.Process.read_stderr(p) == :eof
+      assert Exile.Process.read(p) == {:ok, "out\n"}
+      Exile.Process.await_exit(p)
     end
 
     test "reads at most what was asked for" do
-      {:ok, p} = Command.start_link(sh("printf abc >&2"), stderr: :consume)
-      assert Command.read_stderr(p, 1) == {:ok, "a"}
-      assert Command.read_stderr(p, 2) == {:ok, "bc"}
-      assert Command.read_stderr(p, 2) == :eof
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(sh("printf abc >&2"), stderr: :consume)
+      assert Exile.Process.read_stderr(p, 1) == {:ok, "a"}
+      assert Exile.Process.read_stderr(p, 2) == {:ok, "bc"}
+      assert Exile.Process.read_stderr(p, 2) == :eof
+      Exile.Process.await_exit(p)
     end
   end
 
   describe "read_any/2" do
     test "reads from where something is, with the name of the pipe" do
-      {:ok, p} = Command.start_link(sh("echo out; read line; echo err >&2"), stderr: :consume)
-      assert Command.read_any(p) == {:ok, {:stdout, "out\n"}}
-      :ok = Command.write(p, "\n")
-      assert Command.read_any(p) == {:ok, {:stderr, "err\n"}}
-      assert Command.read_any(p) == :eof
-      assert Command.read_any(p) == :eof
-      Command.await_exit(p)
+      {:ok, p} =
+        Exile.Process.start_link(sh("echo out; read line; echo err >&2"), stderr: :consume)
+
+      assert Exile.Process.read_any(p) == {:ok, {:stdout, "out\n"}}
+      :ok = Exile.Process.write(p, "\n")
+      assert Exile.Process.read_any(p) == {:ok, {:stderr, "err\n"}}
+      assert Exile.Process.read_any(p) == :eof
+      assert Exile.Process.read_any(p) == :eof
+      Exile.Process.await_exit(p)
     end
 
     test "wakes for either pipe, and leaves no message of the other" do
       for {number, name} <- [{"1", :stdout}, {"2", :stderr}] do
-        {:ok, p} = Command.start_link(sh("read line; echo hi >&#{number}"), stderr: :consume)
-        reader = waiting_task(p, [:stdout, :stderr], fn -> {Command.read_any(p), messages()} end)
-        :ok = Command.write(p, "\n")
+        {:ok, p} =
+          Exile.Process.start_link(sh("read line; echo hi >&#{number}"), stderr: :consume)
+
+        reader =
+          waiting_task(p, [:stdout, :stderr], fn -> {Exile.Process.read_any(p), messages()} end)
+
+        :ok = Exile.Process.write(p, "\n")
         assert Task.await(reader) == {{:ok, {name, "hi\n"}}, []}
-        Command.await_exit(p)
+        Exile.Process.await_exit(p)
       end
     end
 
     test "takes nothing from a process that one of the pipes was given to meanwhile" do
       script = "sleep 60 & echo $!; read line; echo out; exec sleep 60"
-      {:ok, p} = Command.start_link(sh(script), stderr: :consume)
+      {:ok, p} = Exile.Process.start_link(sh(script), stderr: :consume)
       [holder] = read_numbers(p, 1)
-      first = waiting_task(p, [:stdout, :stderr], fn -> {Command.read_any(p), messages()} end)
+
+      first =
+        waiting_task(p, [:stdout, :stderr], fn -> {Exile.Process.read_any(p), messages()} end)
 
       # The first learns of both, the output and the loss of a pipe, when the other waits already.
       :erlang.suspend_process(first.pid)
-      :ok = Command.write(p, "\n")
+      :ok = Exile.Process.write(p, "\n")
       eventually(fn -> Process.info(first.pid, :message_queue_len) == {:message_queue_len, 1} end)
-      second = waiting_task(p, :stderr, fn -> {Command.read_stderr(p), messages()} end)
+      second = waiting_task(p, :stderr, fn -> {Exile.Process.read_stderr(p), messages()} end)
       :erlang.resume_process(first.pid)
       assert Task.await(first) == {{:ok, {:stdout, "out\n"}}, []}
 
-      :ok = Command.kill(p, :sigkill)
+      :ok = Exile.Process.kill(p, :sigkill)
       assert Task.await(second) == {:eof, []}
       kill_os_process(holder)
     end
 
     test "reads at most what was asked for" do
-      {:ok, p} = Command.start_link(sh("printf abc >&2"), stderr: :consume)
-      assert Command.read_any(p, 2) == {:ok, {:stderr, "ab"}}
-      assert Command.read_any(p, 2) == {:ok, {:stderr, "c"}}
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(sh("printf abc >&2"), stderr: :consume)
+      assert Exile.Process.read_any(p, 2) == {:ok, {:stderr, "ab"}}
+      assert Exile.Process.read_any(p, 2) == {:ok, {:stderr, "c"}}
+      Exile.Process.await_exit(p)
     end
 
     test "goes on with the one pipe when the other is at its end" do
-      {:ok, p} = Command.start_link(sh("exec 2>&-; read line; echo out"), stderr: :consume)
-      :ok = Command.write(p, "\n")
-      assert Command.read_any(p) == {:ok, {:stdout, "out\n"}}
-      assert Command.read_any(p) == :eof
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(sh("exec 2>&-; read line; echo out"), stderr: :consume)
+      :ok = Exile.Process.write(p, "\n")
+      assert Exile.Process.read_any(p) == {:ok, {:stdout, "out\n"}}
+      assert Exile.Process.read_any(p) == :eof
+      Exile.Process.await_exit(p)
 
-      {:ok, p} = Command.start_link(sh("exec 1>&-; read line; echo err >&2"), stderr: :consume)
-      :ok = Command.write(p, "\n")
-      assert Command.read_any(p) == {:ok, {:stderr, "err\n"}}
-      assert Command.read_any(p) == :eof
-      Command.await_exit(p)
+      {:ok, p} =
+        Exile.Process.start_link(sh("exec 1>&-; read line; echo err >&2"), stderr: :consume)
+
+      :ok = Exile.Process.write(p, "\n")
+      assert Exile.Process.read_any(p) == {:ok, {:stderr, "err\n"}}
+      assert Exile.Process.read_any(p) == :eof
+      Exile.Process.await_exit(p)
     end
 
     test "goes on with the one pipe when the other is closed or somebody else's" do
-      {:ok, p} = Command.start_link(sh("read line; echo err >&2"), stderr: :consume)
-      :ok = Command.close_stdout(p)
-      :ok = Command.write(p, "\n")
-      assert Command.read_any(p) == {:ok, {:stderr, "err\n"}}
-      assert Command.read_any(p) == :eof
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(sh("read line; echo err >&2"), stderr: :consume)
+      :ok = Exile.Process.close_stdout(p)
+      :ok = Exile.Process.write(p, "\n")
+      assert Exile.Process.read_any(p) == {:ok, {:stderr, "err\n"}}
+      assert Exile.Process.read_any(p) == :eof
+      Exile.Process.await_exit(p)
 
-      {:ok, p} = Command.start_link(sh("read line; echo out; echo err >&2"), stderr: :consume)
-      other = waiting_task(p, :stderr, fn -> {Command.read_stderr(p), Command.read_any(p)} end)
-      :ok = Command.write(p, "\n")
-      assert Command.read_any(p) == {:ok, {:stdout, "out\n"}}
-      assert Command.read_any(p) == :eof
+      {:ok, p} =
+        Exile.Process.start_link(sh("read line; echo out; echo err >&2"), stderr: :consume)
+
+      other =
+        waiting_task(p, :stderr, fn ->
+          {Exile.Process.read_stderr(p), Exile.Process.read_any(p)}
+        end)
+
+      :ok = Exile.Process.write(p, "\n")
+      assert Exile.Process.read_any(p) == {:ok, {:stdout, "out\n"}}
+      assert Exile.Process.read_any(p) == :eof
       assert Task.await(other) == {{:ok, "err\n"}, :eof}
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "reads standard output alone where standard error is not consumed" do
-      {:ok, p} = Command.start_link(["echo", "out"])
-      assert Command.read_any(p) == {:ok, {:stdout, "out\n"}}
-      assert Command.read_any(p) == :eof
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["echo", "out"])
+      assert Exile.Process.read_any(p) == {:ok, {:stdout, "out\n"}}
+      assert Exile.Process.read_any(p) == :eof
+      Exile.Process.await_exit(p)
     end
 
     test "starves neither of two pipes that always have something" do
       script = "head -c 30000 /dev/zero; head -c 30000 /dev/zero >&2"
-      {:ok, p} = Command.start_link(sh(script), stderr: :consume)
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      tags = for _ <- 1..400, do: p |> Command.read_any(50) |> elem(1) |> elem(0)
+      {:ok, p} = Exile.Process.start_link(sh(script), stderr: :consume)
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      tags = for _ <- 1..400, do: p |> Exile.Process.read_any(50) |> elem(1) |> elem(0)
       %{stdout: stdout, stderr: stderr} = Enum.frequencies(tags)
       assert stdout > 100 and stderr > 100
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "reads from both of two floods" do
-      {:ok, p} = Command.start_link(sh("yes out & exec yes err >&2"), stderr: :consume)
+      {:ok, p} = Exile.Process.start_link(sh("yes out & exec yes err >&2"), stderr: :consume)
       for tag <- [:stdout, :stderr, :stdout, :stderr], do: wait_for(p, tag)
-      assert {:ok, _} = Command.await_exit(p, 200)
+      assert {:ok, _} = Exile.Process.await_exit(p, 200)
     end
 
     test "keeps the bytes of each pipe in order" do
       script = "seq 1 20000 & seq 20000 -1 1 >&2; wait"
-      {:ok, p} = Command.start_link(sh(script), stderr: :consume)
+      {:ok, p} = Exile.Process.start_link(sh(script), stderr: :consume)
 
       read =
-        Stream.repeatedly(fn -> Command.read_any(p, :rand.uniform(5_000)) end)
+        Stream.repeatedly(fn -> Exile.Process.read_any(p, :rand.uniform(5_000)) end)
         |> Enum.take_while(&(&1 != :eof))
         |> Enum.group_by(fn {:ok, {tag, _}} -> tag end, fn {:ok, {_, piece}} -> piece end)
 
       assert Enum.join(read.stdout) == Enum.map_join(1..20_000, &"#{&1}\n")
       assert Enum.join(read.stderr) == Enum.map_join(20_000..1//-1, &"#{&1}\n")
       assert_no_message()
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
   end
 
   describe "read/2, read_stderr/2 and read_any/2" do
     test "are :eof at the end, again and again" do
       with_each(fn read, _pipes ->
-        {:ok, p} = Command.start_link(["true"], stderr: :consume)
+        {:ok, p} = Exile.Process.start_link(["true"], stderr: :consume)
         for _ <- 1..5, do: assert(read.(p) == :eof)
-        Command.await_exit(p)
+        Exile.Process.await_exit(p)
       end)
     end
 
     test "are :eof when the command has closed its outputs, though it runs" do
       with_each(fn read, _pipes ->
-        {:ok, p} = Command.start_link(sh("exec >&- 2>&-; exec sleep 60"), stderr: :consume)
+        {:ok, p} = Exile.Process.start_link(sh("exec >&- 2>&-; exec sleep 60"), stderr: :consume)
         for _ <- 1..3, do: assert(read.(p) == :eof)
-        assert {:ok, _} = Command.os_pid(p)
+        assert {:ok, _} = Exile.Process.os_pid(p)
       end)
     end
 
     test "return what the command wrote before it ended, then :eof" do
       with_each(fn read, _pipes ->
-        {:ok, p} = Command.start_link(sh("echo bye; echo bye >&2"), stderr: :consume)
-        eventually(fn -> Command.os_pid(p) == :undefined end)
+        {:ok, p} = Exile.Process.start_link(sh("echo bye; echo bye >&2"), stderr: :consume)
+        eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
         assert {:ok, _} = read.(p)
-        Command.await_exit(p)
+        Exile.Process.await_exit(p)
       end)
     end
 
     test "are :eof when the command ends while the reader waits" do
       with_each(fn read, pipes ->
-        {:ok, p} = Command.start_link(["sleep", "60"], stderr: :consume)
+        {:ok, p} = Exile.Process.start_link(["sleep", "60"], stderr: :consume)
         reader = waiting_task(p, pipes, fn -> {read.(p), messages()} end)
-        :ok = Command.kill(p, :sigkill)
+        :ok = Exile.Process.kill(p, :sigkill)
         assert Task.await(reader) == {:eof, []}
       end)
     end
 
     test "are :eof when the command ends, though a background process holds the pipes" do
       with_each(fn read, pipes ->
-        {:ok, p} = Command.start_link(sh(@holder), stderr: :consume)
+        {:ok, p} = Exile.Process.start_link(sh(@holder), stderr: :consume)
         [holder] = read_numbers(p, 1)
         reader = waiting_task(p, pipes, fn -> {read.(p), read.(p), messages()} end)
-        :ok = Command.kill(p, :sigkill)
+        :ok = Exile.Process.kill(p, :sigkill)
         assert Task.await(reader) == {:eof, :eof, []}
         assert os_process_alive?(holder)
         kill_os_process(holder)
@@ -326,51 +340,53 @@ defmodule Exile.Process.ReadTest do
 
     test "do not wait at all when the command has ended and a background process holds the pipes" do
       with_each(fn read, _pipes ->
-        {:ok, p} = Command.start_link(sh("sleep 60 & echo $!; echo >&2"), stderr: :consume)
-        eventually(fn -> Command.os_pid(p) == :undefined end)
+        {:ok, p} = Exile.Process.start_link(sh("sleep 60 & echo $!; echo >&2"), stderr: :consume)
+        eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
         [holder] = read_numbers(p, 1)
-        assert Command.read_stderr(p) == {:ok, "\n"}
+        assert Exile.Process.read_stderr(p) == {:ok, "\n"}
         assert read.(p) == :eof
         kill_os_process(holder)
-        Command.await_exit(p)
+        Exile.Process.await_exit(p)
       end)
     end
 
     test "return later what a background process writes after the command has ended" do
-      {:ok, p} = Command.start_link(sh(@late), stderr: :consume)
-      assert Command.read(p) == {:ok, "early\n"}
-      assert Command.read_stderr(p) == {:ok, "early\n"}
-      assert Command.read(p) == :eof
-      assert Command.os_pid(p) == :undefined
-      assert Command.write(p, "\n") == :ok
+      {:ok, p} = Exile.Process.start_link(sh(@late), stderr: :consume)
+      assert Exile.Process.read(p) == {:ok, "early\n"}
+      assert Exile.Process.read_stderr(p) == {:ok, "early\n"}
+      assert Exile.Process.read(p) == :eof
+      assert Exile.Process.os_pid(p) == :undefined
+      assert Exile.Process.write(p, "\n") == :ok
 
-      eventually(fn -> Command.read(p) == {:ok, "late\n"} end)
-      eventually(fn -> Command.read_any(p) == {:ok, {:stderr, "late\n"}} end)
-      assert Command.read_any(p) == :eof
-      Command.await_exit(p)
+      eventually(fn -> Exile.Process.read(p) == {:ok, "late\n"} end)
+      eventually(fn -> Exile.Process.read_any(p) == {:ok, {:stderr, "late\n"}} end)
+      assert Exile.Process.read_any(p) == :eof
+      Exile.Process.await_exit(p)
     end
 
     test "return when the pipe that they wait for is given to another process, which may go on" do
       with_each(fn read, pipes ->
         {:ok, p} =
-          Command.start_link(["sh", "-c", "read line; echo hi; echo hi >&2"], stderr: :consume)
+          Exile.Process.start_link(["sh", "-c", "read line; echo hi; echo hi >&2"],
+            stderr: :consume
+          )
 
         reader = waiting_task(p, pipes, fn -> {read.(p), messages()} end)
-        for pipe <- pipes, do: :ok = Command.change_pipe_owner(p, pipe, self())
+        for pipe <- pipes, do: :ok = Exile.Process.change_pipe_owner(p, pipe, self())
         assert Task.await(reader) == {@not_ours, []}
-        :ok = Command.write(p, "\n")
+        :ok = Exile.Process.write(p, "\n")
         assert {:ok, _} = read.(p)
-        Command.await_exit(p)
+        Exile.Process.await_exit(p)
       end)
     end
 
     test "return when the pipe that they wait for is taken and closed" do
       with_each(fn read, pipes ->
-        {:ok, p} = Command.start_link(["sleep", "60"], stderr: :consume)
+        {:ok, p} = Exile.Process.start_link(["sleep", "60"], stderr: :consume)
         reader = waiting_task(p, pipes, fn -> {read.(p), messages()} end)
 
         for pipe <- pipes do
-          :ok = Command.change_pipe_owner(p, pipe, self())
+          :ok = Exile.Process.change_pipe_owner(p, pipe, self())
           :ok = close(p, pipe)
         end
 
@@ -380,9 +396,9 @@ defmodule Exile.Process.ReadTest do
 
     test "return when the pipe that they wait for is given to a dead process" do
       with_each(fn read, pipes ->
-        {:ok, p} = Command.start_link(["sleep", "60"], stderr: :consume)
+        {:ok, p} = Exile.Process.start_link(["sleep", "60"], stderr: :consume)
         reader = waiting_task(p, pipes, fn -> {read.(p), messages()} end)
-        for pipe <- pipes, do: :ok = Command.change_pipe_owner(p, pipe, dead_process())
+        for pipe <- pipes, do: :ok = Exile.Process.change_pipe_owner(p, pipe, dead_process())
         assert Task.await(reader) == {@not_ours, []}
       end)
     end
@@ -394,7 +410,7 @@ defmodule Exile.Process.ReadTest do
 
         {owner, monitor} =
           spawn_monitor(fn ->
-            {:ok, p} = Command.start_link(["sleep", "60"], stderr: :consume)
+            {:ok, p} = Exile.Process.start_link(["sleep", "60"], stderr: :consume)
             send(test, {:started, p})
             Process.sleep(:infinity)
           end)
@@ -409,22 +425,22 @@ defmodule Exile.Process.ReadTest do
 
     test "are refused to a process that does not own the pipe, and lose nothing by it" do
       with_each(fn read, _pipes ->
-        {:ok, p} = Command.start_link(sh("echo hi; echo hi >&2"), stderr: :consume)
+        {:ok, p} = Exile.Process.start_link(sh("echo hi; echo hi >&2"), stderr: :consume)
         assert Task.await(Task.async(fn -> read.(p) end)) == @not_ours
         assert {:ok, _} = read.(p)
-        Command.await_exit(p)
+        Exile.Process.await_exit(p)
       end)
     end
 
     test "are refused after the pipe is closed" do
-      {:ok, p} = Command.start_link(sh("read line; echo hi; echo hi >&2"), stderr: :consume)
-      :ok = Command.close_stdout(p)
-      assert Command.read(p) == @not_ours
-      :ok = Command.close_stderr(p)
-      assert Command.read_stderr(p) == @not_ours
-      assert Command.read_any(p) == @not_ours
-      Command.await_exit(p)
-      assert Command.read(p) == @not_ours
+      {:ok, p} = Exile.Process.start_link(sh("read line; echo hi; echo hi >&2"), stderr: :consume)
+      :ok = Exile.Process.close_stdout(p)
+      assert Exile.Process.read(p) == @not_ours
+      :ok = Exile.Process.close_stderr(p)
+      assert Exile.Process.read_stderr(p) == @not_ours
+      assert Exile.Process.read_any(p) == @not_ours
+      Exile.Process.await_exit(p)
+      assert Exile.Process.read(p) == @not_ours
     end
   end
 
@@ -432,22 +448,22 @@ defmodule Exile.Process.ReadTest do
     @unrelated 100_000
 
     test "does not slow reads, and nothing in it is lost or reordered" do
-      assert_not_slowed(&Command.read/1)
+      assert_not_slowed(&Exile.Process.read/1)
     end
 
     test "does not slow reads from either pipe, and nothing in it is lost or reordered" do
-      assert_not_slowed(&Command.read_any/1)
+      assert_not_slowed(&Exile.Process.read_any/1)
     end
 
     # Compares reads that have to wait, before and after the mailbox is filled. To look through
     # it for each wait makes them about thirty times as slow.
     defp assert_not_slowed(read) do
-      {:ok, p} = Command.start_link(["cat"], stderr: :consume)
+      {:ok, p} = Exile.Process.start_link(["cat"], stderr: :consume)
       reader = self()
 
       writer =
         Task.async(fn ->
-          :ok = Command.change_pipe_owner(p, :stdin, self())
+          :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
           send(reader, :ready)
           write_when_waiting(p, reader)
         end)
@@ -463,13 +479,13 @@ defmodule Exile.Process.ReadTest do
       assert full < 10 * empty, "#{full} us with a full mailbox, #{empty} us with an empty one"
 
       for n <- 1..@unrelated, do: assert_received({:unrelated, ^n})
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     defp write_when_waiting(p, reader) do
       case Process.info(reader, [:status, :current_function]) do
         [status: :waiting, current_function: {Exile.Runtime.Pipe, _, _}] ->
-          :ok = Command.write(p, "x")
+          :ok = Exile.Process.write(p, "x")
 
         _ ->
           :erlang.yield()
@@ -491,11 +507,11 @@ defmodule Exile.Process.ReadTest do
   end
 
   defp wait_for(p, tag) do
-    unless match?({:ok, {^tag, _}}, Command.read_any(p)), do: wait_for(p, tag)
+    unless match?({:ok, {^tag, _}}, Exile.Process.read_any(p)), do: wait_for(p, tag)
   end
 
-  defp close(p, :stdout), do: Command.close_stdout(p)
-  defp close(p, :stderr), do: Command.close_stderr(p)
+  defp close(p, :stdout), do: Exile.Process.close_stdout(p)
+  defp close(p, :stderr), do: Exile.Process.close_stderr(p)
 
   defp messages do
     {:messages, messages} = Process.info(self(), :messages)

@@ -4,7 +4,6 @@ defmodule Exile.Process.StartLinkTest do
   import Exile.ProcessHelpers
 
   alias Exile.Process.Error
-  alias Exile.Process, as: Command
 
   # Prints each of its arguments with a NUL byte behind it.
   @echo ["sh", "-c", ~S(for argument; do printf '%s\0' "$argument"; done), "sh"]
@@ -53,26 +52,26 @@ defmodule Exile.Process.StartLinkTest do
 
   describe "start_link/2" do
     test "starts a command that the caller owns" do
-      assert {:ok, %Command{} = p} = Command.start_link(["cat"])
-      assert {:ok, _os_pid} = Command.os_pid(p)
-      assert Command.await_exit(p) == {:ok, 0}
+      assert {:ok, %Exile.Process{} = p} = Exile.Process.start_link(["cat"])
+      assert {:ok, _os_pid} = Exile.Process.os_pid(p)
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "starts no Erlang process" do
       before = Process.list()
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
       assert Process.list() -- before == []
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "works without options" do
-      assert {:ok, p} = Command.start_link(["true"], [])
-      assert Command.await_exit(p) == {:ok, 0}
+      assert {:ok, p} = Exile.Process.start_link(["true"], [])
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "returns only once the program is executed" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      {:ok, os_pid} = Command.os_pid(p)
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      {:ok, os_pid} = Exile.Process.os_pid(p)
       program = real_path("sleep")
       eventually(fn -> File.read_link!("/proc/#{os_pid}/exe") == program end)
     end
@@ -83,10 +82,10 @@ defmodule Exile.Process.StartLinkTest do
     end
 
     test "keeps commands apart that run at the same time" do
-      commands = for _ <- 1..20, do: elem(Command.start_link(["cat"]), 1)
-      for {p, n} <- Enum.with_index(commands), do: assert(Command.write(p, "#{n}") == :ok)
-      for {p, n} <- Enum.with_index(commands), do: assert(Command.read(p) == {:ok, "#{n}"})
-      for p <- commands, do: assert(Command.await_exit(p) == {:ok, 0})
+      commands = for _ <- 1..20, do: elem(Exile.Process.start_link(["cat"]), 1)
+      for {p, n} <- Enum.with_index(commands), do: assert(Exile.Process.write(p, "#{n}") == :ok)
+      for {p, n} <- Enum.with_index(commands), do: assert(Exile.Process.read(p) == {:ok, "#{n}"})
+      for p <- commands, do: assert(Exile.Process.await_exit(p) == {:ok, 0})
     end
 
     test "can be called by many processes at the same time" do
@@ -97,11 +96,11 @@ defmodule Exile.Process.StartLinkTest do
     end
 
     test "runs the command in a process group of its own" do
-      {:ok, p} = Command.start_link(["cat", "/proc/self/stat"])
-      {:ok, stat} = Command.read(p)
+      {:ok, p} = Exile.Process.start_link(["cat", "/proc/self/stat"])
+      {:ok, stat} = Exile.Process.read(p)
       [pid, _name, _state, _parent, group | _] = String.split(stat)
       assert group == pid
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "hands no descriptor but the three standard streams to the command" do
@@ -147,11 +146,11 @@ defmodule Exile.Process.StartLinkTest do
 
     test "a NUL byte raises and runs nothing" do
       assert_raise ArgumentError, ~r/must not contain a NUL byte, got: <<97, 0, 98>>/, fn ->
-        Command.start_link(["echo", <<"a", 0, "b">>])
+        Exile.Process.start_link(["echo", <<"a", 0, "b">>])
       end
 
       assert_raise ArgumentError, ~r/must not contain a NUL byte/, fn ->
-        Command.start_link([<<"echo", 0>>])
+        Exile.Process.start_link([<<"echo", 0>>])
       end
 
       assert_nothing_started()
@@ -159,7 +158,7 @@ defmodule Exile.Process.StartLinkTest do
 
     test "a command that is no list of binaries raises" do
       for bad <- [[], "echo", nil, ["echo", :a], [~c"echo"], [""], ["echo" | "a"], %{}, [nil]] do
-        assert_raise ArgumentError, fn -> Command.start_link(bad) end
+        assert_raise ArgumentError, fn -> Exile.Process.start_link(bad) end
       end
 
       assert_nothing_started()
@@ -193,11 +192,11 @@ defmodule Exile.Process.StartLinkTest do
       path = temporary_directory()
       executable(Path.join(path, "say"), "#!/bin/sh\necho said\n")
       assert run(["./say"], cd: path) == {"said\n", 0}
-      assert {:error, %Error{reason: :enoent}} = Command.start_link(["./say"])
+      assert {:error, %Error{reason: :enoent}} = Exile.Process.start_link(["./say"])
     end
 
     test "that does not exist is :enoent, and the error tells the directory" do
-      assert {:error, error} = Command.start_link(["pwd"], cd: "/no/such/directory")
+      assert {:error, error} = Exile.Process.start_link(["pwd"], cd: "/no/such/directory")
       assert error == %Error{reason: :enoent, operation: :cd, subject: "/no/such/directory"}
 
       assert Exception.message(error) ==
@@ -207,14 +206,14 @@ defmodule Exile.Process.StartLinkTest do
 
     test "that is empty is :enoent" do
       assert {:error, %Error{reason: :enoent, operation: :cd}} =
-               Command.start_link(["pwd"], cd: "")
+               Exile.Process.start_link(["pwd"], cd: "")
     end
 
     test "that is a file is :enotdir" do
       path = Path.join(temporary_directory(), "file")
       File.write!(path, "")
 
-      assert Command.start_link(["pwd"], cd: path) ==
+      assert Exile.Process.start_link(["pwd"], cd: path) ==
                {:error, %Error{reason: :enotdir, operation: :cd, subject: path}}
     end
 
@@ -225,7 +224,7 @@ defmodule Exile.Process.StartLinkTest do
         File.mkdir!(path)
         File.chmod!(path, 0o000)
 
-        assert Command.start_link(["pwd"], cd: path) ==
+        assert Exile.Process.start_link(["pwd"], cd: path) ==
                  {:error, %Error{reason: :eacces, operation: :cd, subject: path}}
 
         File.chmod!(path, 0o700)
@@ -235,14 +234,14 @@ defmodule Exile.Process.StartLinkTest do
     test "that is a symbolic link to itself is :eloop, one with too long a name :enametoolong" do
       path = Path.join(temporary_directory(), "loop")
       File.ln_s!(path, path)
-      assert {:error, %Error{reason: :eloop}} = Command.start_link(["pwd"], cd: path)
+      assert {:error, %Error{reason: :eloop}} = Exile.Process.start_link(["pwd"], cd: path)
       long = "/" <> String.duplicate("x", 300)
-      assert {:error, %Error{reason: :enametoolong}} = Command.start_link(["pwd"], cd: long)
+      assert {:error, %Error{reason: :enametoolong}} = Exile.Process.start_link(["pwd"], cd: long)
     end
 
     test "of a wrong kind raises" do
       for bad <- [:tmp, ~c"tmp", 1, true, <<"a", 0>>] do
-        assert_raise ArgumentError, ~r/:cd/, fn -> Command.start_link(["pwd"], cd: bad) end
+        assert_raise ArgumentError, ~r/:cd/, fn -> Exile.Process.start_link(["pwd"], cd: bad) end
       end
 
       assert_nothing_started()
@@ -327,7 +326,7 @@ defmodule Exile.Process.StartLinkTest do
       executable(Path.join(path, "exile-say"), "#!/bin/sh\necho said\n")
 
       assert {:error, %{reason: :enoent}} =
-               Command.start_link(["exile-say"], env: [{"PATH", path}])
+               Exile.Process.start_link(["exile-say"], env: [{"PATH", path}])
 
       put_env("PATH", path <> ":" <> System.get_env("PATH"))
       assert run(["exile-say"], env: [{"PATH", "/bin:/usr/bin"}]) == {"said\n", 0}
@@ -335,15 +334,15 @@ defmodule Exile.Process.StartLinkTest do
 
     test "of a wrong kind raises, naming what is wrong" do
       assert_raise ArgumentError, ~r/:env.*got: {1}/s, fn ->
-        Command.start_link(["true"], env: [{"A", {1}}])
+        Exile.Process.start_link(["true"], env: [{"A", {1}}])
       end
 
       assert_raise ArgumentError, ~r/:env.*got: "A=B"/s, fn ->
-        Command.start_link(["true"], env: [{"A=B", "1"}])
+        Exile.Process.start_link(["true"], env: [{"A=B", "1"}])
       end
 
       assert_raise ArgumentError, ~r/:env.*NUL.*got: <<97, 0>>/s, fn ->
-        Command.start_link(["true"], env: [{"A", <<"a", 0>>}])
+        Exile.Process.start_link(["true"], env: [{"A", <<"a", 0>>}])
       end
 
       assert_nothing_started()
@@ -371,7 +370,7 @@ defmodule Exile.Process.StartLinkTest do
     test "of a wrong kind raises" do
       for bad <- [1, "true"] do
         assert_raise ArgumentError, ~r/:clear_env/, fn ->
-          Command.start_link(["true"], clear_env: bad)
+          Exile.Process.start_link(["true"], clear_env: bad)
         end
       end
     end
@@ -381,10 +380,10 @@ defmodule Exile.Process.StartLinkTest do
     # Where the standard streams of the command lead to: [stdin, stdout, stderr].
     defp streams(options) do
       {:ok, p} =
-        Command.start_link(sh("for n in 0 1 2; do readlink /proc/$$/fd/$n; done"), options)
+        Exile.Process.start_link(sh("for n in 0 1 2; do readlink /proc/$$/fd/$n; done"), options)
 
       streams = read_lines(p, 3)
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
       streams
     end
 
@@ -413,21 +412,21 @@ defmodule Exile.Process.StartLinkTest do
 
     test "leaves nothing to read where it is not consumed" do
       for where <- [:console, :redirect_to_stdout, :disable] do
-        {:ok, p} = Command.start_link(["true"], stderr: where)
-        assert Command.read_stderr(p) == {:error, :pipe_closed_or_invalid_caller}
-        assert Command.close_stderr(p) == {:error, :pipe_closed_or_invalid_caller}
+        {:ok, p} = Exile.Process.start_link(["true"], stderr: where)
+        assert Exile.Process.read_stderr(p) == {:error, :pipe_closed_or_invalid_caller}
+        assert Exile.Process.close_stderr(p) == {:error, :pipe_closed_or_invalid_caller}
 
-        assert Command.change_pipe_owner(p, :stderr, self()) ==
+        assert Exile.Process.change_pipe_owner(p, :stderr, self()) ==
                  {:error, :pipe_closed_or_invalid_caller}
 
-        Command.await_exit(p)
+        Exile.Process.await_exit(p)
       end
     end
 
     test "of a wrong kind raises" do
       for bad <- [true, "console", :stdout, :consum] do
         assert_raise ArgumentError, ~r/:stderr/, fn ->
-          Command.start_link(["true"], stderr: bad)
+          Exile.Process.start_link(["true"], stderr: bad)
         end
       end
     end
@@ -444,12 +443,14 @@ defmodule Exile.Process.StartLinkTest do
     test "raise with the name, the value and the known ones" do
       message =
         "unknown option :colour with value :red; the known ones are :cd, :env, :clear_env, " <>
-          ":stderr, :teardown, :start_timeout"
+          ":arg0, :stderr, :nice, :umask, :teardown, :start_timeout"
 
-      assert_raise ArgumentError, message, fn -> Command.start_link(["true"], colour: :red) end
+      assert_raise ArgumentError, message, fn ->
+        Exile.Process.start_link(["true"], colour: :red)
+      end
 
       assert_raise ArgumentError, ~r/keyword list, got: %{cd: "\/"}/, fn ->
-        Command.start_link(["true"], %{cd: "/"})
+        Exile.Process.start_link(["true"], %{cd: "/"})
       end
 
       assert_nothing_started()
@@ -458,15 +459,15 @@ defmodule Exile.Process.StartLinkTest do
 
   describe "start_link/2, a command that cannot be started" do
     test "because there is no such program is :enoent" do
-      assert Command.start_link(["no-such-program"]) ==
+      assert Exile.Process.start_link(["no-such-program"]) ==
                {:error, %Error{reason: :enoent, operation: :exec, subject: "no-such-program"}}
 
-      assert {:error, %Error{reason: :enoent}} = Command.start_link(["/no/such/program"])
+      assert {:error, %Error{reason: :enoent}} = Exile.Process.start_link(["/no/such/program"])
     end
 
     test "because the interpreter of the script is missing is :enoent" do
       path = executable(Path.join(temporary_directory(), "script"), "#!/no/such/interpreter\n")
-      assert {:error, %Error{reason: :enoent, subject: ^path}} = Command.start_link([path])
+      assert {:error, %Error{reason: :enoent, subject: ^path}} = Exile.Process.start_link([path])
     end
 
     test "because it may not be executed is :eacces" do
@@ -474,48 +475,48 @@ defmodule Exile.Process.StartLinkTest do
       File.write!(path, "#!/bin/sh\n")
 
       assert {:error, %Error{reason: :eacces, operation: :exec} = error} =
-               Command.start_link([path])
+               Exile.Process.start_link([path])
 
       assert Exception.message(error) ==
                "could not run #{inspect(path)}: permission denied (eacces)"
     end
 
     test "because it is a directory is :eacces" do
-      assert {:error, %Error{reason: :eacces}} = Command.start_link([temporary_directory()])
+      assert {:error, %Error{reason: :eacces}} = Exile.Process.start_link([temporary_directory()])
     end
 
     test "because a part of its path is a file is :enotdir" do
       path = Path.join(temporary_directory(), "file")
       File.write!(path, "")
-      assert {:error, %Error{reason: :enotdir}} = Command.start_link([path <> "/program"])
+      assert {:error, %Error{reason: :enotdir}} = Exile.Process.start_link([path <> "/program"])
     end
 
     test "because it is no program is :enoexec" do
       path = executable(Path.join(temporary_directory(), "data"), "neither script nor program")
 
       assert {:error, %Error{reason: :enoexec, operation: :exec, subject: ^path}} =
-               Command.start_link([path])
+               Exile.Process.start_link([path])
     end
 
     test "because it is empty is :enoexec" do
       path = executable(Path.join(temporary_directory(), "empty"), "")
-      assert {:error, %Error{reason: :enoexec}} = Command.start_link([path])
+      assert {:error, %Error{reason: :enoexec}} = Exile.Process.start_link([path])
     end
 
     test "because an argument, all arguments, or a variable are too long is :e2big" do
       long = String.duplicate("x", 131_072)
-      assert {:error, %Error{reason: :e2big}} = Command.start_link(["echo", long])
+      assert {:error, %Error{reason: :e2big}} = Exile.Process.start_link(["echo", long])
       many = List.duplicate(String.duplicate("x", 100_000), 100)
-      assert {:error, %Error{reason: :e2big}} = Command.start_link(["echo" | many])
+      assert {:error, %Error{reason: :e2big}} = Exile.Process.start_link(["echo" | many])
 
       assert {:error, %Error{reason: :e2big, operation: :exec, subject: "echo"}} =
-               Command.start_link(["echo"], env: [{"A", long}])
+               Exile.Process.start_link(["echo"], env: [{"A", long}])
     end
 
     test "because somebody writes to the program is :etxtbsy" do
       path = executable(Path.join(temporary_directory(), "busy"), File.read!("/bin/true"))
       file = File.open!(path, [:append, :raw])
-      assert {:error, %Error{reason: :etxtbsy}} = Command.start_link([path])
+      assert {:error, %Error{reason: :etxtbsy}} = Exile.Process.start_link([path])
       :ok = File.close(file)
       assert run([path]) == {"", 0}
     end
@@ -523,11 +524,11 @@ defmodule Exile.Process.StartLinkTest do
     test "because its name is too long is :enametoolong, or a link to itself :eloop" do
       name = String.duplicate("x", 300)
       # Of this name there is none in any directory of the PATH.
-      assert {:error, %Error{reason: :enoent}} = Command.start_link([name])
-      assert {:error, %Error{reason: :enametoolong}} = Command.start_link(["/" <> name])
+      assert {:error, %Error{reason: :enoent}} = Exile.Process.start_link([name])
+      assert {:error, %Error{reason: :enametoolong}} = Exile.Process.start_link(["/" <> name])
       path = Path.join(temporary_directory(), "loop")
       File.ln_s!(path, path)
-      assert {:error, %Error{reason: :eloop}} = Command.start_link([path])
+      assert {:error, %Error{reason: :eloop}} = Exile.Process.start_link([path])
     end
 
     test "because the VM has too many files open is :emfile" do
@@ -540,15 +541,15 @@ defmodule Exile.Process.StartLinkTest do
       prlimit --pid $1 --nofile=$was:
       """
 
-      {:ok, p} = Command.start_link(["sh", "-c", limit, "sh", System.pid()])
+      {:ok, p} = Exile.Process.start_link(["sh", "-c", limit, "sh", System.pid()])
       assert read_lines(p, 1) == ["lowered"]
 
       # A few below the limit may be free.
-      results = for _ <- 1..20, do: Command.start_link(["cat"])
+      results = for _ <- 1..20, do: Exile.Process.start_link(["cat"])
       errors = for {:error, error} <- results, do: error
-      Command.close_stdin(p)
-      assert Command.await_exit(p) == {:ok, 0}
-      for {:ok, other} <- results, do: assert(Command.await_exit(other) == {:ok, 0})
+      Exile.Process.close_stdin(p)
+      assert Exile.Process.await_exit(p) == {:ok, 0}
+      for {:ok, other} <- results, do: assert(Exile.Process.await_exit(other) == {:ok, 0})
 
       assert [%Error{reason: :emfile, operation: :stdio, subject: "cat"} | _] = errors
     end
@@ -559,8 +560,11 @@ defmodule Exile.Process.StartLinkTest do
           Task.async(fn ->
             Process.flag(:trap_exit, trap)
             links = links()
-            for _ <- 1..50, do: {:error, _} = Command.start_link(["no-such-program"])
-            for _ <- 1..50, do: {:error, _} = Command.start_link(["true"], cd: "/no/directory")
+            for _ <- 1..50, do: {:error, _} = Exile.Process.start_link(["no-such-program"])
+
+            for _ <- 1..50,
+                do: {:error, _} = Exile.Process.start_link(["true"], cd: "/no/directory")
+
             {links == links(), Process.info(self(), [:messages, :monitors])}
           end)
 
@@ -570,7 +574,7 @@ defmodule Exile.Process.StartLinkTest do
 
     test "leaves no Erlang process behind" do
       before = Process.list()
-      for _ <- 1..20, do: {:error, _} = Command.start_link(["no-such-program"])
+      for _ <- 1..20, do: {:error, _} = Exile.Process.start_link(["no-such-program"])
       eventually(fn -> Process.list() -- before == [] end)
     end
   end

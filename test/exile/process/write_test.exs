@@ -3,8 +3,6 @@ defmodule Exile.Process.WriteTest do
 
   import Exile.ProcessHelpers
 
-  alias Exile.Process, as: Command
-
   @not_ours {:error, :pipe_closed_or_invalid_caller}
 
   # More than a pipe ever holds.
@@ -16,18 +14,18 @@ defmodule Exile.Process.WriteTest do
 
   # What `cat` makes of iodata.
   defp through_cat(iodata) do
-    {:ok, p} = Command.start_link(["cat"])
+    {:ok, p} = Exile.Process.start_link(["cat"])
 
     writer =
       Task.async(fn ->
-        :ok = Command.change_pipe_owner(p, :stdin, self())
-        assert Command.write(p, iodata) == :ok
-        assert Command.close_stdin(p) == :ok
+        :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
+        assert Exile.Process.write(p, iodata) == :ok
+        assert Exile.Process.close_stdin(p) == :ok
       end)
 
     output = read_all(p)
     Task.await(writer)
-    assert Command.await_exit(p) == {:ok, 0}
+    assert Exile.Process.await_exit(p) == {:ok, 0}
     output
   end
 
@@ -52,20 +50,23 @@ defmodule Exile.Process.WriteTest do
     end
 
     test "returns at once for empty iodata, also while the pipe is full" do
-      {:ok, p} = Command.start_link(["cat"])
-      for empty <- ["", [], [""], [[], [""], []]], do: assert(Command.write(p, empty) == :ok)
-      Command.close_stdin(p)
-      assert read_all(p) == ""
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["cat"])
 
-      {:ok, p} = Command.start_link(["sleep", "60"])
+      for empty <- ["", [], [""], [[], [""], []]],
+          do: assert(Exile.Process.write(p, empty) == :ok)
+
+      Exile.Process.close_stdin(p)
+      assert read_all(p) == ""
+      Exile.Process.await_exit(p)
+
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
 
       blocked =
-        waiting_task(p, :stdin, fn -> Command.write(p, String.duplicate("x", @too_much)) end)
+        waiting_task(p, :stdin, fn -> Exile.Process.write(p, String.duplicate("x", @too_much)) end)
 
-      :ok = Command.change_pipe_owner(p, :stdin, self())
+      :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
       assert Task.await(blocked) == @not_ours
-      assert Command.write(p, []) == :ok
+      assert Exile.Process.write(p, []) == :ok
     end
 
     test "writes thousands of parts in order, empty ones among them" do
@@ -91,12 +92,12 @@ defmodule Exile.Process.WriteTest do
 
     test "writes more than a pipe holds while the command reads" do
       data = :rand.bytes(3 * 1024 * 1024 + 1)
-      {:ok, p} = Command.start_link(["md5sum"])
-      assert Command.write(p, data) == :ok
-      Command.close_stdin(p)
-      assert {:ok, <<sum::binary-size(32), _::binary>>} = Command.read(p)
+      {:ok, p} = Exile.Process.start_link(["md5sum"])
+      assert Exile.Process.write(p, data) == :ok
+      Exile.Process.close_stdin(p)
+      assert {:ok, <<sum::binary-size(32), _::binary>>} = Exile.Process.read(p)
       assert sum == Base.encode16(hash(data), case: :lower)
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "and reading move 64 MiB both ways at once, by two processes" do
@@ -106,145 +107,145 @@ defmodule Exile.Process.WriteTest do
     end
 
     test "is :ok as soon as all is in the pipe, though the command reads nothing" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
-      assert Command.write(p, "nobody reads this") == :ok
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      assert Exile.Process.write(p, "nobody reads this") == :ok
     end
 
     test "waits while the command does not read, and goes on where it was when it does" do
-      {:ok, p} = Command.start_link(["md5sum"])
-      :ok = Command.kill(p, :sigstop)
+      {:ok, p} = Exile.Process.start_link(["md5sum"])
+      :ok = Exile.Process.kill(p, :sigstop)
       data = :rand.bytes(@too_much)
 
       writer =
         waiting_task(p, :stdin, fn ->
-          :ok = Command.write(p, data)
-          :ok = Command.write(p, "more")
-          Command.close_stdin(p)
+          :ok = Exile.Process.write(p, data)
+          :ok = Exile.Process.write(p, "more")
+          Exile.Process.close_stdin(p)
         end)
 
       assert Task.yield(writer, 0) == nil
-      :ok = Command.kill(p, :sigcont)
+      :ok = Exile.Process.kill(p, :sigcont)
       assert Task.await(writer) == :ok
-      assert {:ok, <<sum::binary-size(32), _::binary>>} = Command.read(p)
+      assert {:ok, <<sum::binary-size(32), _::binary>>} = Exile.Process.read(p)
       assert sum == Base.encode16(hash([data, "more"]), case: :lower)
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
     end
 
     test "is :epipe when the command has closed its input" do
-      {:ok, p} = Command.start_link(sh("exec 0<&-; echo closed; sleep 60"))
+      {:ok, p} = Exile.Process.start_link(sh("exec 0<&-; echo closed; sleep 60"))
       assert read_lines(p, 1) == ["closed"]
-      assert Command.write(p, "x") == {:error, :epipe}
-      assert Command.write(p, "x") == {:error, :epipe}
-      assert Command.write(p, String.duplicate("x", @too_much)) == {:error, :epipe}
-      assert Command.close_stdin(p) == :ok
+      assert Exile.Process.write(p, "x") == {:error, :epipe}
+      assert Exile.Process.write(p, "x") == {:error, :epipe}
+      assert Exile.Process.write(p, String.duplicate("x", @too_much)) == {:error, :epipe}
+      assert Exile.Process.close_stdin(p) == :ok
     end
 
     test "is :epipe when the command has ended" do
-      {:ok, p} = Command.start_link(["true"])
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      assert Command.write(p, "x") == {:error, :epipe}
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["true"])
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      assert Exile.Process.write(p, "x") == {:error, :epipe}
+      Exile.Process.await_exit(p)
     end
 
     test "is :epipe when the command ends while the writer waits" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
       data = String.duplicate("x", @too_much)
-      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
-      Command.kill(p, :sigkill)
+      writer = waiting_task(p, :stdin, fn -> Exile.Process.write(p, data) end)
+      Exile.Process.kill(p, :sigkill)
       assert Task.await(writer) == {:error, :epipe}
     end
 
     test "is :epipe when the command closes its input while the writer waits" do
       script = "trap 'exec 0<&-' USR1; echo ready; while :; do sleep 0.01 </dev/null; done"
-      {:ok, p} = Command.start_link(sh(script))
+      {:ok, p} = Exile.Process.start_link(sh(script))
       assert read_lines(p, 1) == ["ready"]
       data = String.duplicate("x", @too_much)
-      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
-      :ok = Command.kill(p, :sigusr1)
+      writer = waiting_task(p, :stdin, fn -> Exile.Process.write(p, data) end)
+      :ok = Exile.Process.kill(p, :sigusr1)
       assert Task.await(writer) == {:error, :epipe}
     end
 
     test "that waits returns when the command ends, though a background process holds the pipe" do
-      {:ok, p} = Command.start_link(sh(@holder))
+      {:ok, p} = Exile.Process.start_link(sh(@holder))
       [holder] = read_numbers(p, 1)
       data = String.duplicate("x", @too_much)
-      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
-      Command.kill(p, :sigkill)
+      writer = waiting_task(p, :stdin, fn -> Exile.Process.write(p, data) end)
+      Exile.Process.kill(p, :sigkill)
       assert Task.await(writer) == {:error, :epipe}
       assert os_process_alive?(holder)
       kill_os_process(holder)
     end
 
     test "does not wait at all when the command has ended and a background process holds the pipe" do
-      {:ok, p} = Command.start_link(sh(@holder))
+      {:ok, p} = Exile.Process.start_link(sh(@holder))
       [holder] = read_numbers(p, 1)
-      Command.kill(p, :sigkill)
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      assert Command.write(p, String.duplicate("x", @too_much)) == {:error, :epipe}
+      Exile.Process.kill(p, :sigkill)
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      assert Exile.Process.write(p, String.duplicate("x", @too_much)) == {:error, :epipe}
       kill_os_process(holder)
     end
 
     test "that waits returns when the pipe is given to another process, which may go on" do
-      {:ok, p} = Command.start_link(sh("read line; cat"))
+      {:ok, p} = Exile.Process.start_link(sh("read line; cat"))
       data = String.duplicate("x", @too_much)
-      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
-      :ok = Command.change_pipe_owner(p, :stdin, self())
+      writer = waiting_task(p, :stdin, fn -> Exile.Process.write(p, data) end)
+      :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
       assert Task.await(writer) == @not_ours
-      assert Command.close_stdin(p) == :ok
+      assert Exile.Process.close_stdin(p) == :ok
     end
 
     test "that waits returns when the pipe is taken and closed" do
-      {:ok, p} = Command.start_link(["sleep", "60"])
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
       data = String.duplicate("x", @too_much)
-      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
-      :ok = Command.change_pipe_owner(p, :stdin, self())
-      :ok = Command.close_stdin(p)
+      writer = waiting_task(p, :stdin, fn -> Exile.Process.write(p, data) end)
+      :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
+      :ok = Exile.Process.close_stdin(p)
       assert Task.await(writer) == @not_ours
     end
 
     test "that waits returns when the pipe is given to a dead process" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
       data = String.duplicate("x", @too_much)
-      writer = waiting_task(p, :stdin, fn -> Command.write(p, data) end)
-      assert Command.change_pipe_owner(p, :stdin, dead_process()) == :ok
+      writer = waiting_task(p, :stdin, fn -> Exile.Process.write(p, data) end)
+      assert Exile.Process.change_pipe_owner(p, :stdin, dead_process()) == :ok
       assert Task.await(writer) == @not_ours
     end
 
     test "is refused to a process that does not own the pipe" do
-      {:ok, p} = Command.start_link(["cat"])
-      assert Task.await(Task.async(fn -> Command.write(p, "x") end)) == @not_ours
-      assert Task.await(Task.async(fn -> Command.write(p, "") end)) == @not_ours
-      assert Command.write(p, "mine") == :ok
-      assert Command.read(p) == {:ok, "mine"}
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      assert Task.await(Task.async(fn -> Exile.Process.write(p, "x") end)) == @not_ours
+      assert Task.await(Task.async(fn -> Exile.Process.write(p, "") end)) == @not_ours
+      assert Exile.Process.write(p, "mine") == :ok
+      assert Exile.Process.read(p) == {:ok, "mine"}
+      Exile.Process.await_exit(p)
     end
 
     test "is refused after the pipe is closed" do
-      {:ok, p} = Command.start_link(["cat"])
-      :ok = Command.close_stdin(p)
-      assert Command.write(p, "x") == @not_ours
-      Command.await_exit(p)
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      :ok = Exile.Process.close_stdin(p)
+      assert Exile.Process.write(p, "x") == @not_ours
+      Exile.Process.await_exit(p)
     end
 
     test "of what is no iodata raises ArgumentError and writes nothing" do
-      {:ok, p} = Command.start_link(["cat"])
+      {:ok, p} = Exile.Process.start_link(["cat"])
 
       for bad <- [:a, nil, 1, ["a", :b], [256], [-1], %{}, ["a" | 1], <<1::3>>] do
-        assert_raise ArgumentError, fn -> Command.write(p, bad) end
+        assert_raise ArgumentError, fn -> Exile.Process.write(p, bad) end
       end
 
-      Command.close_stdin(p)
-      assert Command.read(p) == :eof
-      Command.await_exit(p)
+      Exile.Process.close_stdin(p)
+      assert Exile.Process.read(p) == :eof
+      Exile.Process.await_exit(p)
     end
 
     test "leaves no message with the caller, however often it waits" do
-      {:ok, p} = Command.start_link(["wc", "-c"])
-      for _ <- 1..20, do: :ok = Command.write(p, :binary.copy("x", 1024 * 1024))
+      {:ok, p} = Exile.Process.start_link(["wc", "-c"])
+      for _ <- 1..20, do: :ok = Exile.Process.write(p, :binary.copy("x", 1024 * 1024))
       assert_no_message()
-      Command.close_stdin(p)
+      Exile.Process.close_stdin(p)
       assert read_all(p) =~ "#{20 * 1024 * 1024}"
-      Command.await_exit(p)
+      Exile.Process.await_exit(p)
       assert_no_message()
     end
   end

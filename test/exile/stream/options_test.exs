@@ -93,8 +93,11 @@ defmodule Exile.Stream.OptionsTest do
     end
 
     test "leaves what is given later under an older name" do
-      assert Exile.stream!(~w(true), max_chunk_size: nil, chunk_size: 2).max_chunk_size == 2
-      assert Exile.stream!(~w(true), chunk_size: nil, max_chunk_size: 2).max_chunk_size == 2
+      assert Exile.stream!(~w(true), max_chunk_size: nil, chunk_size: 2).options.max_chunk_size ==
+               2
+
+      assert Exile.stream!(~w(true), chunk_size: nil, max_chunk_size: 2).options.max_chunk_size ==
+               2
     end
   end
 

@@ -1,4 +1,4 @@
-defmodule Exile.Library do
+defmodule Exile.Native.Library do
   @moduledoc false
 
   # The files in priv/native: which is the library, and what can be wrong with them, in words. They

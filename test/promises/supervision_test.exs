@@ -5,7 +5,6 @@ defmodule Exile.SupervisionTest do
   import Exile.ProcessHelpers, only: [read_lines: 2]
 
   alias Exile.{LeftBehind, VM}
-  alias Exile.Process, as: Command
 
   defmodule Worker do
     @moduledoc "Runs a family of three while it lives, and tells the test of each."
@@ -21,7 +20,7 @@ defmodule Exile.SupervisionTest do
 
     @impl true
     def init({name, test}) do
-      {:ok, p} = Command.start_link(["sh", "-c", @script], stderr: :disable)
+      {:ok, p} = Exile.Process.start_link(["sh", "-c", @script], stderr: :disable)
       os_pids = p |> read_lines(2) |> Enum.map(&String.to_integer/1)
       send(test, {name, self(), os_pids})
       {:ok, p}
@@ -190,7 +189,7 @@ defmodule Exile.SupervisionTest do
   describe "the watcher and the guard" do
     test "take no harm of stray calls, casts and messages" do
       program = """
-      for name <- [Exile.Watcher, Exile.Guard] do
+      for name <- [:exile_shutdown, Exile.Runtime.Guard] do
         pid = Process.whereis(name)
 
         for message <- [:stray, {make_ref(), :ok}, {:select, nil, make_ref(), :ready_input}, {:EXIT, self(), :normal}] do
@@ -230,7 +229,7 @@ defmodule Exile.SupervisionTest do
     test "the watcher is restarted, commands run on, and all end when the application stops" do
       program = """
       commands = for _ <- 1..5, do: run.()
-      for _ <- 1..3, do: restarted.(Exile.Watcher)
+      for _ <- 1..3, do: restarted.(:exile_shutdown)
       true = Enum.all?(commands, &match?({:ok, _}, Exile.Process.os_pid(&1)))
       more = for _ <- 1..5, do: run.()
       :ok = Application.stop(:exile)
@@ -251,7 +250,7 @@ defmodule Exile.SupervisionTest do
     test "the server of the guard is restarted, with one guard that is told of all commands" do
       program = """
       commands = for _ <- 1..5, do: run.()
-      for _ <- 1..3, do: restarted.(Exile.Guard)
+      for _ <- 1..3, do: restarted.(Exile.Runtime.Guard)
       true = Enum.all?(commands, &match?({:ok, _}, Exile.Process.os_pid(&1)))
       IO.puts("restarted")
       IO.gets("")

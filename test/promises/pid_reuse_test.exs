@@ -131,7 +131,7 @@ defmodule Exile.PidReuseTest do
            """ <>
              @helpers <>
              ~S"""
-             true = is_pid(Process.whereis(Exile.Guard))
+             true = is_pid(Process.whereis(Exile.Runtime.Guard))
              {_p, pid} = ended.()
              {_p, _} = start.("exec sleep 600")
              Stranger.called(pid, "exec sleep 600")

@@ -9,7 +9,6 @@ defmodule Exile.PromisesTest do
 
   import Exile.ProcessHelpers, only: [kill_os_process: 1, read_all: 1, read_lines: 2]
 
-  alias Exile.Process, as: Command
   alias Exile.VM
 
   @moduletag :capture_log
@@ -53,18 +52,18 @@ defmodule Exile.PromisesTest do
 
   describe "the command, by itself" do
     test "readers get the rest of its output and then `:eof`, writers `:epipe`, its owner the status" do
-      {:ok, p} = Command.start_link(sh("echo the rest; exit 3"))
-      eventually(fn -> Command.os_pid(p) == :undefined end)
-      assert Command.write(p, "x") == {:error, :epipe}
-      assert Command.read(p) == {:ok, "the rest\n"}
-      assert Command.read(p) == :eof
-      assert Command.await_exit(p) == {:ok, 3}
+      {:ok, p} = Exile.Process.start_link(sh("echo the rest; exit 3"))
+      eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
+      assert Exile.Process.write(p, "x") == {:error, :epipe}
+      assert Exile.Process.read(p) == {:ok, "the rest\n"}
+      assert Exile.Process.read(p) == :eof
+      assert Exile.Process.await_exit(p) == {:ok, 3}
     end
 
     test "what it left in the background is left alone" do
-      {:ok, p} = Command.start_link(sh("sleep 60 >&- 2>&- & echo $!"))
+      {:ok, p} = Exile.Process.start_link(sh("sleep 60 >&- 2>&- & echo $!"))
       [background] = numbers_of(p)
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
       # Longer than a teardown takes.
       Process.sleep(700)
       assert os_process_alive?(background)
@@ -125,7 +124,7 @@ defmodule Exile.PromisesTest do
       test "the pipes are closed, its process group is ended, in under a second (the owner #{ending})" do
         os_pids =
           in_process(unquote(ending), fn ->
-            {:ok, p} = Command.start_link(sh(@stubborn), stderr: :disable)
+            {:ok, p} = Exile.Process.start_link(sh(@stubborn), stderr: :disable)
             numbers_of(p)
           end)
 
@@ -138,8 +137,8 @@ defmodule Exile.PromisesTest do
         os_pids =
           in_process(:is_killed, fn ->
             script = "trap '' TERM; sleep 60 & trap - TERM; echo $$ $!; #{leader}"
-            {:ok, p} = Command.start_link(sh(script), stderr: :disable)
-            {:ok, output} = Command.read(p)
+            {:ok, p} = Exile.Process.start_link(sh(script), stderr: :disable)
+            {:ok, output} = Exile.Process.read(p)
             output |> String.split("\n") |> hd() |> numbers()
           end)
 
@@ -153,24 +152,26 @@ defmodule Exile.PromisesTest do
       test = self()
 
       in_process(:is_killed, fn ->
-        {:ok, p} = Command.start_link(sh(script), stderr: :disable, teardown: [sigterm: 60_000])
-        {:ok, "ready\n"} = Command.read(p)
-        :ok = Command.change_pipe_owner(p, :stdout, test)
+        {:ok, p} =
+          Exile.Process.start_link(sh(script), stderr: :disable, teardown: [sigterm: 60_000])
+
+        {:ok, "ready\n"} = Exile.Process.read(p)
+        :ok = Exile.Process.change_pipe_owner(p, :stdout, test)
         send(test, {:command, p})
       end)
 
       assert_receive {:command, p}
-      assert Command.read(p) == {:ok, "done\n"}
-      assert Command.read(p) == :eof
+      assert Exile.Process.read(p) == {:ok, "done\n"}
+      assert Exile.Process.read(p) == :eof
     end
 
     test "between two reads of much output" do
       os_pids =
         in_process(:is_killed, fn ->
-          {:ok, p} = Command.start_link(sh("echo $$; exec yes"), stderr: :disable)
-          {:ok, output} = Command.read(p)
+          {:ok, p} = Exile.Process.start_link(sh("echo $$; exec yes"), stderr: :disable)
+          {:ok, output} = Exile.Process.read(p)
           [os_pid | _] = String.split(output, "\n")
-          {:ok, _} = Command.read(p)
+          {:ok, _} = Exile.Process.read(p)
           [String.to_integer(os_pid)]
         end)
 
@@ -181,8 +182,8 @@ defmodule Exile.PromisesTest do
   describe "the last handle of a command is garbage" do
     # In a function of its own, of which no variable is left.
     defp start_and_forget(command) do
-      {:ok, p} = Command.start_link(command, stderr: :consume)
-      {:ok, output} = Command.read(p)
+      {:ok, p} = Exile.Process.start_link(command, stderr: :consume)
+      {:ok, output} = Exile.Process.read(p)
       output
     end
 
@@ -229,19 +230,19 @@ defmodule Exile.PromisesTest do
   describe "the owner of a pipe" do
     for ending <- [:returns, :raises, :is_killed] do
       test "the pipe is closed; the command sees end-of-file, or `EPIPE` (it #{ending})" do
-        {:ok, reading} = Command.start_link(["cat"])
-        {:ok, writing} = Command.start_link(["yes"])
+        {:ok, reading} = Exile.Process.start_link(["cat"])
+        {:ok, writing} = Exile.Process.start_link(["yes"])
 
         in_process(unquote(ending), fn ->
-          :ok = Command.change_pipe_owner(reading, :stdin, self())
-          :ok = Command.change_pipe_owner(writing, :stdout, self())
-          :ok = Command.write(reading, "all of it")
+          :ok = Exile.Process.change_pipe_owner(reading, :stdin, self())
+          :ok = Exile.Process.change_pipe_owner(writing, :stdout, self())
+          :ok = Exile.Process.write(reading, "all of it")
         end)
 
         assert read_all(reading) == "all of it"
-        assert Command.await_exit(reading) == {:ok, 0}
+        assert Exile.Process.await_exit(reading) == {:ok, 0}
         # Of SIGPIPE, which comes with EPIPE.
-        assert Command.await_exit(writing, :infinity) == {:ok, 141}
+        assert Exile.Process.await_exit(writing, :infinity) == {:ok, 141}
       end
     end
   end
@@ -399,9 +400,9 @@ defmodule Exile.PromisesTest do
     @escape "setsid sh -c 'echo $$; exec sleep 600' & wait"
 
     test "a descendant that makes a process group or session of its own is not ended with the rest" do
-      {:ok, p} = Command.start_link(sh(@escape))
+      {:ok, p} = Exile.Process.start_link(sh(@escape))
       [escaped] = numbers_of(p)
-      assert Command.await_exit(p, 400) == {:ok, 143}
+      assert Exile.Process.await_exit(p, 400) == {:ok, 143}
       Process.sleep(300)
       assert os_process_alive?(escaped)
       kill_os_process(escaped)

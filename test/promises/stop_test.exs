@@ -3,8 +3,6 @@ defmodule Exile.StopTest do
 
   import ExUnit.CaptureLog
 
-  alias Exile.Process, as: Command
-
   setup do
     on_exit(fn -> {:ok, _} = Application.ensure_all_started(:exile) end)
   end
@@ -33,13 +31,13 @@ defmodule Exile.StopTest do
   describe "when the application has stopped" do
     test "no command can be started, until it is started again" do
       capture_log(fn -> Application.stop(:exile) end)
-      assert {:error, error} = Command.start_link(~w(true))
+      assert {:error, error} = Exile.Process.start_link(~w(true))
       assert error.reason == :ecanceled
       assert Exception.message(error) =~ "the application :exile is not started, or is stopping"
       assert_raise Exile.Process.Error, fn -> Stream.run(Exile.stream!(~w(true))) end
       {:ok, _} = Application.ensure_all_started(:exile)
-      assert {:ok, p} = Command.start_link(~w(true))
-      assert Command.await_exit(p) == {:ok, 0}
+      assert {:ok, p} = Exile.Process.start_link(~w(true))
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "no command is there, however many were being started" do
@@ -52,31 +50,31 @@ defmodule Exile.StopTest do
         # All of them have ended, and nothing came after that.
         commands = starters |> Task.await_many(30_000) |> List.flatten()
         assert length(commands) >= 20
-        assert commands |> Enum.map(&Command.os_pid/1) |> Enum.uniq() == [:undefined]
+        assert commands |> Enum.map(&Exile.Process.os_pid/1) |> Enum.uniq() == [:undefined]
         assert Exile.LeftBehind.os_children() == []
         {:ok, _} = Application.ensure_all_started(:exile)
       end
     end
 
     defp start_many(started) do
-      case Command.start_link(~w(sleep 600)) do
+      case Exile.Process.start_link(~w(sleep 600)) do
         {:ok, p} -> start_many([p | started])
         {:error, %{reason: :ecanceled}} -> started
       end
     end
 
     test "every command has had its teardown, however long some say that theirs may take" do
-      {:ok, patient} = Command.start_link(~w(sleep 600), teardown: [sigterm: 0xFFFFFFFF])
+      {:ok, patient} = Exile.Process.start_link(~w(sleep 600), teardown: [sigterm: 0xFFFFFFFF])
 
       script =
         "trap 'sleep 0.3; echo done; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
 
-      {:ok, other} = Command.start_link(sh(script), teardown: [sigterm: 5_000])
-      {:ok, "ready\n"} = Command.read(other)
+      {:ok, other} = Exile.Process.start_link(sh(script), teardown: [sigterm: 5_000])
+      {:ok, "ready\n"} = Exile.Process.read(other)
       capture_log(fn -> Application.stop(:exile) end)
-      assert Command.read(other) == {:ok, "done\n"}
-      assert Command.await_exit(other) == {:ok, 0}
-      assert Command.await_exit(patient) == {:ok, 143}
+      assert Exile.Process.read(other) == {:ok, "done\n"}
+      assert Exile.Process.await_exit(other) == {:ok, 0}
+      assert Exile.Process.await_exit(patient) == {:ok, 143}
       {:ok, _} = Application.ensure_all_started(:exile)
     end
 

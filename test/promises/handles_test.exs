@@ -7,7 +7,6 @@ defmodule Exile.HandlesTest do
   import Exile.StreamSteps, only: [rest: 1, step: 1]
 
   alias Exile.LeftBehind
-  alias Exile.Process, as: Command
 
   @count 20
 
@@ -21,7 +20,7 @@ defmodule Exile.HandlesTest do
 
   # In a process of its own frame: when it returns nobody has the handle.
   defp start_and_forget(command, use) do
-    {:ok, p} = Command.start_link(command, stderr: :consume)
+    {:ok, p} = Exile.Process.start_link(command, stderr: :consume)
     use.(p)
     :ok
   end
@@ -32,12 +31,13 @@ defmodule Exile.HandlesTest do
           {"its output is unread", ["seq", "100"], quote(do: fn _ -> :ok end)},
           {"its output was read to the end", ["echo", "hi"], quote(do: &read_all/1)},
           {"it was waited for once", ["sh", "-c", "sleep 0.05; echo hi; echo ho"],
-           quote(do: &Command.read/1)},
-          {"it was written to", ["head", "-n", "1"], quote(do: &Command.write(&1, "line\n"))},
-          {"its end was awaited", ["true"], quote(do: &Command.await_exit/1)},
+           quote(do: &Exile.Process.read/1)},
+          {"it was written to", ["head", "-n", "1"],
+           quote(do: &Exile.Process.write(&1, "line\n"))},
+          {"its end was awaited", ["true"], quote(do: &Exile.Process.await_exit/1)},
           {"its pipes were closed", ["true"],
-           quote(do: fn p -> {Command.close_stdin(p), Command.close_stdout(p)} end)},
-          {"it was killed", ["sleep", "600"], quote(do: &Command.kill(&1, :sigkill))}
+           quote(do: fn p -> {Exile.Process.close_stdin(p), Exile.Process.close_stdout(p)} end)},
+          {"it was killed", ["sleep", "600"], quote(do: &Exile.Process.kill(&1, :sigkill))}
         ] do
       test what do
         before = LeftBehind.count()
@@ -52,7 +52,7 @@ defmodule Exile.HandlesTest do
       test = self()
 
       start_and_forget(sh("sleep 600 & echo $!"), fn p ->
-        {:ok, line} = Command.read(p)
+        {:ok, line} = Exile.Process.read(p)
         send(test, {:background, line |> String.trim() |> String.to_integer()})
       end)
 
@@ -73,7 +73,7 @@ defmodule Exile.HandlesTest do
       owner =
         spawn(fn ->
           start_and_forget(["sh", "-c", "cd #{dir}; " <> script], fn p ->
-            {:ok, line} = Command.read(p)
+            {:ok, line} = Exile.Process.read(p)
             send(test, {:os_pid, line |> String.split() |> hd()})
           end)
 

@@ -6,7 +6,6 @@ defmodule Exile.GroupsTest do
 
   use Exile.Case
 
-  alias Exile.Process, as: Command
   alias Exile.VM
 
   @moduletag :capture_log
@@ -64,8 +63,8 @@ defmodule Exile.GroupsTest do
 
         go_on =
           in_processes(fn ready ->
-            {:ok, p} = Command.start_link(sh(unquote(script)), options(mark))
-            {:ok, "ready\n" <> _} = Command.read(p)
+            {:ok, p} = Exile.Process.start_link(sh(unquote(script)), options(mark))
+            {:ok, "ready\n" <> _} = Exile.Process.read(p)
             ready.()
             unquote(ending).()
           end)
@@ -162,8 +161,8 @@ defmodule Exile.GroupsTest do
         mark = VM.mark()
 
         start = fn ->
-          {:ok, p} = Command.start_link(sh(unquote(script)), options(mark))
-          {:ok, "ready\n" <> _} = Command.read(p)
+          {:ok, p} = Exile.Process.start_link(sh(unquote(script)), options(mark))
+          {:ok, "ready\n" <> _} = Exile.Process.read(p)
           p
         end
 

@@ -8,7 +8,6 @@ defmodule Exile.ComingFromExile014Test do
 
   import Exile.ProcessHelpers, only: [dead_process: 0, read_numbers: 2]
 
-  alias Exile.Process, as: Command
   alias Exile.Stream.AbnormalExit
 
   @moduletag :capture_log
@@ -32,7 +31,7 @@ defmodule Exile.ComingFromExile014Test do
   defp assert_gone(os_pids),
     do: eventually(fn -> not Enum.any?(os_pids, &os_process_alive?/1) end)
 
-  defp wait_for_end(p), do: eventually(fn -> Command.os_pid(p) == :undefined end)
+  defp wait_for_end(p), do: eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
 
   defp endless, do: Stream.repeatedly(fn -> "hello" end)
 
@@ -85,10 +84,10 @@ defmodule Exile.ComingFromExile014Test do
     end
 
     test "of processes" do
-      {:ok, p} = Command.start_link(~w(echo hi), cd: nil, env: nil, stderr: nil)
-      assert Command.read(p) == {:ok, "hi\n"}
-      assert Command.read_stderr(p) == {:error, :pipe_closed_or_invalid_caller}
-      assert Command.await_exit(p) == {:ok, 0}
+      {:ok, p} = Exile.Process.start_link(~w(echo hi), cd: nil, env: nil, stderr: nil)
+      assert Exile.Process.read(p) == {:ok, "hi\n"}
+      assert Exile.Process.read_stderr(p) == {:error, :pipe_closed_or_invalid_caller}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
@@ -108,11 +107,11 @@ defmodule Exile.ComingFromExile014Test do
     end
 
     test "of a process" do
-      {:ok, p} = Command.start_link(~w(head -c 65536 /dev/zero))
+      {:ok, p} = Exile.Process.start_link(~w(head -c 65536 /dev/zero))
       wait_for_end(p)
-      assert {:ok, <<_::binary-size(65_535)>>} = Command.read(p)
-      assert {:ok, <<_>>} = Command.read(p)
-      assert Command.await_exit(p) == {:ok, 0}
+      assert {:ok, <<_::binary-size(65_535)>>} = Exile.Process.read(p)
+      assert {:ok, <<_>>} = Exile.Process.read(p)
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
@@ -309,7 +308,7 @@ defmodule Exile.ComingFromExile014Test do
 
   describe "`start_link/2` with a missing program returns `{:error, text}`" do
     test "here an error with a reason, that is text where text is needed" do
-      assert {:error, error} = Command.start_link(~w(no-such-program))
+      assert {:error, error} = Exile.Process.start_link(~w(no-such-program))
       assert is_exception(error, Exile.Process.Error)
       assert error.reason == :enoent
       assert "#{error}" == Exception.message(error)
@@ -320,14 +319,14 @@ defmodule Exile.ComingFromExile014Test do
   describe "`start_link/2` with an unknown option returns `{:error, text}`" do
     test "here it raises `ArgumentError`" do
       assert_raise ArgumentError, ~r/:colour/, fn ->
-        Command.start_link(~w(true), colour: :red)
+        Exile.Process.start_link(~w(true), colour: :red)
       end
     end
   end
 
   describe "`start_link/2` with a `:cd` that is no directory returns `{:error, text}`" do
     test "here an error that says so" do
-      assert {:error, error} = Command.start_link(~w(true), cd: "/no/such/directory")
+      assert {:error, error} = Exile.Process.start_link(~w(true), cd: "/no/such/directory")
       assert is_exception(error, Exile.Process.Error)
       assert {error.operation, error.reason} == {:cd, :enoent}
     end
@@ -349,7 +348,9 @@ defmodule Exile.ComingFromExile014Test do
   describe "a program that cannot be executed exits with status 125" do
     @tag :tmp_dir
     test "here `start_link/2` returns an error", context do
-      assert {:error, error} = Command.start_link([script(context, "#!/no/such/interpreter\n")])
+      assert {:error, error} =
+               Exile.Process.start_link([script(context, "#!/no/such/interpreter\n")])
+
       assert error.reason == :enoent
     end
   end
@@ -358,7 +359,7 @@ defmodule Exile.ComingFromExile014Test do
     @tag :tmp_dir
     test "here the error is `:enoexec`", context do
       path = script(context, "echo from a script\n")
-      assert {:error, error} = Command.start_link([path])
+      assert {:error, error} = Exile.Process.start_link([path])
       assert error.reason == :enoexec
       assert Enum.join(Exile.stream!(["sh", path])) == "from a script\n"
     end
@@ -401,19 +402,19 @@ defmodule Exile.ComingFromExile014Test do
 
   describe "the fields `:pid`, `:exit_ref` and `:monitor_ref` of a process" do
     test "are not there" do
-      {:ok, p} = Command.start_link(~w(true))
+      {:ok, p} = Exile.Process.start_link(~w(true))
       for field <- [:pid, :exit_ref, :monitor_ref], do: refute(Map.has_key?(p, field))
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
   describe "the owner gets messages when the command ends" do
     test "here it gets none" do
       Process.flag(:trap_exit, true)
-      {:ok, p} = Command.start_link(~w(true))
+      {:ok, p} = Exile.Process.start_link(~w(true))
       wait_for_end(p)
       assert_no_message()
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
       assert_no_message()
     end
   end
@@ -421,9 +422,9 @@ defmodule Exile.ComingFromExile014Test do
   describe "the owner is linked to the command" do
     test "here it is not" do
       links = Process.info(self(), :links)
-      {:ok, p} = Command.start_link(~w(cat))
+      {:ok, p} = Exile.Process.start_link(~w(cat))
       assert Process.info(self(), :links) == links
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "but the command still ends with its owner" do
@@ -431,8 +432,8 @@ defmodule Exile.ComingFromExile014Test do
 
       {owner, monitor} =
         spawn_monitor(fn ->
-          {:ok, p} = Command.start_link(~w(sleep 60))
-          send(test, Command.os_pid(p))
+          {:ok, p} = Exile.Process.start_link(~w(sleep 60))
+          send(test, Exile.Process.os_pid(p))
           Process.sleep(:infinity)
         end)
 
@@ -448,7 +449,7 @@ defmodule Exile.ComingFromExile014Test do
       os_pids =
         Task.await(
           Task.async(fn ->
-            {:ok, p} = Command.start_link(sh(@stubborn), stderr: :disable)
+            {:ok, p} = Exile.Process.start_link(sh(@stubborn), stderr: :disable)
             read_numbers(p, 2)
           end)
         )
@@ -460,45 +461,45 @@ defmodule Exile.ComingFromExile014Test do
   describe "`await_exit/2` closes all pipes of its caller" do
     test "here it closes standard input, and drops what the command still writes" do
       {:ok, p} =
-        Command.start_link(["sh", "-c", "head -c #{@much} /dev/zero && cat && echo done"])
+        Exile.Process.start_link(["sh", "-c", "head -c #{@much} /dev/zero && cat && echo done"])
 
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "and another process may still write what it has to" do
-      {:ok, p} = Command.start_link(~w(cat))
+      {:ok, p} = Exile.Process.start_link(~w(cat))
       test = self()
 
       writer =
         Task.async(fn ->
-          :ok = Command.change_pipe_owner(p, :stdin, self())
+          :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
           send(test, :mine)
-          Command.write(p, :binary.copy("x", @much))
+          Exile.Process.write(p, :binary.copy("x", @much))
         end)
 
       assert_receive :mine
-      assert Command.await_exit(p, :infinity) == {:ok, 0}
+      assert Exile.Process.await_exit(p, :infinity) == {:ok, 0}
       assert Task.await(writer) == :ok
     end
 
     test "of both outputs" do
       {:ok, p} =
-        Command.start_link(sh("head -c #{@much} /dev/zero >&2; echo done"), stderr: :consume)
+        Exile.Process.start_link(sh("head -c #{@much} /dev/zero >&2; echo done"), stderr: :consume)
 
-      assert Command.await_exit(p, :infinity) == {:ok, 0}
+      assert Exile.Process.await_exit(p, :infinity) == {:ok, 0}
     end
   end
 
   describe "`await_exit/2` returns 128 and the number of the signal that it needed" do
     test "SIGTERM" do
-      {:ok, p} = Command.start_link(~w(sleep 60))
-      assert Command.await_exit(p, 100) == {:ok, 143}
+      {:ok, p} = Exile.Process.start_link(~w(sleep 60))
+      assert Exile.Process.await_exit(p, 100) == {:ok, 143}
     end
 
     test "SIGKILL, within the timeout" do
-      {:ok, p} = Command.start_link(sh(@stubborn), stderr: :disable)
+      {:ok, p} = Exile.Process.start_link(sh(@stubborn), stderr: :disable)
       _ = read_numbers(p, 2)
-      {time, result} = milliseconds(fn -> Command.await_exit(p, 400) end)
+      {time, result} = milliseconds(fn -> Exile.Process.await_exit(p, 400) end)
       assert result == {:ok, 137}
       assert time in 300..@soon
     end
@@ -507,47 +508,48 @@ defmodule Exile.ComingFromExile014Test do
   describe "`await_exit/2` sends SIGTERM and SIGKILL after one and two thirds of the timeout" do
     test "here SIGTERM after a quarter and after half, SIGKILL after three quarters" do
       script = "trap 'echo term' TERM; echo ready; while :; do sleep 0.01; done"
-      {:ok, p} = Command.start_link(sh(script), stderr: :disable)
-      assert Command.read(p) == {:ok, "ready\n"}
+      {:ok, p} = Exile.Process.start_link(sh(script), stderr: :disable)
+      assert Exile.Process.read(p) == {:ok, "ready\n"}
 
       # Another process reads what the owner would drop.
       reader =
         Task.async(fn ->
-          :ok = Command.change_pipe_owner(p, :stdout, self())
+          :ok = Exile.Process.change_pipe_owner(p, :stdout, self())
           Exile.ProcessHelpers.read_all(p)
         end)
 
       Exile.ProcessHelpers.wait_until_waiting(reader.pid)
-      {time, result} = milliseconds(fn -> Command.await_exit(p, 1_200) end)
+      {time, result} = milliseconds(fn -> Exile.Process.await_exit(p, 1_200) end)
       assert result == {:ok, 137}
       assert time in 900..@soon
       assert Task.await(reader) == "term\nterm\n"
     end
 
     test "all to the process group" do
-      {:ok, p} = Command.start_link(sh(@stubborn), stderr: :disable)
+      {:ok, p} = Exile.Process.start_link(sh(@stubborn), stderr: :disable)
       os_pids = read_numbers(p, 2)
-      assert Command.await_exit(p, 200) == {:ok, 137}
+      assert Exile.Process.await_exit(p, 200) == {:ok, 137}
       assert_gone(os_pids)
     end
   end
 
   describe "a second `await_exit/2` exits with a timeout" do
     test "here it returns the same status again" do
-      {:ok, p} = Command.start_link(sh("exit 3"))
-      assert Command.await_exit(p) == {:ok, 3}
-      assert Command.await_exit(p) == {:ok, 3}
+      {:ok, p} = Exile.Process.start_link(sh("exit 3"))
+      assert Exile.Process.await_exit(p) == {:ok, 3}
+      assert Exile.Process.await_exit(p) == {:ok, 3}
     end
   end
 
   describe "`await_exit/2` by a process that is not the owner raises `ArgumentError`" do
     test "at once" do
-      {:ok, p} = Command.start_link(~w(cat))
+      {:ok, p} = Exile.Process.start_link(~w(cat))
 
-      task = Task.async(fn -> assert_raise ArgumentError, fn -> Command.await_exit(p) end end)
+      task =
+        Task.async(fn -> assert_raise ArgumentError, fn -> Exile.Process.await_exit(p) end end)
 
       Task.await(task)
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
@@ -555,82 +557,87 @@ defmodule Exile.ComingFromExile014Test do
     @refused {:error, :pipe_closed_or_invalid_caller}
 
     test "closed" do
-      {:ok, p} = Command.start_link(~w(cat))
-      assert Command.read_stderr(p) == @refused
-      assert Command.close_stderr(p) == @refused
-      assert Command.close_stdin(p) == :ok
-      assert Command.close_stdin(p) == @refused
-      assert Command.write(p, "x") == @refused
-      assert Command.close_stdout(p) == :ok
-      assert Command.read(p) == @refused
-      assert Command.await_exit(p) == {:ok, 0}
+      {:ok, p} = Exile.Process.start_link(~w(cat))
+      assert Exile.Process.read_stderr(p) == @refused
+      assert Exile.Process.close_stderr(p) == @refused
+      assert Exile.Process.close_stdin(p) == :ok
+      assert Exile.Process.close_stdin(p) == @refused
+      assert Exile.Process.write(p, "x") == @refused
+      assert Exile.Process.close_stdout(p) == :ok
+      assert Exile.Process.read(p) == @refused
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "not the caller's" do
-      {:ok, p} = Command.start_link(~w(cat))
+      {:ok, p} = Exile.Process.start_link(~w(cat))
 
       calls = fn ->
-        [Command.write(p, "x"), Command.read(p), Command.read_any(p), Command.close_stdin(p)]
+        [
+          Exile.Process.write(p, "x"),
+          Exile.Process.read(p),
+          Exile.Process.read_any(p),
+          Exile.Process.close_stdin(p)
+        ]
       end
 
       assert Enum.uniq(Task.await(Task.async(calls))) == [@refused]
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
   describe "`change_pipe_owner/3` of a closed pipe returns `{:error, :closed}`" do
     test "here `{:error, :pipe_closed_or_invalid_caller}`" do
-      {:ok, p} = Command.start_link(~w(cat))
-      :ok = Command.close_stdin(p)
-      assert Command.change_pipe_owner(p, :stdin, self()) == @refused
-      assert Command.change_pipe_owner(p, :stderr, self()) == @refused
-      assert Command.await_exit(p) == {:ok, 0}
+      {:ok, p} = Exile.Process.start_link(~w(cat))
+      :ok = Exile.Process.close_stdin(p)
+      assert Exile.Process.change_pipe_owner(p, :stdin, self()) == @refused
+      assert Exile.Process.change_pipe_owner(p, :stderr, self()) == @refused
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
   describe "a pipe is closed when its owner ends" do
     test "and when it has ended already" do
-      {:ok, p} = Command.start_link(~w(cat))
+      {:ok, p} = Exile.Process.start_link(~w(cat))
 
       writer =
         Task.async(fn ->
-          :ok = Command.change_pipe_owner(p, :stdin, self())
-          Command.write(p, "Hello World")
+          :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
+          Exile.Process.write(p, "Hello World")
         end)
 
       assert Task.await(writer) == :ok
-      assert Command.read(p) == {:ok, "Hello World"}
-      assert Command.read(p) == :eof
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.read(p) == {:ok, "Hello World"}
+      assert Exile.Process.read(p) == :eof
+      assert Exile.Process.await_exit(p) == {:ok, 0}
 
-      {:ok, p} = Command.start_link(~w(cat))
-      assert Command.change_pipe_owner(p, :stdin, dead_process()) == :ok
-      assert Command.read(p) == :eof
-      assert Command.await_exit(p) == {:ok, 0}
+      {:ok, p} = Exile.Process.start_link(~w(cat))
+      assert Exile.Process.change_pipe_owner(p, :stdin, dead_process()) == :ok
+      assert Exile.Process.read(p) == :eof
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
   describe "a write to a command that has ended returns `{:error, :epipe}`" do
     test "and its output can still be read" do
-      {:ok, p} = Command.start_link(~w(echo rest))
+      {:ok, p} = Exile.Process.start_link(~w(echo rest))
       wait_for_end(p)
-      assert Command.write(p, "x") == {:error, :epipe}
-      assert Command.read(p) == {:ok, "rest\n"}
-      assert Command.read(p) == :eof
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.write(p, "x") == {:error, :epipe}
+      assert Exile.Process.read(p) == {:ok, "rest\n"}
+      assert Exile.Process.read(p) == :eof
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
   describe "`read/2` waits for what the command left in the background" do
     test "here it returns `:eof`, and later output comes with a later call" do
-      {:ok, p} = Command.start_link(sh("(sleep 0.5; echo late) & echo $!"))
+      {:ok, p} = Exile.Process.start_link(sh("(sleep 0.5; echo late) & echo $!"))
       [background] = read_numbers(p, 1)
-      assert Command.read(p) == :eof
+      assert Exile.Process.read(p) == :eof
       assert os_process_alive?(background)
       assert_gone([background])
-      assert Command.read(p) == {:ok, "late\n"}
-      assert Command.read(p) == :eof
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.read(p) == {:ok, "late\n"}
+      assert Exile.Process.read(p) == :eof
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
     test "a stream waits for it, as it did" do
@@ -642,13 +649,13 @@ defmodule Exile.ComingFromExile014Test do
   describe "`read_any/2` asks standard output first" do
     test "here chance decides when both have something" do
       first = fn ->
-        {:ok, p} = Command.start_link(sh("echo out; echo err >&2"), stderr: :consume)
+        {:ok, p} = Exile.Process.start_link(sh("echo out; echo err >&2"), stderr: :consume)
         wait_for_end(p)
-        {:ok, {from, _}} = Command.read_any(p)
-        {:ok, {other, _}} = Command.read_any(p)
+        {:ok, {from, _}} = Exile.Process.read_any(p)
+        {:ok, {other, _}} = Exile.Process.read_any(p)
         assert Enum.sort([from, other]) == [:stderr, :stdout]
-        assert Command.read_any(p) == :eof
-        assert Command.await_exit(p) == {:ok, 0}
+        assert Exile.Process.read_any(p) == :eof
+        assert Exile.Process.await_exit(p) == {:ok, 0}
         from
       end
 
@@ -666,51 +673,51 @@ defmodule Exile.ComingFromExile014Test do
   describe "`kill/2` takes `:sigterm` and `:sigkill`" do
     test "these and every other signal" do
       for {signal, status} <- [sigterm: 143, sigkill: 137, sigint: 130] do
-        {:ok, p} = Command.start_link(~w(sleep 60))
-        assert Command.kill(p, signal) == :ok
-        assert Command.await_exit(p) == {:ok, status}
+        {:ok, p} = Exile.Process.start_link(~w(sleep 60))
+        assert Exile.Process.kill(p, signal) == :ok
+        assert Exile.Process.await_exit(p) == {:ok, status}
       end
     end
   end
 
   describe "`kill/2` returns `{:error, :process_not_alive}` after the end" do
     test "here `{:error, :esrch}`" do
-      {:ok, p} = Command.start_link(~w(true))
+      {:ok, p} = Exile.Process.start_link(~w(true))
       wait_for_end(p)
-      assert Command.kill(p, :sigterm) == {:error, :esrch}
-      assert Command.await_exit(p) == {:ok, 0}
+      assert Exile.Process.kill(p, :sigterm) == {:error, :esrch}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 
   describe "`os_pid/1` returns `{:ok, pid}`, and `:undefined` after the end" do
     test "of a command" do
-      {:ok, p} = Command.start_link(sh("echo $$; read line"))
+      {:ok, p} = Exile.Process.start_link(sh("echo $$; read line"))
       [os_pid] = read_numbers(p, 1)
-      assert Command.os_pid(p) == {:ok, os_pid}
-      :ok = Command.close_stdin(p)
-      assert {:ok, 1} = Command.await_exit(p)
-      assert Command.os_pid(p) == :undefined
+      assert Exile.Process.os_pid(p) == {:ok, os_pid}
+      :ok = Exile.Process.close_stdin(p)
+      assert {:ok, 1} = Exile.Process.await_exit(p)
+      assert Exile.Process.os_pid(p) == :undefined
     end
   end
 
   describe "other calls after `await_exit/2` exit with `:noproc`" do
     test "here they return an error, `:undefined` or `:eof`" do
-      {:ok, p} = Command.start_link(~w(cat))
-      assert Command.await_exit(p) == {:ok, 0}
-      assert Command.os_pid(p) == :undefined
-      assert Command.write(p, "x") == @refused
-      assert Command.read(p) in [:eof, @refused]
-      assert Command.close_stdin(p) == @refused
-      assert Command.kill(p, :sigterm) == {:error, :esrch}
+      {:ok, p} = Exile.Process.start_link(~w(cat))
+      assert Exile.Process.await_exit(p) == {:ok, 0}
+      assert Exile.Process.os_pid(p) == :undefined
+      assert Exile.Process.write(p, "x") == @refused
+      assert Exile.Process.read(p) in [:eof, @refused]
+      assert Exile.Process.close_stdin(p) == @refused
+      assert Exile.Process.kill(p, :sigterm) == {:error, :esrch}
     end
   end
 
   describe "commands ignore SIGPIPE" do
     test "here it has its default" do
-      {:ok, p} = Command.start_link(~w(yes))
-      assert {:ok, _} = Command.read(p)
-      assert Command.close_stdout(p) == :ok
-      assert Command.await_exit(p, :infinity) == {:ok, 141}
+      {:ok, p} = Exile.Process.start_link(~w(yes))
+      assert {:ok, _} = Exile.Process.read(p)
+      assert Exile.Process.close_stdout(p) == :ok
+      assert Exile.Process.await_exit(p, :infinity) == {:ok, 141}
     end
   end
 

@@ -60,7 +60,8 @@ defmodule Exile.ReloadTest do
 
     # Replaces the library as the compiler does. Bytes after the end of an ELF file do no harm.
     @start """
-    alias Exile.{Library, Native}
+    alias Exile.Native
+    alias Exile.Native.Library
     Logger.configure(level: :none)
     Process.flag(:trap_exit, true)
     {:ok, _} = Application.ensure_all_started(:exile)

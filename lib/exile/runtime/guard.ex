@@ -1,4 +1,4 @@
-defmodule Exile.Guard do
+defmodule Exile.Runtime.Guard do
   @moduledoc false
 
   # Keeps the guard running, the helper program that outlives the VM and then ends the process
@@ -10,11 +10,7 @@ defmodule Exile.Guard do
   require Logger
 
   alias Exile.Native
-  alias Exile.Process.Error
-  alias Exile.Runtime.Running
-
-  # A guard that does not last is not started again and again.
-  @pause 1_000
+  alias Exile.Runtime.{Patience, Running}
 
   @doc "Whether a guard is wanted. The kernel needs no help when the VM is PID 1 of a namespace."
   def wanted? do
@@ -29,7 +25,7 @@ defmodule Exile.Guard do
 
     case start() do
       {:ok, state} -> {:ok, state}
-      {:error, error} -> {:stop, error}
+      {:error, failure} -> {:stop, failure}
     end
   end
 
@@ -38,11 +34,8 @@ defmodule Exile.Guard do
     ref = make_ref()
 
     case path |> Native.guard_start(ref) |> Running.answer(ref, :infinity) do
-      {:ok, process} ->
-        {:ok, wait(%{process: process, ref: nil, started: now()})}
-
-      {:error, %{step: step, reason: reason}} ->
-        {:error, %Error{reason: reason, operation: step, subject: path}}
+      {:ok, process} -> {:ok, wait(%{process: process, ref: nil, started: Patience.now()})}
+      {:error, failure} -> {:error, failure}
     end
   end
 
@@ -58,7 +51,7 @@ defmodule Exile.Guard do
 
   defp ended(state) do
     :ok = Native.guard_stop()
-    Process.send_after(self(), :start, max(@pause - (now() - state.started), 0))
+    Process.send_after(self(), :start, Patience.left(state.started + Patience.guard()))
     %{state | ref: nil}
   end
 
@@ -70,9 +63,12 @@ defmodule Exile.Guard do
       {:ok, state} ->
         {:noreply, state}
 
-      {:error, error} ->
-        Logger.warning("Exile's guard is gone: " <> Exception.message(error))
-        Process.send_after(self(), :start, @pause)
+      {:error, %{step: step, reason: reason}} ->
+        Logger.warning(
+          "Exile's guard is gone and could not be started: #{inspect(reason)} (#{step})"
+        )
+
+        Process.send_after(self(), :start, Patience.guard())
         {:noreply, state}
     end
   end
@@ -89,6 +85,4 @@ defmodule Exile.Guard do
   # The native side kills the guard when this process is gone.
   @impl true
   def terminate(_reason, _state), do: Native.guard_stop()
-
-  defp now, do: System.monotonic_time(:millisecond)
 end

@@ -233,7 +233,7 @@ defmodule Exile.EndOfVMTest do
         Process.sleep(:infinity)
       end)
       Process.sleep(10)
-      {:ok, guard} = Exile.Guard.start_link([])
+      {:ok, guard} = Exile.Runtime.Guard.start_link([])
       again = fn ->
         GenServer.stop(guard)
         Process.exit(spawner, :kill)

@@ -1,7 +1,7 @@
-defmodule Exile.LibraryTest do
+defmodule Exile.Native.LibraryTest do
   use ExUnit.Case, async: true
 
-  alias Exile.Library
+  alias Exile.Native.Library
 
   @moduletag :tmp_dir
 
@@ -20,7 +20,7 @@ defmodule Exile.LibraryTest do
   IO.puts(
     case Application.ensure_all_started(:exile) do
       {:ok, _} -> Enum.join(Exile.stream!(["echo", "started"]))
-      {:error, {:exile, {reason, {Exile.Application, :start, _}}}} -> reason
+      {:error, {:exile, {reason, {Exile.Runtime.Application, :start, _}}}} -> reason
     end
   )
   """
@@ -44,8 +44,8 @@ defmodule Exile.LibraryTest do
     end
 
     test "tells of a library of another version", %{app: app, library: file} do
-      File.rm!(Path.join(app, "ebin/Elixir.Exile.Library.beam"))
-      source = File.read!("lib/exile/library.ex")
+      File.rm!(Path.join(app, "ebin/Elixir.Exile.Native.Library.beam"))
+      source = File.read!("lib/exile/native/library.ex")
       later = String.replace(source, "Mix.Project.config()[:version]", ~s("77.0.0"))
       refute later == source
       File.write!(Path.join(app, "later.ex"), later)

@@ -5,7 +5,6 @@ defmodule Exile.OneEndTest do
 
   import Exile.ProcessHelpers, only: [read_all: 1, read_lines: 2, timed: 1]
 
-  alias Exile.Process, as: Command
   alias Exile.VM
 
   # Says which signals it gets; SIGTERM is not enough.
@@ -17,11 +16,11 @@ defmodule Exile.OneEndTest do
 
     owner =
       spawn(fn ->
-        {:ok, p} = Command.start_link(sh(@telling), [stderr: :disable] ++ options)
-        {:ok, "ready\n"} = Command.read(p)
-        :ok = Command.change_pipe_owner(p, :stdout, test)
+        {:ok, p} = Exile.Process.start_link(sh(@telling), [stderr: :disable] ++ options)
+        {:ok, "ready\n"} = Exile.Process.read(p)
+        :ok = Exile.Process.change_pipe_owner(p, :stdout, test)
         send(test, {:command, p})
-        Command.await_exit(p, timeout)
+        Exile.Process.await_exit(p, timeout)
       end)
 
     assert_receive {:command, p}

@@ -4,8 +4,6 @@ defmodule Exile.SpawnersTest do
   import ExUnit.CaptureLog
   import Exile.ProcessHelpers, only: [kill_os_process: 1, timed: 1]
 
-  alias Exile.Process, as: Command
-
   @count 60
 
   # Spawns that are not answered.
@@ -25,7 +23,7 @@ defmodule Exile.SpawnersTest do
 
     # Processes that start it, all at once.
     defp starters(busy) do
-      for _ <- 1..@count, do: Task.async(fn -> Command.start_link([busy]) end)
+      for _ <- 1..@count, do: Task.async(fn -> Exile.Process.start_link([busy]) end)
     end
 
     defp unfinished(tasks), do: Enum.count(tasks, &Process.alive?(&1.pid))
@@ -64,7 +62,10 @@ defmodule Exile.SpawnersTest do
       eventually(fn -> requests() > @count / 2 end)
       file = Path.join(dir, "ran")
       waiting = requests()
-      owners = for _ <- 1..10, do: spawn(fn -> {:ok, _} = Command.start_link(["touch", file]) end)
+
+      owners =
+        for _ <- 1..10, do: spawn(fn -> {:ok, _} = Exile.Process.start_link(["touch", file]) end)
+
       eventually(fn -> requests() > waiting or unfinished(tasks) == 0 end)
       for owner <- owners, do: Process.exit(owner, :kill)
       assert unfinished(tasks) > 0, "it was their turn before they were killed"
@@ -77,8 +78,8 @@ defmodule Exile.SpawnersTest do
       tasks =
         for n <- 1..200 do
           Task.async(fn ->
-            {:ok, p} = Command.start_link(sh("exit #{n}"))
-            Command.await_exit(p, :infinity)
+            {:ok, p} = Exile.Process.start_link(sh("exit #{n}"))
+            Exile.Process.await_exit(p, :infinity)
           end)
         end
 
@@ -124,7 +125,7 @@ defmodule Exile.SpawnersTest do
 
       starters =
         for _ <- 1..count do
-          spawn(fn -> send(test, {:result, self(), Command.start_link([path], options)}) end)
+          spawn(fn -> send(test, {:result, self(), Exile.Process.start_link([path], options)}) end)
         end
 
       eventually(fn -> requests() == count end)
@@ -147,7 +148,7 @@ defmodule Exile.SpawnersTest do
     end
 
     test "is :etimedout for a caller that gives up, and nothing is left", %{hangs: path} do
-      {time, result} = timed(fn -> Command.start_link([path], start_timeout: 100) end)
+      {time, result} = timed(fn -> Exile.Process.start_link([path], start_timeout: 100) end)
       assert {:error, %Exile.Process.Error{operation: :exec} = error} = result
       assert {error.reason, error.subject} == {:etimedout, path}
       assert time in 100..5_000
@@ -163,7 +164,8 @@ defmodule Exile.SpawnersTest do
 
     test "is :etimedout for a caller that does not wait at all", %{hangs: path} do
       for _ <- 1..20 do
-        assert {:error, %{reason: :etimedout}} = Command.start_link([path], start_timeout: 0)
+        assert {:error, %{reason: :etimedout}} =
+                 Exile.Process.start_link([path], start_timeout: 0)
       end
 
       assert_no_message()
@@ -192,9 +194,9 @@ defmodule Exile.SpawnersTest do
       starters = hanging(path, 12)
 
       for _ <- 1..3 do
-        {time, result} = timed(fn -> Command.start_link(["true"]) end)
+        {time, result} = timed(fn -> Exile.Process.start_link(["true"]) end)
         assert {:ok, p} = result
-        assert Command.await_exit(p) == {:ok, 0}
+        assert Exile.Process.await_exit(p) == {:ok, 0}
         # It hangs for 45 seconds.
         assert time < 5_000
       end
@@ -227,21 +229,21 @@ defmodule Exile.SpawnersTest do
     end
 
     test "holds no pipe of other commands open", %{hangs: path} do
-      {:ok, reads} = Command.start_link(["cat"])
-      {:ok, writes} = Command.start_link(["yes"])
+      {:ok, reads} = Exile.Process.start_link(["cat"])
+      {:ok, writes} = Exile.Process.start_link(["yes"])
       starters = hanging(path, 4)
 
       {time, _} =
         timed(fn ->
-          assert Command.close_stdin(reads) == :ok
-          assert Command.read(reads) == :eof
-          assert Command.close_stdout(writes) == :ok
-          eventually(fn -> Command.os_pid(writes) == :undefined end)
+          assert Exile.Process.close_stdin(reads) == :ok
+          assert Exile.Process.read(reads) == :eof
+          assert Exile.Process.close_stdout(writes) == :ok
+          eventually(fn -> Exile.Process.os_pid(writes) == :undefined end)
         end)
 
       assert time < 5_000
-      assert Command.await_exit(reads) == {:ok, 0}
-      assert Command.await_exit(writes) == {:ok, 141}
+      assert Exile.Process.await_exit(reads) == {:ok, 0}
+      assert Exile.Process.await_exit(writes) == {:ok, 141}
       for starter <- starters, do: Process.exit(starter, :kill)
       assert_nothing_hangs()
     end
@@ -254,12 +256,12 @@ defmodule Exile.SpawnersTest do
 
     test "does not hold up the stop of the application", %{hangs: path} do
       on_exit(fn -> {:ok, _} = Application.ensure_all_started(:exile) end)
-      {:ok, other} = Command.start_link(["sleep", "600"])
+      {:ok, other} = Exile.Process.start_link(["sleep", "600"])
       starters = hanging(path, 12)
       {time, _} = timed(fn -> capture_log(fn -> Application.stop(:exile) end) end)
       assert time < 3_000
       assert children() == []
-      assert Command.os_pid(other) == :undefined
+      assert Exile.Process.os_pid(other) == :undefined
       for starter <- starters, do: assert_result(starter, :ecanceled, path)
       assert_nothing_hangs()
     end

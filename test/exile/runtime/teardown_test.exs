@@ -1,7 +1,7 @@
-defmodule Exile.TeardownTest do
+defmodule Exile.Runtime.TeardownTest do
   use ExUnit.Case, async: true
 
-  alias Exile.Teardown
+  alias Exile.Runtime.Teardown
 
   # Sequences that users may give.
   @given [

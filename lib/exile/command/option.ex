@@ -1,0 +1,192 @@
+defmodule Exile.Command.Option do
+  @moduledoc false
+
+  # What can be said about any option: how it is checked, documented and typed. Which options there
+  # are is in `Exile.Command.Options`.
+  #
+  # Misuse raises an ArgumentError that names the option and the value.
+
+  import Exile.Runtime.Patience, only: [is_timeout: 1]
+
+  @enforce_keys [:name, :values, :doc]
+  defstruct [:name, :values, :doc, :default, :default_doc, :stands_for, attribute: false]
+
+  @typedoc """
+  One row of the table.
+
+    * `values` - what it may be, see `t:values/0`
+    * `default_doc` - the default in words, where it cannot be shown as a term
+    * `stands_for` - another option, of which this is an older name, and how values become those of
+      the other one
+    * `attribute` - whether it only says how the process is to be made, so that its value goes to
+      `native/os/src/attributes` as it is
+  """
+  @type t :: %__MODULE__{
+          name: atom,
+          values: values,
+          doc: binary,
+          default: term,
+          default_doc: binary | nil,
+          stands_for: {atom, %{term => term}} | nil,
+          attribute: boolean
+        }
+
+  @typedoc "What an option may be. Where that is special, the row brings its own type and check."
+  @type values ::
+          :boolean
+          | :timeout
+          | :positive
+          | {:integer, Range.t()}
+          | {:text, expected :: binary}
+          | {:one_of, [atom, ...]}
+          | {:special,
+             [
+               type: Macro.t(),
+               label: binary,
+               expected: binary,
+               check: (term -> {:ok, term} | :error | {:error, message :: binary})
+             ]}
+
+  # More than one read ever returns; the native side takes no larger number.
+  @largest 0xFFFF_FFFF
+
+  @doc """
+  The values of all options of a table: those that are given, checked, and else the defaults.
+
+  If an option is given twice, the first wins, as in Keyword. `nil` stands for the default.
+  """
+  @spec values!([t], term) :: %{atom => term}
+  def values!(rows, options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
+    end
+
+    for {key, value} <- options, not Enum.any?(rows, &(&1.name == key)) do
+      raise ArgumentError,
+            "unknown option #{inspect(key)} with value #{inspect(value)}; the known ones are " <>
+              Enum.map_join(rows, ", ", &inspect(&1.name))
+    end
+
+    {older, rows} = Enum.split_with(rows, & &1.stands_for)
+    options = Enum.reduce(older, options, &rename!/2)
+    Map.new(rows, &{&1.name, value!(&1, Keyword.get_values(options, &1.name))})
+  end
+
+  defp rename!(%__MODULE__{name: old, stands_for: {new, values}} = row, options) do
+    case options[old] do
+      nil ->
+        options
+
+      value ->
+        if options[new] != nil do
+          raise ArgumentError,
+                "options #{inspect(old)} and #{inspect(new)} mean the same and exclude each " <>
+                  "other, got: #{inspect(Keyword.take(options, [old, new]))}"
+        end
+
+        value = checked!(row, value)
+        Keyword.put(options, new, Map.get(values, value, value))
+    end
+  end
+
+  # All are checked.
+  defp value!(row, []), do: row.default
+  defp value!(row, given), do: given |> Enum.map(&checked!(row, &1)) |> hd()
+
+  defp checked!(%__MODULE__{default: default}, nil), do: default
+
+  defp checked!(%__MODULE__{name: name, values: values}, value) do
+    case check(values, value, name) do
+      {:ok, value} ->
+        value
+
+      :error ->
+        raise ArgumentError,
+              "invalid value for option #{inspect(name)}: expected #{expected(values)}, " <>
+                "got: #{inspect(value)}"
+
+      {:error, message} ->
+        raise ArgumentError, message
+    end
+  end
+
+  defp check({:text, _}, value, name) when is_binary(value), do: without_nul(inspect(name), value)
+  defp check({:special, special}, value, _name), do: special[:check].(value)
+  defp check(:positive, value, _name) when is_integer(value), do: at_least_one(value)
+  defp check(values, value, _name), do: if(fits?(values, value), do: {:ok, value}, else: :error)
+
+  defp at_least_one(value), do: if(value > 0, do: {:ok, min(value, @largest)}, else: :error)
+
+  defp fits?(:boolean, value), do: is_boolean(value)
+  defp fits?(:timeout, value), do: is_timeout(value)
+  defp fits?({:integer, range}, value), do: is_integer(value) and value in range
+  defp fits?({:one_of, names}, value), do: value in names
+  defp fits?(_values, _value), do: false
+
+  @doc "No string that the system is given may hold a NUL byte: it would end there."
+  @spec without_nul(binary, binary) :: {:ok, binary} | {:error, binary}
+  def without_nul(what, binary) do
+    if String.contains?(binary, <<0>>),
+      do: {:error, "#{what} must not contain a NUL byte, got: #{inspect(binary)}"},
+      else: {:ok, binary}
+  end
+
+  defp expected(:boolean), do: "a boolean"
+  defp expected(:timeout), do: "milliseconds or :infinity"
+  defp expected(:positive), do: "a positive integer"
+  defp expected({:integer, first..last//1}), do: "an integer from #{first} to #{last}"
+  defp expected({:text, expected}), do: expected
+  defp expected({:special, special}), do: special[:expected]
+
+  defp expected({:one_of, names}) do
+    {names, [last]} = names |> Enum.map(&inspect/1) |> Enum.split(-1)
+    Enum.join(names, ", ") <> " or " <> last
+  end
+
+  @doc "The type of a keyword list of these options, for `@type`."
+  @spec type([t]) :: Macro.t()
+  def type(rows), do: rows |> Enum.map(&{&1.name, type_of(&1.values)}) |> union()
+
+  defp type_of(:boolean), do: quote(do: boolean)
+  defp type_of(:timeout), do: quote(do: timeout)
+  defp type_of(:positive), do: quote(do: pos_integer)
+  defp type_of({:integer, range}), do: Macro.escape(range) |> range_type()
+  defp type_of({:text, _}), do: quote(do: binary)
+  defp type_of({:one_of, names}), do: union(names)
+  defp type_of({:special, special}), do: special[:type]
+
+  defp range_type({:%{}, _, fields}),
+    do: quote(do: unquote(fields[:first])..unquote(fields[:last]))
+
+  defp union(types), do: types |> Enum.reverse() |> Enum.reduce(&{:|, [], [&1, &2]})
+
+  @doc "The documentation of these options, as the items of a list in Markdown."
+  @spec docs([t]) :: binary
+  def docs(rows), do: Enum.map_join(rows, "\n", &doc/1)
+
+  defp doc(%__MODULE__{} = row) do
+    [first | rest] = row.doc |> String.trim() |> String.split("\n")
+    label = with text when is_binary(text) <- label(row.values), do: " (#{text})"
+
+    default =
+      unless row.stands_for, do: "Default: #{row.default_doc || "`#{inspect(row.default)}`"}."
+
+    # After a list within the item, the default is a paragraph of its own.
+    rest = Enum.map(rest, &("    " <> &1))
+    lines = ["  * `#{inspect(row.name)}`#{label} - #{first}" | rest]
+
+    cond do
+      default == nil -> Enum.join(lines, "\n")
+      Enum.any?(rest, &(&1 =~ ~r/^ *\* /)) -> Enum.join(lines, "\n") <> "\n\n    #{default}\n"
+      true -> Enum.join(lines, "\n") <> " " <> default
+    end
+  end
+
+  defp label(:boolean), do: "boolean"
+  defp label(:timeout), do: "milliseconds or `:infinity`"
+  defp label(:positive), do: "positive integer"
+  defp label({:integer, first..last//1}), do: "integer from #{first} to #{last}"
+  defp label({:text, _}), do: "binary"
+  defp label({:one_of, _}), do: nil
+  defp label({:special, special}), do: special[:label]
+end

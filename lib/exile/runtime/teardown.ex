@@ -1,0 +1,55 @@
+defmodule Exile.Runtime.Teardown do
+  @moduledoc false
+
+  # The signals that end a process: `[{signal, milliseconds to wait after it}]`, and SIGKILL after
+  # the last. A list from the user is kept as it is. `:default` is SIGTERM twice, within the time that
+  # there is: GNU parallel finishes its jobs after the first, and ends after the second.
+
+  import Exile.Runtime.Patience, only: [is_timeout: 1]
+
+  alias Exile.Native
+  alias Exile.Runtime.Signal
+
+  @type t :: :default | [{atom, non_neg_integer}]
+
+  # For a process that nobody waits for: done in half a second.
+  @abandoned [sigterm: 300, sigterm: 150]
+
+  @doc "Checks the `:teardown` option."
+  @spec check(term) :: {:ok, t} | :error | {:error, message :: binary}
+  def check(:default), do: {:ok, :default}
+
+  # Improper lists have no length.
+  def check(steps) when is_list(steps) and length(steps) >= 0 do
+    case Enum.find_value(steps, &problem/1) do
+      nil -> {:ok, steps}
+      problem -> {:error, "invalid value for option :teardown: " <> problem}
+    end
+  end
+
+  def check(_other), do: :error
+
+  defp problem({signal, wait})
+       when is_atom(signal) and is_integer(wait) and is_timeout(wait) do
+    unless Signal.known?(signal), do: "#{inspect(signal)} is no signal of this system"
+  end
+
+  defp problem(other) do
+    "expected a signal and the milliseconds to wait after it, got: #{inspect(other)}"
+  end
+
+  @doc "For a process whose owner or VM is gone, or that nobody can reach any more."
+  @spec abandoned(t) :: Native.steps()
+  def abandoned(:default), do: abandoned(@abandoned)
+  def abandoned(steps), do: for({signal, wait} <- steps, do: {Atom.to_string(signal), wait})
+
+  @doc "For a process that is to end within `time` milliseconds, unless the user said otherwise."
+  @spec within(t, non_neg_integer) :: Native.steps()
+  def within(:default, time), do: abandoned(sigterm: div(time, 2), sigterm: div(time, 2))
+  def within(steps, _time), do: abandoned(steps)
+
+  @doc "How long it takes at most until SIGKILL."
+  @spec duration(Native.steps()) :: non_neg_integer
+  def duration(steps),
+    do: Enum.reduce(steps, 0, fn {_, wait}, sum when is_integer(wait) -> sum + wait end)
+end
