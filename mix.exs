@@ -73,7 +73,9 @@ defmodule Exile.MixProject do
   defp docs do
     [
       main: "readme",
-      extras: ["README.md" | @guides] ++ ~w(CHANGELOG.md RELEASE.md bench/NOTES.md LICENSE),
+      extras:
+        ["README.md" | @guides] ++
+          ~w(CHANGELOG.md ARCHITECTURE.md RELEASE.md bench/NOTES.md LICENSE),
       groups_for_extras: [Guides: @guides],
       assets: %{"bench/chart" => "bench/chart"},
       groups_for_modules: [
@@ -82,8 +84,7 @@ defmodule Exile.MixProject do
         Errors: [Exile.Process.Error, Exile.Stream.AbnormalExit],
         "Mix tasks": [Mix.Tasks.Compile.Exile]
       ],
-      # Modules that README names, for those who work on Exile, and structs whose fields are private.
-      skip_code_autolink_to: ["Exile.Runtime.Pipe", "Exile.Native"],
+      # Structs whose fields are private.
       skip_undefined_reference_warnings_on: ["Exile.Process", "Exile.Stream"],
       source_ref: "v#{@version}"
     ]
