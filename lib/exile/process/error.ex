@@ -18,6 +18,7 @@ defmodule Exile.Process.Error do
       * `:output` - opening the file of the `:stdout` option
       * `:clone` - making the process
       * `:prepare` - setting the new process up
+      * `:nice`, `:umask` - applying the option of this name
       * `:watch` - having the VM watch for the end of the command
       * `:read`, `:write` - using a pipe
       * `:signal` - ending a command that may not be signalled
@@ -58,7 +59,7 @@ defmodule Exile.Process.Error do
   defp doing(:write), do: "write to"
   defp doing(:signal), do: "end"
   defp doing(:status), do: "learn the exit status of"
-  defp doing(other), do: inspect(other)
+  defp doing(option), do: "apply #{inspect(option)} to"
 
   defp in_words({:errno, number}) when is_integer(number), do: "error number #{number}"
 

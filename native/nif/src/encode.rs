@@ -24,22 +24,19 @@ pub(crate) fn error(env: Env<'_>, reason: Errno) -> Term<'_> {
 
 /// `{:error, failure}`: which command, counted from 0, what was being done, what the system said.
 pub(crate) fn spawn_error(env: Env<'_>, index: usize, error: SpawnError) -> Term<'_> {
-    let step = match error.step {
-        Step::Input => atoms::input(),
-        Step::Output => atoms::output(),
-        Step::Stdio => atoms::stdio(),
-        Step::Clone => atoms::clone_(),
-        Step::Prepare => atoms::prepare(),
-        Step::Directory => atoms::directory(),
-        Step::Exec => atoms::exec(),
-        Step::Watch => atoms::watch(),
-    };
+    let step = name(env, error.step);
     let failure = Failure {
         index,
         step,
         reason: errno(env, error.errno),
     };
     (atoms::error(), failure).encode(env)
+}
+
+/// A step by its name.
+fn name(env: Env<'_>, step: Step) -> Atom {
+    // It fails only for names that are no Latin-1 or longer than 255.
+    Atom::from_str(env, step.name()).unwrap_or(atoms::unknown())
 }
 
 /// Why nothing was started.

@@ -9,7 +9,8 @@ use rustler::{Binary, Encoder, Env, NifResult, Term};
 
 use crate::process::{Bonds, Life, Process};
 use crate::resource::{Caller, Handle, Pid, pid};
-use crate::spawn::{c_string, submit};
+use crate::spawn::submit;
+use crate::spec::c_string;
 use crate::{atoms, encode};
 
 /// Starts the guard, the program at `path`, in place of one that is gone, and tells it of all

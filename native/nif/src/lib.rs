@@ -10,7 +10,8 @@
 //! | `pipe`, `end` | one end of a pipe and who owns it; how its bytes move |
 //! | `question` | whether an answer is due |
 //! | `process` | a process, who owns it and who is told of its end |
-//! | `spawn`, `environment`, `request` | making processes |
+//! | `spec`, `environment` | what Elixir says about a spawn |
+//! | `spawn`, `request` | making processes |
 //! | `guard` | making the guard |
 //! | `vm` | what concerns the VM as a whole |
 //! | `encode`, `atoms` | terms |
@@ -38,5 +39,7 @@ mod request;
 mod resource;
 #[cfg(not(loom))]
 mod spawn;
+#[cfg(not(loom))]
+mod spec;
 #[cfg(not(loom))]
 mod vm;

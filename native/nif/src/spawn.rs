@@ -1,56 +1,22 @@
-//! Starting processes: what Elixir says about them, as `exile_os` wants it. A spawner does the work,
-//! and the answer is a message.
+//! Starting processes. A spawner does the work, and the answer is a message. What is to be started is
+//! in `spec`.
 
-use std::ffi::CString;
 use std::sync::Arc;
-use std::time::Duration;
 
 use exile_os::spawn::pool;
-use exile_os::{Child, Errno, Pipeline, SpawnError, Stdio, Step, Teardown, guard};
+use exile_os::{Child, Errno, Pipeline, SpawnError, Step, Teardown, guard};
 use exile_os::{discard, spawn_pipeline};
 use rustler::types::atom::Atom;
-use rustler::{Binary, Encoder, Env, Error, NifMap, NifResult, Term};
+use rustler::{Encoder, Env, NifMap, NifResult, Term};
 
 use crate::end::Fd;
-use crate::environment::{Changes, Inherited, owned, parts, strings};
 use crate::pipe::{Ends, Grip, Pipe};
-use crate::process::{Bonds, Life, Process, Steps, Tether, bound_drains, end_together, teardown};
+use crate::process::{Bonds, Life, Process, Tether, bound_drains, end_together, teardown};
 use crate::question::Question;
 use crate::request::{CLOSED, Request};
 use crate::resource::{Caller, Handle, Pid, Wait, pid};
+use crate::spec::{Given, Plan, Spec};
 use crate::{atoms, encode};
-
-/// What to run, and how.
-#[derive(NifMap)]
-struct Spec<'a> {
-    stages: Vec<Stage<'a>>,
-    stdin: Term<'a>,
-    stdout: Term<'a>,
-    /// The environment of the VM in one piece, the same in its parts, and its encoding.
-    block: Term<'a>,
-    environment: Term<'a>,
-    encoding: Atom,
-    /// Another process will evaluate the input, and its death is the end of all.
-    fed: bool,
-    /// All ends when the handle for this is collected.
-    tethered: bool,
-    /// How many milliseconds a command waits for what descendants of the one before it hold open.
-    drain: Option<u64>,
-}
-
-/// One command.
-#[derive(NifMap)]
-struct Stage<'a> {
-    /// Each argument and a NUL.
-    argv: Binary<'a>,
-    directory: Option<Binary<'a>>,
-    /// Each variable and a NUL.
-    set: Binary<'a>,
-    unset: Binary<'a>,
-    clear_env: bool,
-    stderr: Term<'a>,
-    teardown: Steps<'a>,
-}
 
 /// The answer to a spawn.
 #[derive(NifMap)]
@@ -67,35 +33,18 @@ struct Running {
 /// Returns the request, by which the caller can give up, or such an error.
 #[rustler::nif]
 fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
+    let (plan, stages) = spec.decode()?;
     let mut job = Job {
         owner: pid(env),
-        inherited: Inherited::decode(spec.block, spec.environment, spec.encoding)?,
-        commands: Vec::with_capacity(spec.stages.len()),
-        teardowns: Vec::with_capacity(spec.stages.len()),
-        errors: Vec::with_capacity(spec.stages.len()),
-        stdin: decode_stdio(spec.stdin)?,
-        stdout: decode_stdio(spec.stdout)?,
-        fed: spec.fed,
-        tethered: spec.tethered,
-        drain: spec.drain.map(Duration::from_millis),
+        plan,
+        commands: Vec::with_capacity(stages.len()),
+        teardowns: Vec::with_capacity(stages.len()),
+        errors: Vec::with_capacity(stages.len()),
     };
-    for stage in spec.stages {
-        job.teardowns.push(teardown(0, stage.teardown)?);
-        let stderr = decode_stdio(stage.stderr)?;
-        job.errors.push(matches!(stderr, Stdio::Pipe));
-        let directory = stage.directory;
-        job.commands.push(Given {
-            argv: owned(&stage.argv)?,
-            directory: directory
-                .map(|path| c_string(path.as_slice()))
-                .transpose()?,
-            changes: Changes {
-                set: owned(&stage.set)?,
-                unset: owned(&stage.unset)?,
-                clear: stage.clear_env,
-            },
-            stderr,
-        });
+    for (given, steps) in stages {
+        job.teardowns.push(teardown(0, steps)?);
+        job.errors.push(given.has_error_pipe());
+        job.commands.push(given);
     }
     Ok(submit(env, reference, false, |request| job.run(&request)))
 }
@@ -158,35 +107,11 @@ fn spawn_cancel(env: Env<'_>, request: Handle<Request>) -> Atom {
 /// A spawn, as a spawner does it.
 struct Job {
     owner: Pid,
-    inherited: Inherited,
+    plan: Plan,
     commands: Vec<Given>,
     teardowns: Vec<Teardown>,
     /// Which of the commands have their standard error in the pipe.
     errors: Vec<bool>,
-    stdin: Stdio,
-    stdout: Stdio,
-    fed: bool,
-    tethered: bool,
-    drain: Option<Duration>,
-}
-
-/// A command, as it was given.
-struct Given {
-    argv: Vec<u8>,
-    directory: Option<CString>,
-    changes: Changes,
-    stderr: Stdio,
-}
-
-impl Given {
-    fn command(self, inherited: &Inherited) -> Result<exile_os::Command, Errno> {
-        let mut argv = strings(parts(&self.argv))?.into_iter();
-        let program = argv.next().ok_or(Errno::EINVAL)?;
-        let env = inherited.changed(&self.changes)?;
-        let command = exile_os::Command::new(program, argv, env, inherited.path());
-        let command = command.directory(self.directory);
-        Ok(command.stdio(Stdio::Pipe, Stdio::Pipe, self.stderr))
-    }
 }
 
 impl Job {
@@ -194,8 +119,8 @@ impl Job {
         if request.is_over() {
             return;
         }
-        let stdin = std::mem::take(&mut self.stdin);
-        let stdout = std::mem::take(&mut self.stdout);
+        let stdin = std::mem::take(&mut self.plan.stdin);
+        let stdout = std::mem::take(&mut self.plan.stdout);
         let guards = guard::connections();
         let made = self
             .take_commands()
@@ -231,7 +156,7 @@ impl Job {
             .into_iter()
             .enumerate()
             .map(|(index, given)| {
-                let command = given.command(&self.inherited);
+                let command = given.command(&self.plan.inherited);
                 command.map_err(|errno| (index, SpawnError { step, errno }))
             })
             .collect()
@@ -243,7 +168,7 @@ impl Job {
         let caller = Caller::THREAD;
         // A process that ends soon gives its exit fd back.
         let ends = pipeline.children.iter().map(|child| child.end());
-        let ends = self.drain.map(|drain| (ends.collect(), drain));
+        let ends = self.plan.drain.map(|drain| (ends.collect(), drain));
         let lives = begin_all(pipeline.children, self.teardowns, self.owner)?;
         for life in &lives {
             life.kin().join(&lives);
@@ -279,14 +204,14 @@ impl Job {
             processes,
             stdin: pipeline
                 .stdin
-                .map(|end| open(Fd::Write(end), first, ends(self.fed))),
+                .map(|end| open(Fd::Write(end), first, ends(self.plan.fed))),
             stdout: pipeline
                 .stdout
                 .map(|end| open(Fd::Read(end), last, ends(false))),
             stderr: pipeline
                 .stderr
                 .map(|end| open(Fd::Read(end), errors, ends(false))),
-            tether: self.tethered.then(|| Handle::to(lives.clone())),
+            tether: self.plan.tethered.then(|| Handle::to(lives.clone())),
         })
     }
 }
@@ -313,33 +238,4 @@ fn begin_all(
             Err((index, SpawnError { step, errno }))
         }
     }
-}
-
-pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> NifResult<CString> {
-    CString::new(bytes).map_err(|_| Error::BadArg)
-}
-
-/// `{:read, path}`, `{:write, path, append?}`, `:pipe`, `:null`, `:inherit` or `:stdout`.
-fn decode_stdio(plan: Term<'_>) -> NifResult<Stdio> {
-    if let Ok((kind, path)) = plan.decode::<(Atom, Binary<'_>)>() {
-        if kind == atoms::read() {
-            return Ok(Stdio::Read(c_string(path.as_slice())?));
-        }
-    }
-    if let Ok((kind, path, append)) = plan.decode::<(Atom, Binary<'_>, bool)>() {
-        if kind == atoms::write() {
-            let path = c_string(path.as_slice())?;
-            return Ok(Stdio::Write { path, append });
-        }
-    }
-    let name: Atom = plan.decode()?;
-    [
-        (atoms::pipe(), Stdio::Pipe),
-        (atoms::null(), Stdio::Null),
-        (atoms::inherit(), Stdio::Inherit),
-        (atoms::stdout(), Stdio::Stdout),
-    ]
-    .into_iter()
-    .find_map(|(atom, stdio)| (atom == name).then_some(stdio))
-    .ok_or(Error::BadArg)
 }

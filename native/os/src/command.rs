@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::attributes::Attributes;
 use crate::errno::Errno;
 
 /// Where programs are looked for when the environment has no `PATH`.
@@ -49,6 +50,7 @@ pub struct Command {
     /// The candidates are what the search path makes of a bare name.
     pub(crate) searched: bool,
     pub(crate) directory: Option<CString>,
+    pub(crate) attributes: Attributes,
     pub(crate) stdin: Stdio,
     pub(crate) stdout: Stdio,
     pub(crate) stderr: Stdio,
@@ -79,6 +81,7 @@ impl Command {
             candidates,
             searched,
             directory: None,
+            attributes: Attributes::default(),
             stdin: Stdio::Pipe,
             stdout: Stdio::Pipe,
             stderr: Stdio::Inherit,
@@ -96,6 +99,17 @@ impl Command {
         }
         self.directory = directory;
         self
+    }
+
+    /// Changes what the process is like.
+    pub fn attributes(mut self, attributes: Attributes) -> Command {
+        self.attributes = attributes;
+        self
+    }
+
+    /// What the program sees as its argument 0.
+    pub(crate) fn arg0(&self) -> &CString {
+        self.attributes.arg0.as_ref().unwrap_or(&self.program)
     }
 
     /// Lets the program outlive this process, in a session of its own, and unguarded.

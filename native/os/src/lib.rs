@@ -4,6 +4,7 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `command` | what to run: argv, environment, directory, standard streams |
+//! | `attributes` | what options change about the new process |
 //! | `spawn` | how to run it: `clone`, or `posix_spawn` |
 //! | `pipeline` | several commands, each reading what the one before it writes |
 //! | `pipe` | the VM's ends of the pipes, non-blocking |
@@ -20,6 +21,7 @@
 // The model has a kernel of its own, which needs less.
 #![cfg_attr(loom, allow(dead_code))]
 
+pub mod attributes;
 pub mod command;
 pub mod errno;
 pub mod exit;
@@ -37,6 +39,7 @@ pub mod status;
 pub mod sync;
 mod thread;
 
+pub use attributes::Attributes;
 pub use command::{Command, Stdio};
 pub use errno::Errno;
 pub use life::child::Child;

@@ -21,6 +21,25 @@ pub enum Step {
     Exec,
     /// Having its end watched for.
     Watch,
+    /// Applying what an option says of the process, by its name.
+    Attribute(&'static str),
+}
+
+impl Step {
+    /// By which the caller of a spawn knows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Stdio => "stdio",
+            Step::Input => "input",
+            Step::Output => "output",
+            Step::Clone => "clone",
+            Step::Prepare => "prepare",
+            Step::Directory => "directory",
+            Step::Exec => "exec",
+            Step::Watch => "watch",
+            Step::Attribute(name) => name,
+        }
+    }
 }
 
 /// Why a command does not run. Nothing of it is left.

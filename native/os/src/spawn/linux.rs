@@ -348,6 +348,7 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>, parent: libc::pid_t) -> (Step, i32) 
         reset_signals();
         new_session()
             .and_then(|()| place_streams(plan))
+            .and_then(|()| plan.attributes.apply())
             .and_then(|()| bind_to_parent(plan, parent))
             .and_then(|()| close_descriptors())
             .and_then(|()| go_to_directory(plan))

@@ -39,6 +39,7 @@ pub(crate) use error::at;
 pub use error::{SpawnError, Step};
 pub(crate) use stdio::open_file;
 
+use crate::attributes::Attributes;
 use crate::command::{Command, Stdio, with_room};
 use crate::errno::Errno;
 use crate::exit;
@@ -87,7 +88,7 @@ pub fn spawn(command: &Command, attempt: &Attempt) -> Result<Spawned, SpawnError
     attempt.check()?;
     let streams = Streams::new(command)?;
     let no_room = at(Step::Clone);
-    let argv = pointers(std::slice::from_ref(&command.program), &command.arguments);
+    let argv = pointers(std::slice::from_ref(command.arg0()), &command.arguments);
     let argv = argv.map_err(&no_room)?;
     let env = pointers(&[], &command.env).map_err(&no_room)?;
     let candidates = command
@@ -108,6 +109,7 @@ pub fn spawn(command: &Command, attempt: &Attempt) -> Result<Spawned, SpawnError
         detached: command.detached,
         guard: guard.as_ref().map(|socket| socket.as_raw_fd()),
         directory: command.directory.as_deref(),
+        attributes: &command.attributes,
         candidates,
         files: &files,
         searched: command.searched,
@@ -202,6 +204,7 @@ struct Plan<'a> {
     )]
     guard: Option<RawFd>,
     directory: Option<&'a CStr>,
+    attributes: &'a Attributes,
     #[cfg_attr(
         all(target_os = "linux", not(exile_portable)),
         expect(dead_code, reason = "only pointers to them are used")

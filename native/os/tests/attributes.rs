@@ -1,0 +1,131 @@
+//! What options change about a process reaches the program, and only the program. What cannot be
+//! applied is an error by its name, and nothing runs.
+
+mod common;
+
+use common::{descriptors, has_children, one_at_a_time, sh, text, try_spawn};
+use exile_os::{Attributes, Errno, Step};
+
+fn nice(value: i32) -> Attributes {
+    Attributes {
+        nice: Some(value),
+        ..Attributes::default()
+    }
+}
+
+fn umask(mask: u32) -> Attributes {
+    Attributes {
+        umask: Some(mask),
+        ..Attributes::default()
+    }
+}
+
+#[test]
+fn the_program_sees_argument_0_and_is_found_by_its_own_name() {
+    let _one = one_at_a_time();
+    for arg0 in ["-sh", "", "another name"] {
+        let attributes = Attributes {
+            arg0: Some(common::c(arg0)),
+            ..Attributes::default()
+        };
+        let command = sh("tr '\\0' '\\n' </proc/$$/cmdline").attributes(attributes);
+        let cmdline = text(&command);
+        assert_eq!(cmdline.lines().next(), Some(arg0));
+        assert_eq!(cmdline.lines().nth(1), Some("-c"));
+    }
+}
+
+#[cfg(not(exile_portable))]
+mod applied {
+    use std::fs;
+
+    use super::*;
+    use common::{alone, command, refuse};
+
+    /// The nice value of the process with this entry in /proc, the 19th word there.
+    fn nice_value(stat: &str) -> i32 {
+        // The second word is the name in parentheses, which may hold anything.
+        let after_name = stat.rsplit(") ").next().unwrap();
+        after_name.split(' ').nth(16).unwrap().parse().unwrap()
+    }
+
+    fn our_nice_value() -> i32 {
+        nice_value(&fs::read_to_string("/proc/thread-self/stat").unwrap())
+    }
+
+    fn our_umask() -> String {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("Umask:"));
+        line.unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_program_has_the_nice_value() {
+        let _one = one_at_a_time();
+        let ours = our_nice_value();
+        for value in [ours, ours + 1, 19] {
+            let command = command("cat", &["/proc/self/stat"]).attributes(nice(value));
+            assert_eq!(nice_value(&text(&command)), value);
+        }
+        assert_eq!(our_nice_value(), ours);
+    }
+
+    #[test]
+    fn a_nice_value_beyond_the_range_is_the_nearest() {
+        let _one = one_at_a_time();
+        let command = command("cat", &["/proc/self/stat"]).attributes(nice(i32::MAX));
+        assert_eq!(nice_value(&text(&command)), 19);
+    }
+
+    #[test]
+    fn the_program_has_the_umask() {
+        let _one = one_at_a_time();
+        let ours = our_umask();
+        for mask in [0o000, 0o027, 0o777] {
+            let command = sh("umask").attributes(umask(mask));
+            assert_eq!(text(&command).trim(), format!("{mask:04o}"));
+        }
+        assert_eq!(our_umask(), ours);
+    }
+
+    #[test]
+    fn without_attributes_the_program_has_what_we_have() {
+        let _one = one_at_a_time();
+        let command = command("cat", &["/proc/self/stat"]).attributes(Attributes::default());
+        assert_eq!(nice_value(&text(&command)), our_nice_value());
+        let status = text(&common::command("cat", &["/proc/self/status"]));
+        assert!(status.contains(&our_umask()));
+    }
+
+    #[test]
+    fn a_nice_value_that_is_refused_is_an_error_of_that_name_and_nothing_runs() {
+        alone(
+            "applied::a_nice_value_that_is_refused_is_an_error_of_that_name_and_nothing_runs",
+            || {
+                refuse(libc::SYS_setpriority, None, libc::EACCES);
+                let before = descriptors();
+                let error = try_spawn(&sh("echo ran").attributes(nice(5))).unwrap_err();
+                assert_eq!(error.step, Step::Attribute("nice"));
+                assert_eq!(error.step.name(), "nice");
+                assert_eq!(error.errno, Errno::new(libc::EACCES));
+                assert_eq!(descriptors(), before);
+                assert!(!has_children());
+                assert_eq!(text(&sh("echo ran")), "ran\n");
+            },
+        );
+    }
+}
+
+#[cfg(exile_portable)]
+#[test]
+fn where_no_code_of_ours_runs_in_the_process_attributes_are_refused_by_name() {
+    let _one = one_at_a_time();
+    for (attributes, name) in [(nice(5), "nice"), (umask(0o77), "umask")] {
+        let before = descriptors();
+        let error = try_spawn(&sh("echo ran").attributes(attributes)).unwrap_err();
+        assert_eq!(error.step, Step::Attribute(name));
+        assert_eq!(error.errno, Errno::new(libc::ENOTSUP));
+        assert_eq!(descriptors(), before);
+        assert!(!has_children());
+    }
+}
