@@ -64,7 +64,7 @@ defmodule Exile.MixProject do
       licenses: ["Apache-2.0"],
       # script/package --check compiles from these alone.
       files:
-        ~w(lib native/*/Cargo.toml native/*/src native/*/build.rs Cargo.toml Cargo.lock) ++
+        ~w(lib native/*/Cargo.toml native/*/src native/*/model native/*/build.rs Cargo.toml Cargo.lock) ++
           ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs),
       links: %{}
     ]

@@ -109,7 +109,7 @@ defmodule Bench.ViaPort do
 end
 
 defmodule Bench.ViaRust do
-  # native/os/examples/limits, which does the work, checks it and takes the time itself.
+  # native/limits, which does the work, checks it and takes the time itself.
 
   @path {__MODULE__, :path}
 

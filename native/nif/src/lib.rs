@@ -15,7 +15,8 @@
 //! | `guard` | making the guard |
 //! | `vm` | what concerns the VM as a whole |
 //! | `encode`, `atoms` | terms |
-//! | `model` | what the model checker proves, and the VM it does so with |
+//!
+//! The model checker's proofs, and the VM they run on, are in `../model`.
 
 // The model has no VM to load it, nor a kernel to run programs.
 #![cfg_attr(loom, allow(dead_code))]
@@ -30,12 +31,13 @@ mod environment;
 #[cfg(not(loom))]
 mod guard;
 #[cfg(all(loom, test))]
+#[path = "../model/mod.rs"]
 mod model;
 mod pipe;
 mod process;
 mod question;
 mod request;
-#[cfg_attr(loom, path = "model/resource.rs")]
+#[cfg_attr(loom, path = "../model/resource.rs")]
 mod resource;
 #[cfg(not(loom))]
 mod spawn;

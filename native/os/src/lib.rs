@@ -16,7 +16,8 @@
 //! | `thread` | threads of our own |
 //! | `signal`, `errno` | numbers with names |
 //! | `sync` | locks, which a model checker can replace |
-//! | `model` | what the model checker proves, and the kernel it does so with |
+//!
+//! The model checker's proofs, and the kernel they run on, are in `../model`.
 
 // The model has a kernel of its own, which needs less.
 #![cfg_attr(loom, allow(dead_code))]
@@ -26,10 +27,11 @@ pub mod command;
 pub mod errno;
 pub mod exit;
 pub mod guard;
-#[cfg_attr(loom, path = "model/kernel.rs")]
+#[cfg_attr(loom, path = "../model/kernel.rs")]
 mod kernel;
 pub mod life;
 #[cfg(loom)]
+#[path = "../model/mod.rs"]
 pub mod model;
 pub mod pipe;
 pub mod pipeline;

@@ -24,7 +24,7 @@
 
 mod agenda;
 pub mod child;
-#[cfg_attr(loom, path = "../model/keeper.rs")]
+#[cfg_attr(loom, path = "../../model/keeper.rs")]
 pub mod keeper;
 pub mod living;
 pub mod teardown;
