@@ -10,8 +10,8 @@ use exile_os::sync::Mutex;
 use loom::thread;
 
 use super::explore;
-use crate::end::Fd;
 use crate::pipe::{Attempt, Ends, Pipe};
+use crate::pipe_end::Fd;
 use crate::question::Question;
 use crate::resource::{
     Caller, Handle, Pid, Wait, die, messages, monitors, ready, selected, stop_later, stop_now,

@@ -12,8 +12,8 @@ use exile_os::{Errno, Signal, Status, Teardown};
 use loom::thread;
 
 use super::explore;
-use crate::end::Fd;
 use crate::pipe::{Attempt, Ends, Grip, Pipe};
+use crate::pipe_end::Fd;
 use crate::process::{Bonds, Life, Outcome, Process, Tether, Until};
 use crate::question::Question;
 use crate::resource::{

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `entry` | what the VM finds when it loads the library |
 //! | `resource` | raw resources and `enif_select`, and nothing else knows of them |
-//! | `pipe`, `end` | one end of a pipe and who owns it; how its bytes move |
+//! | `pipe`, `pipe_end` | one end of a pipe and who owns it; how its bytes move |
 //! | `question` | whether an answer is due |
 //! | `process` | a process, who owns it and who is told of its end |
 //! | `spec`, `environment` | what Elixir says about a spawn |
@@ -23,7 +23,6 @@
 
 mod atoms;
 mod encode;
-mod end;
 #[cfg(not(loom))]
 mod entry;
 #[cfg(not(loom))]
@@ -34,6 +33,7 @@ mod guard;
 #[path = "../model/mod.rs"]
 mod model;
 mod pipe;
+mod pipe_end;
 mod process;
 mod question;
 mod request;

@@ -28,7 +28,7 @@ use exile_os::Errno;
 use exile_os::sync::{AtomicUsize, Mutex, MutexGuard};
 use rustler::{Encoder, Env, NifResult, Term};
 
-use crate::end::{Batch, Chunk, End, Fd, Unusable, account};
+use crate::pipe_end::{Batch, Chunk, Fd, PipeEnd, Unusable, account};
 use crate::process::{Life, end_those};
 use crate::question::Question;
 use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
@@ -78,16 +78,16 @@ impl Resource for Grip {
 }
 
 enum Phase {
-    Open(End),
+    Open(PipeEnd),
     /// The VM still has the descriptor; the stop callback closes it.
-    Closing(#[allow(dead_code, reason = "held to be dropped")] End),
+    Closing(#[allow(dead_code, reason = "held to be dropped")] PipeEnd),
     Closed,
 }
 
 impl State {
     /// The end, if `caller` may use it. The caller has already received the message of its previous
     /// wait.
-    fn used_by(&mut self, caller: Pid) -> Result<&mut End, Unusable> {
+    fn used_by(&mut self, caller: Pid) -> Result<&mut PipeEnd, Unusable> {
         match &mut self.phase {
             Phase::Open(end) if self.owner == caller => {
                 self.wait = None;
@@ -137,7 +137,7 @@ impl Handle<Pipe> {
         ends: Ends,
     ) -> Handle<Pipe> {
         let state = State {
-            phase: Phase::Open(End::new(fd)),
+            phase: Phase::Open(PipeEnd::new(fd)),
             owner,
             monitor: None,
             wait: None,
@@ -258,7 +258,7 @@ impl Handle<Pipe> {
         caller: Pid,
         wait: impl FnOnce() -> Option<Wait>,
         outlive: bool,
-        io: impl FnOnce(&mut End) -> Result<Option<T>, Unusable>,
+        io: impl FnOnce(&mut PipeEnd) -> Result<Option<T>, Unusable>,
     ) -> Result<Attempt<T>, Unusable> {
         let mut state = self.lock();
         // Looked at before the bytes are: what a process wrote before its end is then read.
@@ -279,7 +279,7 @@ impl Handle<Pipe> {
     /// Whether its owner had better let others go first, and read a little later.
     fn gives_way(&self, caller: Pid) -> bool {
         let mut state = self.lock();
-        state.used_by(caller).is_ok_and(End::gives_way)
+        state.used_by(caller).is_ok_and(PipeEnd::gives_way)
     }
 
     /// Waits for the end to be ready: one message will come.
@@ -336,7 +336,7 @@ fn pipe_read<'a>(
     if !reference.is_ref() && pipe.0.gives_way(pid(env)) {
         return atoms::rest().encode(env);
     }
-    let read = |end: &mut End| {
+    let read = |end: &mut PipeEnd| {
         // Only a caller that is ready to wait, and would have to, looks for long.
         if reference.is_ref() && pipe.0.question.take(pid(env)) {
             end.look_for_answer(env, max)

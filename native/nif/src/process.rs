@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use exile_os::exit::EndFd;
+use exile_os::exit::ExitFd;
 use exile_os::life::{keeper, living};
 use exile_os::sync::{Mutex, MutexGuard};
 use exile_os::{Errno, Kin, Signal, Status, Teardown};
@@ -52,7 +52,7 @@ struct State {
 struct Before {
     life: Arc<Life>,
     /// Kept to reach its group after its end.
-    end: Arc<EndFd>,
+    end: Arc<ExitFd>,
     /// How long they may hold it.
     drain: Duration,
 }
@@ -227,7 +227,11 @@ impl Kin for Bonds {
 
 /// Gives each process `patience` to read what descendants of the one before it hold open. `ends` are
 /// their exit fds.
-pub(crate) fn bound_drains(lives: &[Arc<Life>], ends: Vec<Option<Arc<EndFd>>>, patience: Duration) {
+pub(crate) fn bound_drains(
+    lives: &[Arc<Life>],
+    ends: Vec<Option<Arc<ExitFd>>>,
+    patience: Duration,
+) {
     for (pair, end) in lives.windows(2).zip(ends) {
         let ([life, next], Some(end)) = (pair, end) else {
             continue;

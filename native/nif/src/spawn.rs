@@ -9,8 +9,8 @@ use exile_os::{discard, spawn_pipeline};
 use rustler::types::atom::Atom;
 use rustler::{Encoder, Env, NifMap, NifResult, Term};
 
-use crate::end::Fd;
 use crate::pipe::{Ends, Grip, Pipe};
+use crate::pipe_end::Fd;
 use crate::process::{Bonds, Life, Process, Tether, bound_drains, end_together, teardown};
 use crate::question::Question;
 use crate::request::{CLOSED, Request};

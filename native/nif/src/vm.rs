@@ -10,7 +10,7 @@ use rustler::types::atom::Atom;
 use rustler::{Env, Term};
 
 use crate::resource::{self, Caller, Wait, pid};
-use crate::{atoms, end, request};
+use crate::{atoms, pipe_end, request};
 
 /// Called when the library is loaded. `exit_source` is the atom `wait` or `portable` where
 /// statuses are to be had in this way even if the kernel knows a better one.
@@ -42,10 +42,10 @@ fn exit_source() -> Atom {
 #[rustler::nif]
 fn counts() -> Vec<(Atom, usize)> {
     vec![
-        (atoms::pipes(), end::open_count()),
+        (atoms::pipes(), pipe_end::open_count()),
         (atoms::children(), exit::open_count()),
         (atoms::monitors(), resource::monitor_count()),
-        (atoms::grown_pipes(), end::grown_count()),
+        (atoms::grown_pipes(), pipe_end::grown_count()),
         (atoms::teardowns(), living::under_way()),
         (atoms::requests(), request::open_count()),
         (atoms::spawns(), pool::pending()),

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use crate::errno::Errno;
-use crate::exit::{self, EndFd, Source};
+use crate::exit::{self, ExitFd, Source};
 use crate::kernel::is_readable;
 use crate::life::living::{self, Key};
 use crate::shared;
@@ -103,7 +103,7 @@ pub fn start() -> Result<(), Errno> {
     Ok(())
 }
 
-pub(crate) fn watch(key: Key, exit_fd: &EndFd) -> Result<(), Errno> {
+pub(crate) fn watch(key: Key, exit_fd: &ExitFd) -> Result<(), Errno> {
     work().watched.insert(key, exit_fd.as_raw_fd());
     Ok(())
 }

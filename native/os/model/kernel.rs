@@ -129,9 +129,9 @@ pub fn child(pid: libc::pid_t) -> (Arc<Child>, RawFd) {
         .wants_pidfd()
         .then(|| OwnedFd::from(File::open("/dev/null").unwrap()));
     world().start(pid, pidfd.as_ref().map(OwnedFd::as_raw_fd));
-    let (end, bell) = watch.begin(pid, pidfd).unwrap();
+    let (end, announcer) = watch.begin(pid, pidfd).unwrap();
     let fd = end.as_raw_fd();
-    (Child::new(pid, end, bell), fd)
+    (Child::new(pid, end, announcer), fd)
 }
 
 /// A child that nobody here knows.

@@ -106,8 +106,8 @@ fn a_keeper_that_could_not_start_starts_when_it_can() {
         set_limit(libc::RLIMIT_NOFILE, whole);
         assert_eq!(started.unwrap_err().raw(), libc::EMFILE);
         assert_eq!(keeper::start(), Ok(()));
-        let with_bell = descriptors().len();
+        let with_waker = descriptors().len();
         assert_eq!(keeper::start(), Ok(()));
-        assert_eq!(descriptors().len(), with_bell);
+        assert_eq!(descriptors().len(), with_waker);
     });
 }

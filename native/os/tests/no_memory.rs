@@ -176,8 +176,8 @@ fn a_keeper_that_cannot_start_says_why_and_starts_when_it_can() {
         "a_keeper_that_cannot_start_says_why_and_starts_when_it_can",
         || {
             let before = descriptors();
-            let bell = where_refused(libc::SYS_pipe2, None, libc::ENOMEM, keeper::start);
-            assert_eq!(bell, Err(Errno::ENOMEM));
+            let waker = where_refused(libc::SYS_pipe2, None, libc::ENOMEM, keeper::start);
+            assert_eq!(waker, Err(Errno::ENOMEM));
             assert_eq!(descriptors(), before);
             // Which of the two makes a thread depends on the C library.
             let thread = where_refused(libc::SYS_clone3, None, libc::EAGAIN, || {

@@ -7,9 +7,9 @@
 //!
 //! `posix_spawn` runs no code of ours in the new process, so it refuses attributes by their names.
 
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 mod mask;
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 mod priority;
 
 use std::ffi::CString;
@@ -33,21 +33,21 @@ const UMASK: Step = Step::Attribute("umask");
 impl Attributes {
     /// Applies all of them to this process, the child. Comes back with the first that fails, and its
     /// errno.
-    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    #[cfg(by_clone)]
     pub(crate) fn apply(&self) -> Result<(), (Step, i32)> {
         set(NICE, self.nice, priority::set_nice)?;
         set(UMASK, self.umask, mask::set_umask)
     }
 
     /// The first that takes code of ours in the new process.
-    #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+    #[cfg(not(by_clone))]
     pub(crate) fn applied_by_child(&self) -> Option<Step> {
         let nice = self.nice.map(|_| NICE);
         nice.or(self.umask.map(|_| UMASK))
     }
 }
 
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 fn set<T>(
     step: Step,
     value: Option<T>,

@@ -14,8 +14,8 @@
 //!
 //! Which one works on a Linux is found out with a child that exits, once, by [`choose`].
 
-mod end_fd;
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+mod exit_fd;
+#[cfg(by_clone)]
 mod probe;
 #[cfg(target_os = "linux")]
 mod waiter;
@@ -23,10 +23,10 @@ mod zombies;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-pub(crate) use end_fd::{Bell, Watch};
-pub use end_fd::{EndFd, open_count};
+pub(crate) use exit_fd::{Announcer, Watch};
+pub use exit_fd::{ExitFd, open_count};
 pub use zombies::sweep;
-pub(crate) use zombies::{settled, while_registering};
+pub(crate) use zombies::{reaped, while_registering};
 
 use crate::errno::Errno;
 use crate::status::Status;
@@ -43,7 +43,7 @@ pub enum Source {
 }
 
 /// Whether processes can be spawned with a pidfd.
-const HAS_PIDFDS: bool = cfg!(all(target_os = "linux", not(exile_portable)));
+const HAS_PIDFDS: bool = cfg!(by_clone);
 
 const UNCHOSEN: u8 = 0;
 const PIDFD: u8 = 1;
@@ -84,12 +84,12 @@ pub fn choose(wanted: Option<Source>) -> Result<Source, Errno> {
     Ok(self::source())
 }
 
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 fn probe() -> Result<Source, Errno> {
     probe::probe()
 }
 
-#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+#[cfg(not(by_clone))]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
 fn probe() -> Result<Source, Errno> {
     Ok(Source::Portable)
@@ -105,7 +105,7 @@ pub(crate) enum Look {
 }
 
 /// Looks at a child that was not reaped by this process.
-pub(crate) fn look(end: &EndFd) -> Look {
+pub(crate) fn look(end: &ExitFd) -> Look {
     match end.reap() {
         Ok(None) => Look::Running,
         Ok(Some(status)) => Look::Ended(status),

@@ -46,13 +46,13 @@ fn run() {
     loop {
         match number::next_zombie() {
             Ok(Some(pid)) => {
-                if !zombies::settle(pid) {
+                if !zombies::look_at(pid) {
                     std::thread::sleep(STRANGER_PAUSE);
-                    zombies::settle_all();
+                    zombies::look_at_all();
                 }
             }
             // No children at all.
-            _ if zombies::settle_all() == 0 => std::thread::park(),
+            _ if zombies::look_at_all() == 0 => std::thread::park(),
             _ => std::thread::sleep(GONE_PAUSE),
         }
     }

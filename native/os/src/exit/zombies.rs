@@ -80,20 +80,20 @@ pub fn sweep() {
             known.failed = false;
         }
         match number::some_zombie() {
-            Ok(Some(pid)) if settle(pid) || bury(pid) => {}
+            Ok(Some(pid)) if look_at(pid) || bury(pid) => {}
             _ => break,
         }
     }
     // Some may be gone because somebody else has fetched their statuses: nothing tells of that
     // but a look.
     if source() == Source::Portable {
-        settle_all();
+        look_at_all();
     }
 }
 
 /// Has the status of a zombie fetched, or buries it when nobody asks for it any more; `false` when it
 /// is still there, being none of ours.
-pub(super) fn settle(pid: libc::pid_t) -> bool {
+pub(super) fn look_at(pid: libc::pid_t) -> bool {
     let mut known = known();
     match known.ours.get(&pid).map(Weak::upgrade) {
         Some(Some(child)) => {
@@ -134,7 +134,7 @@ fn bury(pid: libc::pid_t) -> bool {
 }
 
 /// Looks at each of ours; how many have no status yet.
-pub(super) fn settle_all() -> usize {
+pub(super) fn look_at_all() -> usize {
     let all: Vec<Arc<Child>> = {
         let known = known();
         known.ours.values().filter_map(Weak::upgrade).collect()
@@ -145,7 +145,7 @@ pub(super) fn settle_all() -> usize {
 
 /// Forgets a child whose status is known. Its number is free since it was reaped, so the entry
 /// may be that of a new child already, which stays.
-pub(crate) fn settled(child: &Child) {
+pub(crate) fn reaped(child: &Child) {
     if source() == Source::Pidfd {
         return;
     }

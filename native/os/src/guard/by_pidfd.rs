@@ -83,7 +83,7 @@ pub(crate) fn send_report(socket: RawFd, pidfd: RawFd) -> Result<(), Errno> {
 
 /// Whether a report is done with: it was taken, or there is no guard. One that comes back is told
 /// of all living commands. Anything else is want of room, in the socket or in the kernel.
-pub(crate) fn is_settled(report: Result<(), Errno>) -> bool {
+pub(crate) fn is_delivered(report: Result<(), Errno>) -> bool {
     matches!(report, Ok(()) | Err(Errno::EPIPE))
 }
 
@@ -109,7 +109,7 @@ pub(super) fn report_now(child: &Child) -> bool {
         None => child.while_unreaped(pidfd::open).and_then(Result::ok),
     };
     match end.pidfd().or(opened.as_ref()) {
-        Some(pidfd) => is_settled(send_report(socket.as_raw_fd(), pidfd.as_raw_fd())),
+        Some(pidfd) => is_delivered(send_report(socket.as_raw_fd(), pidfd.as_raw_fd())),
         None => true,
     }
 }

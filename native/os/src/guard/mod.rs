@@ -7,9 +7,9 @@
 //! | `by_pidfd` | a pidfd, sent by the command itself | Linux, where the kernel ends the commands and the guard ends what they started |
 //! | `by_number` | its number, sent by the VM | elsewhere; the guard ends both |
 
-#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+#[cfg(not(by_clone))]
 mod by_number;
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 mod by_pidfd;
 
 use std::collections::VecDeque;
@@ -18,14 +18,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+#[cfg(not(by_clone))]
 use by_number as protocol;
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 use by_pidfd as protocol;
 
 pub use protocol::{Process, REST, take_report};
-#[cfg(all(target_os = "linux", not(exile_portable)))]
-pub(crate) use protocol::{is_settled, send_report};
+#[cfg(by_clone)]
+pub(crate) use protocol::{is_delivered, send_report};
 
 use crate::errno::Errno;
 use crate::life::child::Child;
@@ -33,7 +33,7 @@ use crate::life::keeper;
 use crate::pipe::above_standard;
 
 /// Whether commands outlive a VM that is killed, unless there is a guard.
-pub const IS_NEEDED: bool = cfg!(not(all(target_os = "linux", not(exile_portable))));
+pub const IS_NEEDED: bool = cfg!(not(by_clone));
 
 /// How long a report may wait for a guard that does not take it.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ pub(crate) struct Poller(Epoll);
 
 impl Poller {
     /// Whether a wait must be ended for a new descriptor to be seen.
-    pub(crate) const NEEDS_BELL: bool = false;
+    pub(crate) const NEEDS_WAKER: bool = false;
 
     pub(crate) fn new() -> Result<Poller, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -30,7 +30,7 @@ impl Poller {
     }
 
     /// Tells each time that `fd` is readable.
-    pub(crate) fn add_bell(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
+    pub(crate) fn add_waker(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, key);
         Ok(self.0.add(fd, event)?)
     }

@@ -49,7 +49,7 @@ pub(crate) struct Poller(Kqueue);
 
 impl Poller {
     /// Whether a wait must be ended for a new descriptor to be seen.
-    pub(crate) const NEEDS_BELL: bool = false;
+    pub(crate) const NEEDS_WAKER: bool = false;
 
     pub(crate) fn new() -> Result<Poller, Errno> {
         Ok(Poller(Kqueue::new()?))
@@ -61,7 +61,7 @@ impl Poller {
     }
 
     /// Tells each time that `fd` is readable.
-    pub(crate) fn add_bell(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
+    pub(crate) fn add_waker(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
         self.add_with(key, fd.as_fd(), EvFlags::EV_ADD)
     }
 

@@ -14,7 +14,7 @@
 //!
 //! The model replaces this folder (see `model`).
 
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 mod epoll;
 pub(crate) mod held;
 #[cfg(not(target_os = "linux"))]
@@ -25,7 +25,7 @@ pub(crate) mod pidfd;
 #[cfg(exile_portable)]
 mod poll;
 
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 pub(crate) use epoll::Poller;
 #[cfg(all(not(target_os = "linux"), not(exile_portable)))]
 pub(crate) use kqueue::Poller;

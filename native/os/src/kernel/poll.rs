@@ -22,7 +22,7 @@ struct Watched {
 
 impl Poller {
     /// Whether a wait must be ended for a new descriptor to be seen.
-    pub(crate) const NEEDS_BELL: bool = true;
+    pub(crate) const NEEDS_WAKER: bool = true;
 
     pub(crate) fn new() -> Result<Poller, Errno> {
         Ok(Poller(Mutex::new(BTreeMap::new())))
@@ -40,7 +40,7 @@ impl Poller {
     }
 
     /// Tells each time that `fd` is readable.
-    pub(crate) fn add_bell(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
+    pub(crate) fn add_waker(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
         let fd = fd.as_fd().as_raw_fd();
         self.watched().insert(key, Watched { fd, once: false });
         Ok(())

@@ -1,4 +1,4 @@
-//! A running program. Everything that ends or observes it goes through its [`EndFd`], never
+//! A running program. Everything that ends or observes it goes through its [`ExitFd`], never
 //! through a bare number that may be somebody else's by now.
 //!
 //! ```text
@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::errno::Errno;
-use crate::exit::{self, Bell, EndFd, Look, Source};
+use crate::exit::{self, Announcer, ExitFd, Look, Source};
 use crate::kernel::{held, number};
 use crate::signal::Signal;
 use crate::status::Status;
@@ -34,9 +34,9 @@ pub struct Child {
 #[derive(Debug)]
 struct State {
     status: Option<Status>,
-    end: Option<Arc<EndFd>>,
+    end: Option<Arc<ExitFd>>,
     /// Dropped when the status is known.
-    bell: Option<Bell>,
+    announcer: Option<Announcer>,
     /// An event loop has the descriptor; it must not be closed before that lets go.
     watched: bool,
     /// A teardown has claimed it: its group ends with it.
@@ -44,7 +44,7 @@ struct State {
     /// When it was first seen gone without a status.
     gone_since: Option<Instant>,
     /// How many need its number, for which it must not be reaped.
-    #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+    #[cfg(not(by_clone))]
     held: usize,
 }
 
@@ -58,15 +58,15 @@ impl State {
 }
 
 impl Child {
-    pub(crate) fn new(pid: libc::pid_t, end: EndFd, bell: Option<Bell>) -> Arc<Child> {
+    pub(crate) fn new(pid: libc::pid_t, end: ExitFd, announcer: Option<Announcer>) -> Arc<Child> {
         let state = State {
             status: None,
             end: Some(Arc::new(end)),
-            bell,
+            announcer,
             watched: false,
             terminating: false,
             gone_since: None,
-            #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+            #[cfg(not(by_clone))]
             held: 0,
         };
         Arc::new(Child {
@@ -88,7 +88,7 @@ impl Child {
     /// How it ended, or `None` while it runs (or has only just gone). Once known, it stays.
     pub fn try_status(&self) -> Option<Status> {
         let mut state = self.state();
-        let status = self.settle(&mut state);
+        let status = self.learn_status(&mut state);
         state.tidy();
         status
     }
@@ -96,14 +96,14 @@ impl Child {
     /// Fetches the status of a zombie and keeps it; `false` if it cannot be had. The descriptor stays,
     /// for an event loop that has yet to watch it.
     pub(crate) fn learn(&self) -> bool {
-        self.settle(&mut self.state()).is_some()
+        self.learn_status(&mut self.state()).is_some()
     }
 
-    fn settle(&self, state: &mut State) -> Option<Status> {
+    fn learn_status(&self, state: &mut State) -> Option<Status> {
         if state.status.is_some() {
             return state.status;
         }
-        #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+        #[cfg(not(by_clone))]
         if state.held > 0 {
             return None;
         }
@@ -129,20 +129,20 @@ impl Child {
             }
         };
         state.status = Some(status);
-        state.bell = None;
-        exit::settled(self);
+        state.announcer = None;
+        exit::reaped(self);
         state.status
     }
 
     /// Whether it runs or is a zombie, so that its number is its own. Gone without a status, it was
     /// reaped by somebody else.
     fn is_there(&self, state: &mut State) -> bool {
-        self.settle(state).is_none() && state.gone_since.is_none()
+        self.learn_status(state).is_none() && state.gone_since.is_none()
     }
 
     /// The descriptor that becomes readable when the program ends, to be watched by an event loop;
     /// `None` when it is closed. The watcher calls [`unwatched`](Self::unwatched) when it lets go.
-    pub fn watch(&self) -> Option<Arc<EndFd>> {
+    pub fn watch(&self) -> Option<Arc<ExitFd>> {
         let mut state = self.state();
         state.watched = state.end.is_some();
         state.end.clone()
@@ -156,12 +156,12 @@ impl Child {
     }
 
     /// The same for one look or one poll, kept open by the `Arc`; `None` when it is closed.
-    pub fn end(&self) -> Option<Arc<EndFd>> {
+    pub fn end(&self) -> Option<Arc<ExitFd>> {
         self.state().end.clone()
     }
 
     /// Calls `with` with a number that is certainly that of the program; `None` once it has ended.
-    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    #[cfg(by_clone)]
     pub(crate) fn while_unreaped<T>(&self, with: impl FnOnce(libc::pid_t) -> T) -> Option<T> {
         let mut state = self.state();
         self.is_there(&mut state).then(|| with(self.pid))
@@ -169,7 +169,7 @@ impl Child {
 
     /// Keeps the program from being reaped, so that its number stays its own, for as long as the
     /// result lives; `None` once it has ended. Its status is known only after that.
-    #[cfg(not(all(target_os = "linux", not(exile_portable))))]
+    #[cfg(not(by_clone))]
     pub(crate) fn hold(&self) -> Option<Held<'_>> {
         let mut state = self.state();
         if !self.is_there(&mut state) {
@@ -206,7 +206,7 @@ impl Child {
 
     /// Claims the program for its teardown: from here on its group is to end with it, however it
     /// ends. `None`: it had ended by itself before, and its group is its own affair.
-    pub(crate) fn claim(&self) -> Option<Arc<EndFd>> {
+    pub(crate) fn claim(&self) -> Option<Arc<ExitFd>> {
         let mut state = self.state();
         if !self.is_there(&mut state) {
             return None;
@@ -222,7 +222,7 @@ impl Child {
     /// other way round it would get none. It also gets its own where the group took none, and SIGKILL
     /// always, since after that nothing more is sent: it may come back to its group between the two
     /// steps, or become one that may be signalled.
-    pub(crate) fn signal_all(&self, end: &EndFd, signal: Signal) -> Reach {
+    pub(crate) fn signal_all(&self, end: &ExitFd, signal: Signal) -> Reach {
         // The lock keeps anyone from reaping the program between the look and the signal.
         let mut state = self.state();
         let is_there = self.is_there(&mut state);
@@ -247,7 +247,7 @@ impl Child {
     /// Before the program is reaped, its number is its own and so is that of its group: the last
     /// moment at which what is left of it can be ended, unless the group can be reached later. To
     /// be called under the lock.
-    fn end_group_while_it_can_be_named(&self, end: &EndFd) {
+    fn end_group_while_it_can_be_named(&self, end: &ExitFd) {
         if end.signal_group(Signal::NONE).is_none() {
             let _ = number::signal_group(self.pid, Signal::KILL);
         }
@@ -272,10 +272,10 @@ pub(crate) struct Reach {
 }
 
 /// Keeps a program from being reaped.
-#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+#[cfg(not(by_clone))]
 pub(crate) struct Held<'a>(&'a Child);
 
-#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+#[cfg(not(by_clone))]
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.state().held -= 1;

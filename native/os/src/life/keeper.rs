@@ -1,6 +1,6 @@
 //! The keeper: the thread that sees exits and runs teardowns, so that nobody else has to wait.
 //!
-//! It sleeps until an exit fd becomes readable, something is due, or somebody rings. Each of these
+//! It sleeps until an exit fd becomes readable, something is due, or somebody wakes it. Each of these
 //! costs the same however many processes live. With nothing to do it sleeps without end, except
 //! where zombies of strangers must be swept (see [`exit`]).
 //!
@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::agenda::Agenda;
 use super::living::{self, Key};
 use crate::errno::Errno;
-use crate::exit::{self, EndFd, Source};
+use crate::exit::{self, ExitFd, Source};
 use crate::kernel::Poller;
 use crate::pipe::{ReadEnd, WriteEnd, pair};
 use crate::thread;
@@ -30,8 +30,8 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 /// How long to rest when the system does not let us wait, for want of memory.
 const REST: Duration = Duration::from_millis(1);
 
-/// The key of the bell, which no life has.
-const BELL: Key = Key::MAX;
+/// The key of the waker, which no life has.
+const WAKER: Key = Key::MAX;
 
 /// Something to do on the keeper's thread. It must not wait.
 pub type Errand = Box<dyn FnOnce() + Send>;
@@ -50,10 +50,10 @@ struct Keeper {
     requests: Sender<Request>,
     inbox: Receiver<Request>,
     poller: Poller,
-    bell: WriteEnd,
-    button: ReadEnd,
-    /// The bell was rung and the keeper has not looked yet.
-    rung: AtomicBool,
+    waker: WriteEnd,
+    sleeper: ReadEnd,
+    /// The keeper was woken and has not looked yet.
+    woken: AtomicBool,
     work: Mutex<Work>,
 }
 
@@ -102,11 +102,11 @@ fn launch() -> Result<&'static Keeper, Errno> {
 }
 
 /// Has the keeper attend to a life when its exit fd becomes readable.
-pub(crate) fn watch(key: Key, exit_fd: &EndFd) -> Result<(), Errno> {
+pub(crate) fn watch(key: Key, exit_fd: &ExitFd) -> Result<(), Errno> {
     let keeper = keeper()?;
     keeper.poller.add(key, exit_fd.as_fd())?;
-    if Poller::NEEDS_BELL {
-        keeper.ring();
+    if Poller::NEEDS_WAKER {
+        keeper.wake();
     }
     Ok(())
 }
@@ -131,18 +131,18 @@ pub fn when_idle(errand: Errand) -> Result<(), Errno> {
 
 impl Keeper {
     fn new() -> Result<Keeper, Errno> {
-        let (button, bell) = pair()?;
-        let (button, bell) = (ReadEnd::new(button)?, WriteEnd::new(bell)?);
+        let (sleeper, waker) = pair()?;
+        let (sleeper, waker) = (ReadEnd::new(sleeper)?, WriteEnd::new(waker)?);
         let poller = Poller::new()?;
-        poller.add_bell(BELL, &button)?;
+        poller.add_waker(WAKER, &sleeper)?;
         let (requests, inbox) = unbounded();
         Ok(Keeper {
             requests,
             inbox,
             poller,
-            bell,
-            button,
-            rung: AtomicBool::new(false),
+            waker,
+            sleeper,
+            woken: AtomicBool::new(false),
             work: Mutex::new(Work::default()),
         })
     }
@@ -150,13 +150,13 @@ impl Keeper {
     fn ask(&self, request: Request) {
         // The receiver is as old as the sender, and lives as long.
         let _ = self.requests.send(request);
-        self.ring();
+        self.wake();
     }
 
-    fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            // A pipe that is full has rung.
-            let _ = self.bell.write(&[IoSlice::new(&[1])]);
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            // A pipe that is full has woken.
+            let _ = self.waker.write(&[IoSlice::new(&[1])]);
         }
     }
 
@@ -198,13 +198,13 @@ impl Keeper {
                 }
             };
             for key in readable {
-                if key == BELL {
+                if key == WAKER {
                     // The pipe is read first. The other way round, a byte that is written between the
-                    // two would be read with the others while `rung` stays set, and nobody would
-                    // write one any more. A request that finds `rung` still set is in the queue
+                    // two would be read with the others while `woken` stays set, and nobody would
+                    // write one any more. A request that finds `woken` still set is in the queue
                     // already, which is looked at before the next wait.
-                    let _ = self.button.read_into(&mut [0; 64]);
-                    self.rung.swap(false, Ordering::AcqRel);
+                    let _ = self.sleeper.read_into(&mut [0; 64]);
+                    self.woken.swap(false, Ordering::AcqRel);
                 } else {
                     self.look(key, true);
                 }
@@ -219,8 +219,8 @@ impl Keeper {
             Request::At(time, errand) => {
                 let mut work = self.work();
                 work.last_errand += 1;
-                // Counted down from the bell's, lives' are counted up from 0.
-                let key = BELL - work.last_errand;
+                // Counted down from the waker's, lives' are counted up from 0.
+                let key = WAKER - work.last_errand;
                 work.errands.insert(key, errand);
                 work.agenda.set(key, Some(time));
             }

@@ -13,7 +13,7 @@ use super::child::{Child, Reach};
 use super::keeper;
 use super::teardown::{Next, Progress, Target, Teardown};
 use crate::errno::Errno;
-use crate::exit::EndFd;
+use crate::exit::ExitFd;
 use crate::shared;
 use crate::signal::Signal;
 use crate::status::Status;
@@ -66,7 +66,7 @@ enum Ending {
 struct Course {
     progress: Progress,
     /// Kept open to reach the group when the process has ended.
-    end: Arc<EndFd>,
+    end: Arc<ExitFd>,
     _counted: Counted,
 }
 
@@ -328,7 +328,7 @@ impl<K: Kin> Life<K> {
 
     /// Begins to end what is left of the group of a process that has ended itself. `end` is its exit
     /// fd, which was kept for that.
-    pub fn end_rest(self: &Arc<Self>, end: Arc<EndFd>) {
+    pub fn end_rest(self: &Arc<Self>, end: Arc<ExitFd>) {
         {
             let mut ending = self.ending();
             if matches!(*ending, Ending::UnderWay(_)) {
@@ -422,7 +422,7 @@ impl<K: Kin> Kept for Life<K> {
 /// A process as its teardown sees it.
 struct Claimed<'a> {
     child: &'a Child,
-    end: &'a EndFd,
+    end: &'a ExitFd,
 }
 
 impl Target for Claimed<'_> {

@@ -22,7 +22,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 pub(super) use shown::Target;
 
 use super::error::SpawnError;
@@ -32,7 +32,7 @@ use super::error::SpawnError;
 #[derive(Debug, Default)]
 pub struct Attempt {
     cancelled: AtomicBool,
-    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    #[cfg(by_clone)]
     child: shown::Child,
 }
 
@@ -51,7 +51,7 @@ impl Attempt {
     /// a program that hangs there does so until the system lets it go, and is ended then.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
-        #[cfg(all(target_os = "linux", not(exile_portable)))]
+        #[cfg(by_clone)]
         self.child.kill();
     }
 
@@ -71,7 +71,7 @@ impl Attempt {
 
     /// Lets `cancel` find the child; `false` if that has come before, and the child is to exit.
     /// Allocates nothing and takes no lock, so that the cloned child can call it.
-    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    #[cfg(by_clone)]
     pub(super) fn show(&self, target: Target) -> bool {
         self.child.show(target);
         !self.is_cancelled()
@@ -79,13 +79,13 @@ impl Attempt {
 
     /// From here on `cancel` finds no child. To be called by the parent before it closes the pidfd
     /// or reaps the child.
-    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    #[cfg(by_clone)]
     pub(super) fn hide(&self) {
         self.child.hide();
     }
 }
 
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 mod shown {
     //! The child of a spawn that is under way.
 

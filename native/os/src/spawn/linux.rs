@@ -330,7 +330,7 @@ unsafe fn report_self(guard: RawFd) -> bool {
         let Ok(pidfd) = pidfd::open(libc::getpid()) else {
             return false;
         };
-        guard::is_settled(guard::send_report(guard, pidfd.as_raw_fd()))
+        guard::is_delivered(guard::send_report(guard, pidfd.as_raw_fd()))
     }
 }
 

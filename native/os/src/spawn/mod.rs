@@ -13,18 +13,18 @@
 
 mod attempt;
 mod error;
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 pub(crate) mod linux;
 pub mod pool;
-#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+#[cfg(not(by_clone))]
 mod posix;
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 mod reserved;
 mod stdio;
 
-#[cfg(all(target_os = "linux", not(exile_portable)))]
+#[cfg(by_clone)]
 use linux::execute;
-#[cfg(not(all(target_os = "linux", not(exile_portable))))]
+#[cfg(not(by_clone))]
 use posix::execute;
 
 use std::ffi::{CStr, CString};
@@ -75,7 +75,7 @@ pub struct Spawned {
 /// Makes what spawns share, once: low descriptor numbers, of which there are fewer later. The first
 /// spawn does it otherwise.
 pub fn reserve() {
-    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    #[cfg(by_clone)]
     reserved::reserve();
 }
 
@@ -145,7 +145,7 @@ fn make(plan: &Plan<'_>) -> Result<(Arc<Child>, bool), SpawnError> {
             let process = execute(plan, watch.wants_pidfd())?;
             reported = process.reported;
             match watch.begin(process.pid, process.pidfd) {
-                Ok((end, bell)) => Ok(Child::new(process.pid, end, bell)),
+                Ok((end, announcer)) => Ok(Child::new(process.pid, end, announcer)),
                 Err(errno) => {
                     let _ = number::signal(process.pid, Signal::KILL);
                     number::bury(process.pid);
@@ -198,20 +198,14 @@ struct Plan<'a> {
     /// Free to outlive this process.
     detached: bool,
     /// Where the guard wants to hear of the new process.
-    #[cfg_attr(
-        not(all(target_os = "linux", not(exile_portable))),
-        expect(dead_code, reason = "it hears of it later")
-    )]
+    #[cfg_attr(not(by_clone), expect(dead_code, reason = "it hears of it later"))]
     guard: Option<RawFd>,
     directory: Option<&'a CStr>,
     attributes: &'a Attributes,
-    #[cfg_attr(
-        all(target_os = "linux", not(exile_portable)),
-        expect(dead_code, reason = "only pointers to them are used")
-    )]
+    #[cfg_attr(by_clone, expect(dead_code, reason = "only pointers to them are used"))]
     candidates: &'a [CString],
     #[cfg_attr(
-        not(all(target_os = "linux", not(exile_portable))),
+        not(by_clone),
         expect(dead_code, reason = "the C library takes them one by one")
     )]
     files: &'a Pointers<'a>,

@@ -30,7 +30,7 @@ pub fn open_count() -> usize {
 
 /// The descriptor, counted.
 #[derive(Debug)]
-pub struct EndFd {
+pub struct ExitFd {
     fd: OwnedFd,
     name: Name,
     /// Dropped after the descriptor: what is no longer counted is closed.
@@ -63,7 +63,7 @@ impl Drop for Counted {
     }
 }
 
-impl Deref for EndFd {
+impl Deref for ExitFd {
     type Target = OwnedFd;
 
     fn deref(&self) -> &OwnedFd {
@@ -71,9 +71,9 @@ impl Deref for EndFd {
     }
 }
 
-impl EndFd {
-    fn new(fd: OwnedFd, name: Name) -> EndFd {
-        EndFd {
+impl ExitFd {
+    fn new(fd: OwnedFd, name: Name) -> ExitFd {
+        ExitFd {
             fd,
             name,
             _counted: Counted::new(),
@@ -81,7 +81,7 @@ impl EndFd {
     }
 
     /// The descriptor, if it is a pidfd.
-    #[cfg(all(target_os = "linux", not(exile_portable)))]
+    #[cfg(by_clone)]
     pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {
         matches!(self.name, Name::Pidfd).then_some(&self.fd)
     }
@@ -146,11 +146,11 @@ impl EndFd {
 /// What a child will be watched with. Made before the child, so that nothing runs only to be
 /// ended for want of a descriptor.
 #[cfg(target_os = "linux")]
-pub(crate) struct Watch(Option<(OwnedFd, Bell)>);
+pub(crate) struct Watch(Option<(OwnedFd, Announcer)>);
 
-/// Dropped when the status of the child is known, which makes its [`EndFd`] readable.
+/// Dropped when the status of the child is known, which makes its [`ExitFd`] readable.
 #[cfg(target_os = "linux")]
-pub(crate) type Bell = OwnedFd;
+pub(crate) type Announcer = OwnedFd;
 
 #[cfg(target_os = "linux")]
 impl Watch {
@@ -174,10 +174,12 @@ impl Watch {
         self,
         pid: libc::pid_t,
         pidfd: Option<OwnedFd>,
-    ) -> Result<(EndFd, Option<Bell>), Errno> {
+    ) -> Result<(ExitFd, Option<Announcer>), Errno> {
         match (self.0, pidfd) {
-            (None, Some(pidfd)) => Ok((EndFd::new(pidfd, Name::Pidfd), None)),
-            (Some((end, bell)), _) => Ok((EndFd::new(end, Name::Number(pid)), Some(bell))),
+            (None, Some(pidfd)) => Ok((ExitFd::new(pidfd, Name::Pidfd), None)),
+            (Some((end, announcer)), _) => {
+                Ok((ExitFd::new(end, Name::Number(pid)), Some(announcer)))
+            }
             (None, None) => Err(Errno::ENOSYS),
         }
     }
@@ -190,7 +192,7 @@ pub(crate) struct Watch(kqueue::Queue);
 
 /// A kqueue needs nobody to ring.
 #[cfg(not(target_os = "linux"))]
-pub(crate) type Bell = std::convert::Infallible;
+pub(crate) type Announcer = std::convert::Infallible;
 
 #[cfg(not(target_os = "linux"))]
 impl Watch {
@@ -208,8 +210,8 @@ impl Watch {
         self,
         pid: libc::pid_t,
         _pidfd: Option<OwnedFd>,
-    ) -> Result<(EndFd, Option<Bell>), Errno> {
+    ) -> Result<(ExitFd, Option<Announcer>), Errno> {
         let queue = self.0.until_end_of(pid)?;
-        Ok((EndFd::new(queue, Name::Number(pid)), None))
+        Ok((ExitFd::new(queue, Name::Number(pid)), None))
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn grown_count() -> usize {
 }
 
 /// An open end, counted.
-pub(crate) struct End {
+pub(crate) struct PipeEnd {
     fd: Fd,
     /// The VM has been told of the descriptor and must be told when it goes.
     pub(crate) selected: bool,
@@ -87,10 +87,10 @@ pub(crate) enum Fd {
     Write(WriteEnd),
 }
 
-impl End {
-    pub(crate) fn new(fd: Fd) -> End {
+impl PipeEnd {
+    pub(crate) fn new(fd: Fd) -> PipeEnd {
         OPEN.fetch_add(1, Ordering::AcqRel);
-        End {
+        PipeEnd {
             fd,
             selected: false,
             busy: 0,
@@ -147,7 +147,7 @@ impl End {
     }
 }
 
-impl Drop for End {
+impl Drop for PipeEnd {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::AcqRel);
         if self.grown {
@@ -193,7 +193,7 @@ pub(crate) enum Chunk<'a> {
     Eof,
 }
 
-impl End {
+impl PipeEnd {
     /// Reads like [`read`](Self::read), but looks for a while where that would block.
     pub(crate) fn look_for_answer<'a>(
         &mut self,
@@ -265,7 +265,7 @@ fn read_and_copy<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Option<
     }
 }
 
-impl End {
+impl PipeEnd {
     pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<Option<usize>, Unusable> {
         let Fd::Write(end) = &self.fd else {
             return Err(Unusable::NotYours);
