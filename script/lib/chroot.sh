@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Debian releases in folders, to run things on other versions than this machine's. Sourced.
 #
 # They are made by debootstrap from the mirror that this machine's apt uses, and kept in
@@ -7,8 +7,6 @@
 # nothing stays mounted and no process stays behind.
 #
 # A function that fails because something could not be downloaded, in time or at all, returns 75.
-
-readonly temporary_failure=75 # EX_TEMPFAIL in sysexits.h: says nothing about the code
 
 # Nothing but SIGKILL ends unshare, and what runs in its namespaces with it. If timeout itself
 # is told to end it needs a second for that.
@@ -20,10 +18,6 @@ limit=
 
 chroots=${EXILE_CHROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/exile/chroots}
 crates=$chroots/crates
-
-has() {
-  command -v "$1" >/dev/null
-}
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
