@@ -15,10 +15,8 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::Outcome;
-
 /// Prints `held`, and holds the lease until standard input ends, or for `longest`.
-pub(crate) fn hold(path: &str, longest: Duration) -> Outcome<()> {
+pub(crate) fn hold(path: &str, longest: Duration) -> io::Result<()> {
     // The kernel asks for the lease with this signal, which would end the program.
     SigSet::from(Signal::SIGIO).thread_block()?;
     let file = File::options().read(true).write(true).open(path)?;

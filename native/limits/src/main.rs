@@ -91,7 +91,7 @@ fn main() -> Outcome<()> {
         }
         ["lines", count] => Ok(write_lines(count.parse()?)?),
         #[cfg(target_os = "linux")]
-        ["lease", file, seconds] => lease::hold(file, Duration::from_secs(seconds.parse()?)),
+        ["lease", file, seconds] => Ok(lease::hold(file, Duration::from_secs(seconds.parse()?))?),
         _ => Err("see the head of this program for how to call it".into()),
     }
 }

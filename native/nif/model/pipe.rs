@@ -10,8 +10,9 @@ use exile_os::sync::Mutex;
 use loom::thread;
 
 use super::explore;
-use crate::pipe::{Attempt, Ends, Pipe};
+use crate::pipe::{Attempt, Pipe};
 use crate::pipe_end::Fd;
+use crate::process::Ends;
 use crate::question::Question;
 use crate::resource::{
     Caller, Handle, Pid, Wait, die, messages, monitors, ready, selected, stop_later, stop_now,
@@ -39,7 +40,13 @@ fn of_processes(count: usize) -> (Handle<Pipe>, RawFd) {
         lives: vec![],
         all: false,
     };
-    let pipe = Handle::open(Fd::Read(end), OWNER, count, Question::default(), ends);
+    let pipe = Handle::open(
+        Fd::Read(end),
+        OWNER,
+        count,
+        Question::default(),
+        Box::new(ends),
+    );
     pipe.set_owner(Caller::THREAD, OWNER);
     (pipe, fd)
 }

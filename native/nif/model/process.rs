@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exile_os::exit::Source;
-use exile_os::life::{keeper, living};
+use exile_os::life::{keeper, registry};
 use exile_os::model::world::{self, KILLED, is_open};
 use exile_os::{Errno, Signal, Status, Teardown};
 use loom::thread;
 
 use super::explore;
-use crate::pipe::{Attempt, Ends, Grip, Pipe};
+use crate::pipe::{Attempt, Grip, Pipe};
 use crate::pipe_end::Fd;
+use crate::process::Ends;
 use crate::process::{Bonds, Life, Outcome, Process, Tether, Until};
 use crate::question::Question;
 use crate::resource::{
@@ -86,7 +87,13 @@ fn make_fed_by(feeder: Pid, all: bool, teardown: Teardown) -> Made {
         lives: vec![Arc::downgrade(&life)],
         all,
     };
-    let pipe = Handle::open(Fd::Read(end), feeder, 1, Question::default(), ends);
+    let pipe = Handle::open(
+        Fd::Read(end),
+        feeder,
+        1,
+        Question::default(),
+        Box::new(ends),
+    );
     life.kin().attach(caller, &pipe);
     pipe.set_owner(caller, feeder);
     Made {
@@ -117,7 +124,7 @@ fn each(bound: Option<usize>, body: impl Fn() -> (RawFd, RawFd) + Send + Sync + 
                 assert!(!is_open(fd));
                 assert!(!is_open(exit));
                 assert_eq!((selected(), monitors(), objects()), (0, 0, 0));
-                assert_eq!((keeper::living_count(), living::under_way()), (0, 0));
+                assert_eq!((keeper::living_count(), registry::under_way()), (0, 0));
             });
         }
     }
@@ -474,7 +481,7 @@ fn a_pipe_that_comes_after_the_end_of_its_process_hears_of_it() {
             lives: vec![Arc::downgrade(&life)],
             all: false,
         };
-        let pipe = Handle::open(Fd::Read(end), OWNER, 1, Question::default(), ends);
+        let pipe = Handle::open(Fd::Read(end), OWNER, 1, Question::default(), Box::new(ends));
         life.kin().attach(Caller::THREAD, &pipe);
         pipe.set_owner(Caller::THREAD, OWNER);
         drop(pipe.grip());

@@ -59,7 +59,7 @@ fn start(
         Life::begin_apart(spawned.child, at_once, bonds).map_err(at(Step::Watch))
     });
     let life = begun.inspect_err(|_| guard::disconnect())?;
-    life::living::children().iter().for_each(guard::report);
+    life::registry::children().iter().for_each(guard::report);
     Ok(Handle::of(Caller::THREAD, life, owner))
 }
 

@@ -21,15 +21,14 @@
 //! * All system calls happen under the lock and in the states idle and waiting. The lock is not
 //!   held when the VM is told to stop, since it may call [`Pipe::stop`] right then.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, Weak};
 
 use exile_os::Errno;
 use exile_os::sync::{AtomicUsize, Mutex, MutexGuard};
 use rustler::{Encoder, Env, NifResult, Term};
 
 use crate::pipe_end::{Batch, Chunk, Fd, PipeEnd, Unusable, account};
-use crate::process::{Life, end_those};
 use crate::question::Question;
 use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
 use crate::{atoms, encode};
@@ -40,16 +39,16 @@ pub(crate) struct Pipe {
     /// still hold the pipe open.
     processes: AtomicUsize,
     question: Question,
-    /// The processes that end with the owner of the pipe.
-    ends: Ends,
+    /// What ends with the owner of the pipe.
+    dependants: Box<dyn Dependants>,
     state: Mutex<State>,
 }
 
-/// Which processes are ended when the owner of a pipe dies.
-pub(crate) struct Ends {
-    pub(crate) lives: Vec<Weak<Life>>,
-    /// All of them; else those that the same process owns.
-    pub(crate) all: bool,
+/// What ends when the owner of a pipe dies.
+pub(crate) trait Dependants: Send + Sync {
+    /// `pid` is dead, and was the owner of the pipe at some time; `is_owner`: it was so to the end.
+    /// Called before the pipe is closed, which may end a process, too.
+    fn owner_died(&self, pid: Pid, is_owner: bool);
 }
 
 struct State {
@@ -113,8 +112,7 @@ impl Resource for Pipe {
     }
 
     fn down(handle: &Handle<Self>, caller: Caller, pid: Pid) {
-        let all = handle.ends.all && handle.is_of(pid);
-        end_those(&handle.ends.lives, |life| all || life.kin().is_owner(pid));
+        handle.dependants.owner_died(pid, handle.is_of(pid));
         // A monitor of an owner that has handed the pipe on may still fire.
         handle.close(caller, pid);
     }
@@ -134,7 +132,7 @@ impl Handle<Pipe> {
         owner: Pid,
         processes: usize,
         question: Question,
-        ends: Ends,
+        dependants: Box<dyn Dependants>,
     ) -> Handle<Pipe> {
         let state = State {
             phase: Phase::Open(PipeEnd::new(fd)),
@@ -146,7 +144,7 @@ impl Handle<Pipe> {
         Handle::new(Pipe {
             processes: AtomicUsize::new(processes),
             question,
-            ends,
+            dependants,
             state: Mutex::new(state),
         })
     }

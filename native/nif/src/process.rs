@@ -13,7 +13,7 @@ use exile_os::{Errno, Kin, Signal, Status, Teardown};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
 
-use crate::pipe::Pipe;
+use crate::pipe::{Dependants, Pipe};
 use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
 use crate::{atoms, encode};
 
@@ -154,8 +154,22 @@ impl Bonds {
     }
 }
 
+/// The processes that are ended when the owner of a pipe dies.
+pub(crate) struct Ends {
+    pub(crate) lives: Vec<Weak<Life>>,
+    /// All of them; else those that the same process owns.
+    pub(crate) all: bool,
+}
+
+impl Dependants for Ends {
+    fn owner_died(&self, pid: Pid, is_owner: bool) {
+        let all = self.all && is_owner;
+        end_those(&self.lives, |life| all || life.kin().is_owner(pid));
+    }
+}
+
 /// Ends those of a pipeline that are meant, in their own ways and together.
-pub(crate) fn end_those(pipeline: &[Weak<Life>], are_meant: impl Fn(&Life) -> bool) {
+fn end_those(pipeline: &[Weak<Life>], are_meant: impl Fn(&Life) -> bool) {
     let lives = pipeline.iter().filter_map(Weak::upgrade);
     end_together(lives.filter(|life| are_meant(life)));
 }

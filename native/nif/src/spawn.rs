@@ -9,9 +9,9 @@ use exile_os::{discard, spawn_pipeline};
 use rustler::types::atom::Atom;
 use rustler::{Encoder, Env, NifMap, NifResult, Term};
 
-use crate::pipe::{Ends, Grip, Pipe};
+use crate::pipe::{Grip, Pipe};
 use crate::pipe_end::Fd;
-use crate::process::{Bonds, Life, Process, Tether, bound_drains, end_together, teardown};
+use crate::process::{Bonds, Ends, Life, Process, Tether, bound_drains, end_together, teardown};
 use crate::question::Question;
 use crate::request::{CLOSED, Request};
 use crate::resource::{Caller, Handle, Pid, Wait, pid};
@@ -182,7 +182,13 @@ impl Job {
             .collect();
         let question = Question::default();
         let open = |fd, lives: Vec<&Arc<Life>>, ends: Ends| {
-            let pipe = Handle::open(fd, self.owner, lives.len(), question.clone(), ends);
+            let pipe = Handle::open(
+                fd,
+                self.owner,
+                lives.len(),
+                question.clone(),
+                Box::new(ends),
+            );
             for life in lives {
                 life.kin().attach(caller, &pipe);
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use exile_os::Errno;
 use exile_os::exit::{self, Source};
-use exile_os::life::{keeper, living};
+use exile_os::life::{keeper, living, registry};
 use exile_os::spawn::pool;
 use rustler::types::atom::Atom;
 use rustler::{Env, Term};
@@ -46,7 +46,7 @@ fn counts() -> Vec<(Atom, usize)> {
         (atoms::children(), exit::open_count()),
         (atoms::monitors(), resource::monitor_count()),
         (atoms::grown_pipes(), pipe_end::grown_count()),
-        (atoms::teardowns(), living::under_way()),
+        (atoms::teardowns(), registry::under_way()),
         (atoms::requests(), request::open_count()),
         (atoms::spawns(), pool::pending()),
     ]

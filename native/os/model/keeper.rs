@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::errno::Errno;
 use crate::exit::{self, ExitFd, Source};
 use crate::kernel::is_readable;
-use crate::life::living::{self, Key};
+use crate::life::registry::{self, Key};
 use crate::shared;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -67,7 +67,7 @@ pub fn run() {
     loop {
         // What the thread does that waits for zombies.
         if exit::source() == Source::Portable {
-            for child in living::children() {
+            for child in registry::children() {
                 child.learn();
             }
         }
@@ -82,7 +82,7 @@ pub fn run() {
             loom::thread::yield_now();
         }
         let readable = matches!(reason, Reason::Readable);
-        let at = living::look(key, readable, now, || {
+        let at = registry::look(key, readable, now, || {
             work().watched.remove(&key);
         });
         let mut work = work();
@@ -95,7 +95,7 @@ pub fn run() {
 
 /// How many lives it knows.
 pub fn living_count() -> usize {
-    living::keys().len()
+    registry::keys().len()
 }
 
 /// Nothing to do: the thread works when the model says so.

@@ -11,6 +11,10 @@
 //! Unsafe code here asks whether a descriptor is open, or readable.
 #![allow(unsafe_code)]
 
+#[cfg(by_clone)]
+#[path = "../src/kernel/clone.rs"]
+pub(crate) mod clone;
+
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;

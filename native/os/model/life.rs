@@ -9,7 +9,8 @@ use loom::thread;
 use super::world::{self, KILLED, is_open};
 use super::{each_source, each_with_zombies};
 use crate::life::keeper;
-use crate::life::living::{Kin, under_way};
+use crate::life::living::Kin;
+use crate::life::registry::under_way;
 use crate::sync::Mutex;
 use crate::{Errno, Life, Signal, Status, Teardown};
 

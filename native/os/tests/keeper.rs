@@ -13,7 +13,7 @@ use common::{
     PATIENCE, Relatives, Stranger, alone, command, descriptors, has_children, limit, line,
     no_lives, quiet_sh, refuse, set_limit, sh, soon, spawn, status,
 };
-use exile_os::life::{keeper, living};
+use exile_os::life::{keeper, registry};
 use exile_os::{Child, Errno, Life, Signal, Spawned, Status, Stdio, Teardown, exit};
 
 fn at_once() -> Teardown {
@@ -99,7 +99,7 @@ fn the_end_of_a_program_costs_the_same_however_many_live() {
             for _ in few.len()..IDLE {
                 lives.push(begin(&idle().child, Relatives::default()));
             }
-            assert!(living::children().len() >= IDLE);
+            assert!(registry::children().len() >= IDLE);
             let among_many = cost_of_ends();
             // Were each of them looked at each time, it would be hundreds of times as long.
             assert!(
@@ -255,7 +255,7 @@ fn what_waits_for_quiet_is_done_when_no_teardown_is_under_way() {
             let child = Arc::clone(&stubborn.child);
             let errand = move || {
                 sender
-                    .send((living::under_way(), child.try_status()))
+                    .send((registry::under_way(), child.try_status()))
                     .unwrap()
             };
             keeper::when_idle(Box::new(errand)).unwrap();

@@ -17,7 +17,7 @@ use common::{
     PATIENCE, Relatives, TempDir, alone, c, descriptors, has_children, is_alone, line, no_lives,
     quiet_sh, soon, spawn, status,
 };
-use exile_os::life::{keeper, living};
+use exile_os::life::{keeper, registry};
 use exile_os::{Errno, Life, Signal, Spawned, Status, Teardown, exit};
 
 const LONG: Duration = Duration::from_secs(1000);
@@ -125,7 +125,7 @@ fn the_end_of_a_program_that_became_another_user_is_refused_at_once_and_can_be_w
                     assert_eq!(heard.recv_timeout(PATIENCE), Ok(expected));
                 }
                 assert!(start.elapsed() < LONG);
-                assert_eq!(living::under_way(), 0);
+                assert_eq!(registry::under_way(), 0);
                 assert_eq!(other.child.try_status(), None);
             }
             // What waits for quiet does not wait for it.

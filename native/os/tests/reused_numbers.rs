@@ -15,7 +15,7 @@ use std::{env, fs};
 
 use common::{PATIENCE, becomes_readable, eventually, is_alone, line, sh, sigchld, spawn, status};
 use exile_os::exit::{self, Source};
-use exile_os::life::{keeper, living};
+use exile_os::life::{keeper, registry};
 use exile_os::{Child, Errno, Signal, Spawned, Status, Teardown};
 
 /// Holds the number after which the kernel looks for the next one.
@@ -232,7 +232,7 @@ fn a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone(
             assert!(common::end_by(&old.child, &teardown));
             assert_eq!(status(&old.child), Status::Exited(5));
             if matches!(way, Way::Pidfd | Way::Wait) {
-                assert_eq!(living::under_way(), 1);
+                assert_eq!(registry::under_way(), 1);
             }
             // By then the keeper looks every 100 ms only, and does not know at once that the group
             // is empty.

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(target_os = "linux")]
-use super::{Source, source};
+use super::source::{Source, source};
 use crate::errno::Errno;
 #[cfg(not(target_os = "linux"))]
 use crate::kernel::kqueue;
@@ -213,5 +213,26 @@ impl Watch {
     ) -> Result<(ExitFd, Option<Announcer>), Errno> {
         let queue = self.0.until_end_of(pid)?;
         Ok((ExitFd::new(queue, Name::Number(pid)), None))
+    }
+}
+
+/// What one look at a child found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    Running,
+    /// It is gone, but its status cannot be had: not yet, or not at all.
+    Gone,
+    Ended(Status),
+}
+
+/// Looks at a child that was not reaped by this process.
+pub(crate) fn look(end: &ExitFd) -> Look {
+    match end.reap() {
+        Ok(None) => Look::Running,
+        Ok(Some(status)) => Look::Ended(status),
+        Err(_) => match end.kept_status() {
+            Some(status) => Look::Ended(status),
+            None => Look::Gone,
+        },
     }
 }

@@ -3,11 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::Source;
+use super::source::Source;
 use crate::errno::Errno;
+use crate::kernel::clone::clone_and_exit;
 use crate::kernel::{number, pidfd};
 use crate::signal::Signal;
-use crate::spawn::linux::clone_and_exit;
 use crate::status::Status;
 
 /// How long after the end of the child its pidfd may take to tell the status (measured: up to

@@ -2,11 +2,10 @@
 //! zombie, and has the status of ours fetched. The zombies of strangers are left to whoever waits
 //! for them, or to the sweep.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::zombies;
+use super::zombies::{self, WAITER};
 use crate::errno::Errno;
 use crate::kernel::number;
 use crate::thread;
@@ -18,7 +17,6 @@ const STRANGER_PAUSE: Duration = Duration::from_millis(10);
 /// How often to look at ours when they are gone and somebody else has fetched their statuses.
 const GONE_PAUSE: Duration = Duration::from_millis(100);
 
-static WAITER: OnceLock<Thread> = OnceLock::new();
 static LAUNCHING: Mutex<()> = Mutex::new(());
 
 /// Starts the thread, unless it runs already.
@@ -33,13 +31,6 @@ pub(super) fn start() -> Result<(), Errno> {
         WAITER.get_or_init(|| thread);
     }
     Ok(())
-}
-
-/// There is a new child.
-pub(super) fn wake() {
-    if let Some(thread) = WAITER.get() {
-        thread.unpark();
-    }
 }
 
 fn run() {

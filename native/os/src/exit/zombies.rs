@@ -8,14 +8,12 @@
 //! slow disk takes its time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::thread::Thread;
 use std::time::Duration;
 
-#[cfg(target_os = "linux")]
-use super::waiter;
-use super::{Source, source};
+use super::source::{Source, source};
 use crate::kernel::number;
-use crate::life::child::Child;
 use crate::shared;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -24,10 +22,21 @@ use crate::sync::{Mutex, MutexGuard};
 const SPAWN_LOOKS: u32 = if cfg!(loom) { 1 } else { 20 };
 const SPAWN_PAUSE: Duration = Duration::from_millis(1);
 
+/// A child of ours, as it is known here.
+pub(crate) trait Registered: Send + Sync {
+    /// Its number.
+    fn pid(&self) -> libc::pid_t;
+    /// Fetches its status and keeps it; `false` if it cannot be had.
+    fn learn(&self) -> bool;
+}
+
+/// The thread that waits for zombies, where there is one.
+pub(super) static WAITER: OnceLock<Thread> = OnceLock::new();
+
 #[derive(Default)]
 struct Known {
     /// Our children whose status is not known yet.
-    ours: HashMap<libc::pid_t, Weak<Child>>,
+    ours: HashMap<libc::pid_t, Weak<dyn Registered>>,
     /// The spawns that are under way, numbered in the order in which they began.
     spawning: BTreeSet<u64>,
     begun: u64,
@@ -45,9 +54,9 @@ fn known() -> MutexGuard<'static, Known> {
 }
 
 /// Runs `spawn` so that the new child is not taken for a stranger.
-pub(crate) fn while_registering<E>(
-    spawn: impl FnOnce() -> Result<Arc<Child>, E>,
-) -> Result<Arc<Child>, E> {
+pub(crate) fn while_registering<C: Registered + 'static, E>(
+    spawn: impl FnOnce() -> Result<Arc<C>, E>,
+) -> Result<Arc<C>, E> {
     if source() == Source::Pidfd {
         return spawn();
     }
@@ -63,10 +72,12 @@ pub(crate) fn while_registering<E>(
     known.spawning.remove(&number);
     known.failed |= spawned.is_err();
     let child = spawned?;
-    known.ours.insert(child.pid(), Arc::downgrade(&child));
+    let registered: Weak<dyn Registered> = Arc::downgrade(&child) as _;
+    known.ours.insert(child.pid(), registered);
     drop(known);
-    #[cfg(target_os = "linux")]
-    waiter::wake();
+    if let Some(waiter) = WAITER.get() {
+        waiter.unpark();
+    }
     Ok(child)
 }
 
@@ -135,23 +146,23 @@ fn bury(pid: libc::pid_t) -> bool {
 
 /// Looks at each of ours; how many have no status yet.
 pub(super) fn look_at_all() -> usize {
-    let all: Vec<Arc<Child>> = {
+    let all: Vec<Arc<dyn Registered>> = {
         let known = known();
         known.ours.values().filter_map(Weak::upgrade).collect()
     };
-    let running = |child: &&Arc<Child>| !child.learn();
+    let running = |child: &&Arc<dyn Registered>| !child.learn();
     all.iter().filter(running).count()
 }
 
 /// Forgets a child whose status is known. Its number is free since it was reaped, so the entry
 /// may be that of a new child already, which stays.
-pub(crate) fn reaped(child: &Child) {
+pub(crate) fn reaped(child: &impl Registered) {
     if source() == Source::Pidfd {
         return;
     }
     let mut known = known();
     let entered = known.ours.get(&child.pid());
-    if entered.is_some_and(|entered| std::ptr::eq(entered.as_ptr(), child)) {
+    if entered.is_some_and(|entered| std::ptr::addr_eq(entered.as_ptr(), child)) {
         known.ours.remove(&child.pid());
         known.fetched.insert(child.pid());
     }

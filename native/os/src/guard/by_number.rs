@@ -13,7 +13,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send as send_bytes, socketpair,
 };
 
-use super::{REPORT_PATIENCE, connections, socket};
+use super::socket::{REPORT_PATIENCE, connections, socket};
 use crate::errno::Errno;
 #[cfg(not(target_os = "linux"))]
 use crate::kernel::kqueue;

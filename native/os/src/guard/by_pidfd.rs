@@ -18,7 +18,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
 };
 
-use super::{REPORT_PATIENCE, socket};
+use super::socket::{REPORT_PATIENCE, socket};
 use crate::errno::{Errno, check};
 use crate::kernel::pidfd;
 use crate::life::child::Child;

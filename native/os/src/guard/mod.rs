@@ -11,10 +11,11 @@
 mod by_number;
 #[cfg(by_clone)]
 mod by_pidfd;
+mod socket;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ use by_pidfd as protocol;
 pub use protocol::{Process, REST, take_report};
 #[cfg(by_clone)]
 pub(crate) use protocol::{is_delivered, send_report};
+pub use socket::connections;
+pub(crate) use socket::socket;
 
 use crate::errno::Errno;
 use crate::life::child::Child;
@@ -35,20 +38,8 @@ use crate::pipe::above_standard;
 /// Whether commands outlive a VM that is killed, unless there is a guard.
 pub const IS_NEEDED: bool = cfg!(not(by_clone));
 
-/// How long a report may wait for a guard that does not take it.
-const REPORT_PATIENCE: Duration = Duration::from_secs(1);
-
 /// How often to try whether a guard that did not take reports takes them now.
 const RETRY: Duration = Duration::from_millis(50);
-
-static GUARD: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
-static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
-
-/// How many guards there have been. When that has grown since before a spawn, the command may not
-/// have been reported to the last of them.
-pub fn connections() -> usize {
-    CONNECTIONS.load(Ordering::Acquire)
-}
 
 /// Makes the socket for a new guard: ours is used for reports from now on, the guard gets the
 /// one that is returned.
@@ -56,21 +47,14 @@ pub fn connect() -> Result<OwnedFd, Errno> {
     let (ours, theirs) = protocol::socket_pair()?;
     let theirs = above_standard(theirs)?;
     let ours = Arc::new(above_standard(ours)?);
-    *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(ours);
-    // After that, so that a thread that sees the new count finds the new socket.
-    CONNECTIONS.fetch_add(1, Ordering::AcqRel);
+    socket::connect(ours);
     Ok(theirs)
 }
 
 /// The guard is gone, and is not replaced for now.
 pub fn disconnect() {
     backlog().clear();
-    *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = None;
-}
-
-/// Where to report, if there is a guard.
-pub(crate) fn socket() -> Option<Arc<OwnedFd>> {
-    GUARD.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    socket::disconnect();
 }
 
 /// Processes that the guard has yet to be told of.

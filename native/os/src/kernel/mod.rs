@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | `number` | its number | everywhere |
 //! | `pidfd` | a descriptor of its own | Linux |
+//! | `clone` | made | Linux |
 //! | `kqueue` | its number, in a queue of events | elsewhere |
 //!
 //! `held` looks at the pipe that a process reads from.
@@ -14,6 +15,8 @@
 //!
 //! The model replaces this folder (see `model`).
 
+#[cfg(by_clone)]
+pub(crate) mod clone;
 #[cfg(by_clone)]
 mod epoll;
 pub(crate) mod held;

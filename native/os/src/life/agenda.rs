@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Instant;
 
-use super::living::Key;
+/// By which the keeper knows a life.
+pub type Key = u64;
 
 /// How many entries that hold no longer may be kept in any case.
 const SPARE: usize = 64;

@@ -13,8 +13,9 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::teardown::Reach;
 use crate::errno::Errno;
-use crate::exit::{self, Announcer, ExitFd, Look, Source};
+use crate::exit::{self, Announcer, ExitFd, Look, Registered, Source};
 use crate::kernel::{held, number};
 use crate::signal::Signal;
 use crate::status::Status;
@@ -254,21 +255,22 @@ impl Child {
     }
 }
 
+impl Registered for Child {
+    fn pid(&self) -> libc::pid_t {
+        self.pid
+    }
+
+    fn learn(&self) -> bool {
+        Child::learn(self)
+    }
+}
+
 /// Kills a program, with its group, that nobody has been told of. One that has ended by itself is
 /// no exception: its group is killed where it can still be reached.
 pub(crate) fn kill(child: &Child) {
     let Some(end) = child.end() else { return };
     child.claim();
     child.signal_all(&end, Signal::KILL);
-}
-
-/// Whom a signal of a teardown has reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reach {
-    /// `EPERM`: the program may not be signalled; `ESRCH`: it has ended.
-    pub(crate) program: Result<(), Errno>,
-    /// `ESRCH`: nobody is left in the group, or it can no longer be told from others.
-    pub(crate) group: Result<(), Errno>,
 }
 
 /// Keeps a program from being reaped.

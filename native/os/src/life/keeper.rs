@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::agenda::Agenda;
-use super::living::{self, Key};
+use super::registry::{self, Key};
 use crate::errno::Errno;
 use crate::exit::{self, ExitFd, Source};
 use crate::kernel::Poller;
@@ -168,7 +168,7 @@ impl Keeper {
         loop {
             // A panic has told of itself. What was being looked at is looked at again.
             let _ = catch_unwind(AssertUnwindSafe(|| self.run()));
-            for key in living::keys() {
+            for key in registry::keys() {
                 let _ = self.requests.send(Request::Attend(key));
             }
         }
@@ -191,7 +191,7 @@ impl Keeper {
                 Err(_) => {
                     std::thread::sleep(REST);
                     // Nobody tells what has ended meanwhile.
-                    for key in living::keys() {
+                    for key in registry::keys() {
                         self.look(key, false);
                     }
                     Vec::new()
@@ -245,7 +245,7 @@ impl Keeper {
         if exit::source() != Source::Pidfd && self.is_time_to_sweep(now) {
             exit::sweep();
         }
-        while living::under_way() == 0 {
+        while registry::under_way() == 0 {
             // One by one: if one panics, the others are still there.
             let Some(errand) = self.work().when_idle.pop_front() else {
                 break;
@@ -277,7 +277,7 @@ impl Keeper {
     /// Looks at a life, does what is due, and notes when more will be.
     fn look(&self, key: Key, readable: bool) {
         let unwatch = || self.poller.remove(key);
-        let at = living::look(key, readable, Instant::now(), unwatch);
+        let at = registry::look(key, readable, Instant::now(), unwatch);
         self.work().agenda.set(key, at);
     }
 }

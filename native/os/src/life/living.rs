@@ -1,20 +1,19 @@
-//! The record of one process, and all that live.
+//! The record of one process.
 //!
 //! The status of a process, its signals and its end are all had through its [`Life`]. What else
 //! belongs to the process (its pipes, the waits for its end) is its [`Kin`], which the life tells of
 //! the end.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::child::{Child, Reach};
+use super::child::Child;
 use super::keeper;
-use super::teardown::{Next, Progress, Target, Teardown};
+use super::registry::{self, Attend, Counted, Kept, Key, all, forget, keys};
+use super::teardown::{Next, Progress, Reach, Target, Teardown};
 use crate::errno::Errno;
 use crate::exit::ExitFd;
-use crate::shared;
 use crate::signal::Signal;
 use crate::status::Status;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
@@ -36,9 +35,6 @@ pub trait Kin: Send + Sync + 'static {
     /// The teardown is over. The process has ended, unless it `refused`: it may not be signalled.
     fn over(&self, refused: Option<Errno>);
 }
-
-/// By which the keeper knows a life.
-pub type Key = u64;
 
 /// The record of one process.
 pub struct Life<K> {
@@ -70,118 +66,7 @@ struct Course {
     _counted: Counted,
 }
 
-static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
-
-/// How many teardowns are under way.
-pub fn under_way() -> usize {
-    UNDER_WAY.load(Ordering::Acquire)
-}
-
-/// One of [`UNDER_WAY`] while it lives.
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        UNDER_WAY.fetch_add(1, Ordering::AcqRel);
-        Counted
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        UNDER_WAY.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A life as the keeper sees it.
-pub(crate) trait Kept: Send + Sync {
-    /// Looks at the process and does what is due. `readable`: its exit fd has just become so.
-    fn attend(&self, readable: bool, now: Instant) -> Attend;
-    /// Claims it, to be ended in its own way; how long that takes at most.
-    fn claim(&self) -> Duration;
-    /// Whether the process has ended.
-    fn has_ended(&self) -> bool;
-    /// Nobody watches its exit fd any more.
-    fn let_go(&self);
-    /// The program, unless it is one of our own.
-    fn child(&self) -> Option<&Arc<Child>>;
-}
-
-/// When the keeper is to look at a life again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attend {
-    /// When its exit fd becomes readable.
-    AtExit,
-    /// At this time, and when its exit fd becomes readable.
-    At(Instant),
-    /// Never: the process has ended and its teardown is over.
-    Never,
-}
-
-shared! {
-    /// All lives that the keeper attends to.
-    static LIVING: Mutex<BTreeMap<Key, Arc<dyn Kept>>> = Mutex::new(BTreeMap::new());
-}
-
 static LAST_KEY: AtomicU64 = AtomicU64::new(0);
-
-fn living() -> MutexGuard<'static, BTreeMap<Key, Arc<dyn Kept>>> {
-    LIVING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The life with this key.
-pub(crate) fn find(key: Key) -> Option<Arc<dyn Kept>> {
-    living().get(&key).map(Arc::clone)
-}
-
-/// The keys of all lives there are.
-pub(crate) fn keys() -> Vec<Key> {
-    living().keys().copied().collect()
-}
-
-/// The programs that run, but for those of our own.
-pub fn children() -> Vec<Arc<Child>> {
-    let lives = all().into_iter();
-    lives.filter_map(|life| life.child().cloned()).collect()
-}
-
-/// All lives there are.
-pub(crate) fn all() -> Vec<Arc<dyn Kept>> {
-    living().values().map(Arc::clone).collect()
-}
-
-/// Forgets a life that needs no more attention.
-pub(crate) fn forget(key: Key) {
-    let forgotten = living().remove(&key);
-    // What it drops may ask for the lock.
-    drop(forgotten);
-}
-
-/// Looks at a life and does what is due, on the keeper's thread. When to look again; without that,
-/// when its exit fd becomes readable. `unwatch` ends the wait for that.
-pub(crate) fn look(
-    key: Key,
-    readable: bool,
-    now: Instant,
-    unwatch: impl FnOnce(),
-) -> Option<Instant> {
-    let life = find(key)?;
-    // Before, so that an end that nobody has attended to is still watched for.
-    let ended = life.has_ended();
-    let next = life.attend(readable, now);
-    if ended || next == Attend::Never {
-        unwatch();
-        life.let_go();
-    }
-    match next {
-        Attend::At(at) => Some(at),
-        Attend::AtExit => None,
-        Attend::Never => {
-            forget(key);
-            None
-        }
-    }
-}
 
 /// Begins to end all processes, each in its own way and all at once. How long the slowest may take.
 pub fn stop_all() -> Duration {
@@ -239,7 +124,7 @@ impl<K: Kin> Life<K> {
             apart,
             kin,
         });
-        living().insert(key, Arc::clone(&life) as Arc<dyn Kept>);
+        registry::enter(key, Arc::clone(&life) as Arc<dyn Kept>);
         let kept = match life.child.watch() {
             Some(end) => keeper::watch(key, &end),
             // It has ended, and somebody has asked for its status already.
@@ -341,7 +226,7 @@ impl<K: Kin> Life<K> {
             });
             self.kin.claimed();
         }
-        living().insert(self.key, Arc::clone(self) as Arc<dyn Kept>);
+        registry::enter(self.key, Arc::clone(self) as Arc<dyn Kept>);
         let _ = keeper::attend(self.key);
     }
 

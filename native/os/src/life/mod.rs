@@ -5,7 +5,8 @@
 //! | --- | --- |
 //! | `child` | a running program: signals, and its status exactly once |
 //! | `teardown` | the sequence of signals that ends a process, as data |
-//! | `living` | the record of one process, and all that live |
+//! | `living` | the record of one process |
+//! | `registry` | all that live |
 //! | `keeper` | the thread that sees exits and runs teardowns |
 //! | `agenda` | what it has to do when |
 //!
@@ -27,4 +28,5 @@ pub mod child;
 #[cfg_attr(loom, path = "../../model/keeper.rs")]
 pub mod keeper;
 pub mod living;
+pub mod registry;
 pub mod teardown;

@@ -4,7 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::child::Reach;
 use crate::errno::Errno;
 use crate::signal::Signal;
 
@@ -24,6 +23,15 @@ impl Teardown {
         let waits = self.steps.iter().map(|(_, wait)| *wait);
         waits.fold(self.grace, Duration::saturating_add)
     }
+}
+
+/// Whom a signal of a teardown has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// `EPERM`: the program may not be signalled; `ESRCH`: it has ended.
+    pub(crate) program: Result<(), Errno>,
+    /// `ESRCH`: nobody is left in the group, or it can no longer be told from others.
+    pub(crate) group: Result<(), Errno>,
 }
 
 /// What a teardown needs to know of its process, and does to it.

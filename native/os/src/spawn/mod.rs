@@ -4,6 +4,7 @@
 //! | file | what | where |
 //! | --- | --- | --- |
 //! | `error` | the steps of a spawn, and why it failed | |
+//! | `plan` | what a child needs | |
 //! | `attempt` | a spawn that another thread can bring to nothing | |
 //! | `pool` | the threads that spawn | |
 //! | `stdio` | pipes and files for the standard streams | |
@@ -15,6 +16,7 @@ mod attempt;
 mod error;
 #[cfg(by_clone)]
 pub(crate) mod linux;
+mod plan;
 pub mod pool;
 #[cfg(not(by_clone))]
 mod posix;
@@ -27,8 +29,7 @@ use linux::execute;
 #[cfg(not(by_clone))]
 use posix::execute;
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,7 @@ pub(crate) use error::at;
 pub use error::{SpawnError, Step};
 pub(crate) use stdio::open_file;
 
-use crate::attributes::Attributes;
-use crate::command::{Command, Stdio, with_room};
+use crate::command::{Command, Stdio};
 use crate::errno::Errno;
 use crate::exit;
 use crate::guard;
@@ -48,6 +48,7 @@ use crate::kernel::number;
 use crate::life::child::{Child, kill};
 use crate::pipe::{ReadEnd, WriteEnd};
 use crate::signal::Signal;
+use plan::{Plan, pointers};
 use stdio::{Streams, raw};
 
 /// A file that somebody still holds open for writing is mostly one that was written a moment
@@ -186,90 +187,4 @@ pub fn discard(children: &[Arc<Child>]) {
         // Fetches the status of a zombie, and closes what told of the end.
         let _ = child.try_status();
     }
-}
-
-/// All that a child needs.
-#[derive(Clone, Copy)]
-struct Plan<'a> {
-    stdin: Option<RawFd>,
-    stdout: Option<RawFd>,
-    stderr: Option<RawFd>,
-    stderr_to_stdout: bool,
-    /// Free to outlive this process.
-    detached: bool,
-    /// Where the guard wants to hear of the new process.
-    #[cfg_attr(not(by_clone), expect(dead_code, reason = "it hears of it later"))]
-    guard: Option<RawFd>,
-    directory: Option<&'a CStr>,
-    attributes: &'a Attributes,
-    #[cfg_attr(by_clone, expect(dead_code, reason = "only pointers to them are used"))]
-    candidates: &'a [CString],
-    #[cfg_attr(
-        not(by_clone),
-        expect(dead_code, reason = "the C library takes them one by one")
-    )]
-    files: &'a Pointers<'a>,
-    /// The candidates come from a search path.
-    searched: bool,
-    argv: &'a Pointers<'a>,
-    env: &'a Pointers<'a>,
-    attempt: &'a Attempt,
-}
-
-/// What trying to execute one candidate means for the others.
-enum Tried {
-    /// There is no such program: the next one is tried.
-    Missing,
-    /// The next one is tried, and if there is none, this is the error.
-    Barred,
-    /// This is the error.
-    Failed,
-}
-
-impl Plan<'_> {
-    /// As `execvp` has it: a directory in which nothing can be found is passed over, and so is a
-    /// program that may not be executed, but that is remembered.
-    fn tried(&self, errno: Errno) -> Tried {
-        match errno.raw() {
-            libc::ENOENT => Tried::Missing,
-            libc::ELOOP
-            | libc::ENAMETOOLONG
-            | libc::ENOTDIR
-            | libc::ESTALE
-            | libc::ENODEV
-            | libc::ETIMEDOUT
-                if self.searched =>
-            {
-                Tried::Missing
-            }
-            libc::EACCES => Tried::Barred,
-            _ => Tried::Failed,
-        }
-    }
-}
-
-/// A process that executes the program.
-struct Process {
-    pid: libc::pid_t,
-    /// Where it was asked for.
-    pidfd: Option<OwnedFd>,
-    /// The guard knows of it, or need not.
-    reported: bool,
-}
-
-/// A null-terminated array of pointers to strings that live as long.
-struct Pointers<'a> {
-    array: Vec<*const libc::c_char>,
-    strings: std::marker::PhantomData<&'a [CString]>,
-}
-
-/// Pointers to the strings of one slice, and then of another.
-fn pointers<'a>(first: &'a [CString], rest: &'a [CString]) -> Result<Pointers<'a>, Errno> {
-    let mut array = with_room(first.len() + rest.len() + 1)?;
-    array.extend(first.iter().chain(rest).map(|string| string.as_ptr()));
-    array.push(std::ptr::null());
-    Ok(Pointers {
-        array,
-        strings: std::marker::PhantomData,
-    })
 }

@@ -20,7 +20,8 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Plan, Process, SpawnError, Step, Tried, at};
+use super::error::{SpawnError, Step, at};
+use super::plan::{Plan, Process, Tried};
 use crate::errno::Errno;
 use crate::kernel::number;
 use crate::signal::Signal;

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::Plan;
+use super::plan::Plan;
 use crate::errno::{Errno, check};
 use crate::pipe::above_standard;
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use exile_os::exit::{self, Source};
-use exile_os::life::living;
+use exile_os::life::registry;
 use exile_os::pipe::ReadEnd;
 use exile_os::{
     Attempt, Child, Command, Errno, Kin, Life, SpawnError, Spawned, Status, Stdio, Teardown,
@@ -184,8 +184,8 @@ pub(crate) fn end_by(child: &Arc<Child>, teardown: &Teardown) -> bool {
 
 /// Waits until every program that has a life has ended and nothing is left to do for it.
 pub(crate) fn no_lives() {
-    soon("no program has a life", || living::children().is_empty());
-    assert_eq!(living::under_way(), 0);
+    soon("no program has a life", || registry::children().is_empty());
+    assert_eq!(registry::under_way(), 0);
 }
 
 /// Waits for the end of a program by its exit fd.

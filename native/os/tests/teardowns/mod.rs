@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use exile_os::life::{keeper, living};
+use exile_os::life::{keeper, registry};
 use exile_os::{Child, Command, Errno, Life, Signal, Spawned, Status, Teardown, exit};
 
 use crate::common::{
@@ -378,7 +378,7 @@ fn unclaimed_a_command_that_ends_of_its_closed_pipe_leaves_its_group_alone() {
         // It is too late to claim it.
         assert!(!story.life.end());
         assert!(!story.life.end_by(&term_then_wait(LONG)));
-        assert_eq!(living::under_way(), 0);
+        assert_eq!(registry::under_way(), 0);
         assert_eq!(story.last(), []);
         assert!(!grandchild.has_ended());
         grandchild.kill();
@@ -444,7 +444,7 @@ fn however_often_its_end_is_wanted_a_command_has_one_teardown() {
     let story = Story::of_claimed(&spawned.child, &term_then_wait(LONG));
     for wait in [LONG, 2 * MOMENT, MOMENT, LONG] {
         assert!(story.life.end_by(&term_then_wait(wait)));
-        assert_eq!(living::under_way(), 1);
+        assert_eq!(registry::under_way(), 1);
     }
     // Claimed and over once.
     story.must_be_over();
