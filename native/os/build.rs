@@ -6,5 +6,7 @@ fn main() {
         // Programs are spawned by `clone`, with code of ours in the child, and known by pidfds. Elsewhere
         // `posix_spawn` does it, which `--cfg exile_portable` chooses on Linux, for tests.
         by_clone: { all(target_os = "linux", not(exile_portable)) },
+        // Descriptors are waited for by `poll`.
+        by_poll: { exile_portable },
     }
 }

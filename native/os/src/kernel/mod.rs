@@ -25,12 +25,12 @@ pub(crate) mod kqueue;
 pub(crate) mod number;
 #[cfg(target_os = "linux")]
 pub(crate) mod pidfd;
-#[cfg(exile_portable)]
+#[cfg(by_poll)]
 mod poll;
 
 #[cfg(by_clone)]
 pub(crate) use epoll::Poller;
-#[cfg(all(not(target_os = "linux"), not(exile_portable)))]
+#[cfg(not(any(target_os = "linux", by_poll)))]
 pub(crate) use kqueue::Poller;
-#[cfg(exile_portable)]
+#[cfg(by_poll)]
 pub(crate) use poll::Poller;

@@ -28,7 +28,7 @@ pub(crate) fn is_zombie(pidfd: &OwnedFd) -> Result<bool, Errno> {
 
 /// Waits for a child that is exiting, so that not even a zombie is left. When the kernel reaps by
 /// itself the answer is `ECHILD`, which is as good.
-#[cfg(not(exile_portable))]
+#[cfg(not(by_poll))]
 pub(crate) fn bury(pidfd: &OwnedFd) -> Result<(), Errno> {
     wait(pidfd, libc::WEXITED).map(drop)
 }
@@ -89,7 +89,7 @@ pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
 }
 
 /// The same through a number that the caller knows to be that of an open pidfd.
-#[cfg(not(exile_portable))]
+#[cfg(not(by_poll))]
 pub(crate) fn signal_raw(pidfd: RawFd, signal: Signal) -> Result<(), Errno> {
     send(pidfd, signal, 0)
 }
