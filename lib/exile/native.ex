@@ -98,25 +98,22 @@ defmodule Exile.Native do
   @spec guard_stop() :: :ok
   def guard_stop, do: stub()
 
-  @spec pipe_read(pipe, pos_integer, nil, drain :: boolean) ::
-          {:ok, binary} | :eof | :again | :rest | {:error, :pipe_closed_or_invalid_caller | posix}
-  @spec pipe_read(pipe, pos_integer, reference, drain :: boolean) ::
-          {:ok, binary}
-          | :eof
-          | :wait
-          | :exited
-          | {:error, :pipe_closed_or_invalid_caller | posix}
-  def pipe_read(_pipe, _max, _reference, _drain), do: stub()
+  @type pipe_error :: {:error, :pipe_closed_or_invalid_caller | posix}
 
-  @spec pipe_write(pipe, [binary], non_neg_integer, nil) ::
-          :ok
-          | {:more | :again, [binary], non_neg_integer}
-          | {:error, :pipe_closed_or_invalid_caller | posix}
-  @spec pipe_write(pipe, [binary], non_neg_integer, reference) ::
-          :ok
-          | {:more | :again | :wait, [binary], non_neg_integer}
-          | {:error, :pipe_closed_or_invalid_caller | posix}
-  def pipe_write(_pipe, _iovec, _offset, _reference), do: stub()
+  @spec pipe_try_read(pipe, pos_integer) :: {:ok, binary} | :eof | :again | :rest | pipe_error
+  def pipe_try_read(_pipe, _max), do: stub()
+
+  @spec pipe_read_or_wait(pipe, pos_integer, reference, drain :: boolean) ::
+          {:ok, binary} | :eof | :wait | :exited | pipe_error
+  def pipe_read_or_wait(_pipe, _max, _reference, _drain), do: stub()
+
+  @spec pipe_try_write(pipe, [binary], non_neg_integer) ::
+          :ok | {:more | :again, [binary], non_neg_integer} | pipe_error
+  def pipe_try_write(_pipe, _iovec, _offset), do: stub()
+
+  @spec pipe_write_or_wait(pipe, [binary], non_neg_integer, reference) ::
+          :ok | {:more | :again | :wait, [binary], non_neg_integer} | pipe_error
+  def pipe_write_or_wait(_pipe, _iovec, _offset, _reference), do: stub()
 
   @spec pipe_cancel(pipe, reference) :: :ok | :sent
   def pipe_cancel(_pipe, _reference), do: stub()

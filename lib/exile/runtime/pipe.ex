@@ -22,24 +22,24 @@ defmodule Exile.Runtime.Pipe do
   @doc "Reads what is there, at most `max` bytes; waits when nothing is."
   @spec read(t, pos_integer, until) :: {:ok, binary} | :eof | :exited | error
   def read(pipe, max, until) do
-    case try_read(pipe, max, until) do
+    case try_read(pipe, max) do
       :again -> wait_and_read(pipe, max, until)
       result -> result
     end
   end
 
   # While commands wait to be started, the streams that have just begun let them go first.
-  defp try_read(pipe, max, until) do
-    with :rest <- Native.pipe_read(pipe, max, nil, until != :exit) do
+  defp try_read(pipe, max) do
+    with :rest <- Native.pipe_try_read(pipe, max) do
       receive after: (Patience.rest() -> :ok)
-      try_read(pipe, max, until)
+      try_read(pipe, max)
     end
   end
 
   defp wait_and_read(pipe, max, until) do
     ref = make_ref()
 
-    case Native.pipe_read(pipe, max, ref, until != :exit) do
+    case Native.pipe_read_or_wait(pipe, max, ref, until != :exit) do
       :wait ->
         receive do
           {:select, _, ^ref, _} -> read(pipe, max, until)
@@ -83,8 +83,8 @@ defmodule Exile.Runtime.Pipe do
           {:ok, {tag, binary}} | :eof | :exited | error
         when tag: atom
   def read_any({_, pipe1} = one, {_, pipe2} = two, max, until) do
-    with {:again, _, _} <- {try_read(pipe1, max, until), one, two},
-         {:again, _, _} <- {try_read(pipe2, max, until), two, one} do
+    with {:again, _, _} <- {try_read(pipe1, max), one, two},
+         {:again, _, _} <- {try_read(pipe2, max), two, one} do
       wait_and_read_any(one, two, max, until)
     else
       {result, this, other} -> this_or_other(result, this, other, max, until)
@@ -95,8 +95,8 @@ defmodule Exile.Runtime.Pipe do
   defp wait_and_read_any({_, pipe1} = one, {_, pipe2} = two, max, until) do
     ref = make_ref()
 
-    with {:wait, _, _} <- {Native.pipe_read(pipe1, max, ref, until != :exit), one, two},
-         {:wait, _, _} <- {Native.pipe_read(pipe2, max, ref, until != :exit), two, one} do
+    with {:wait, _, _} <- {Native.pipe_read_or_wait(pipe1, max, ref, until != :exit), one, two},
+         {:wait, _, _} <- {Native.pipe_read_or_wait(pipe2, max, ref, until != :exit), two, one} do
       receive do
         {:select, _, ^ref, _} ->
           # One message has come; the other pipe's may have been sent, too.
@@ -134,7 +134,7 @@ defmodule Exile.Runtime.Pipe do
   def write(pipe, iodata), do: write(pipe, :erlang.iolist_to_iovec(iodata), 0)
 
   defp write(pipe, iovec, offset) do
-    case Native.pipe_write(pipe, iovec, offset, nil) do
+    case Native.pipe_try_write(pipe, iovec, offset) do
       {:more, iovec, offset} -> write(pipe, iovec, offset)
       {:again, iovec, offset} -> wait_and_write(pipe, iovec, offset)
       result -> result
@@ -144,7 +144,7 @@ defmodule Exile.Runtime.Pipe do
   defp wait_and_write(pipe, iovec, offset) do
     ref = make_ref()
 
-    case Native.pipe_write(pipe, iovec, offset, ref) do
+    case Native.pipe_write_or_wait(pipe, iovec, offset, ref) do
       {:wait, iovec, offset} ->
         receive do
           {:select, _, ^ref, _} -> write(pipe, iovec, offset)

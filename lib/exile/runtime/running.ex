@@ -138,7 +138,7 @@ defmodule Exile.Runtime.Running do
 
     with false <- Patience.over?(deadline), :wait <- Native.process_wait(process, until, ref) do
       {armed, full} =
-        Enum.split_with(pipes, &(Native.pipe_read(&1, @chunk_size, ref, true) == :wait))
+        Enum.split_with(pipes, &(Native.pipe_read_or_wait(&1, @chunk_size, ref, true) == :wait))
 
       received = receive_one(ref, if(full == [], do: Patience.left(deadline), else: 0))
       sent = Enum.count(armed, &(Native.pipe_cancel(&1, ref) == :sent))
@@ -155,7 +155,7 @@ defmodule Exile.Runtime.Running do
   defp more_to_come?(_pipe, 0), do: true
 
   defp more_to_come?(pipe, chunks) do
-    case Native.pipe_read(pipe, @chunk_size, nil, true) do
+    case Native.pipe_try_read(pipe, @chunk_size) do
       {:ok, _} -> more_to_come?(pipe, chunks - 1)
       waits when waits in [:again, :rest] -> true
       _ -> false

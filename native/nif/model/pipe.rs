@@ -53,12 +53,12 @@ fn of_processes(count: usize) -> (Handle<Pipe>, RawFd) {
 
 /// What a read by `pid` comes to.
 fn read(pipe: &Handle<Pipe>, pid: Pid, drain: bool) -> Option<Attempt<usize>> {
-    let wait = || Some(Wait::of(pid, REFERENCE));
+    let wait = || Wait::of(pid, REFERENCE);
     let io = |_: &mut _| {
         let count = std::mem::take(&mut *WRITTEN.lock().unwrap());
         Ok((count > 0).then_some(count))
     };
-    pipe.attempt(pid, wait, drain, io).ok()
+    pipe.try_or_wait(pid, wait, drain, io).ok()
 }
 
 /// Runs `body` with stop callbacks that come at once, and with such that come when all else is

@@ -141,8 +141,8 @@ fn end() -> thread::JoinHandle<()> {
 
 /// `OWNER` tries to read what is not there.
 fn read(pipe: &Handle<Pipe>) -> bool {
-    let wait = || Some(Wait::of(OWNER, READERS));
-    let tried = pipe.attempt(OWNER, wait, false, |_| Ok(None::<()>));
+    let wait = || Wait::of(OWNER, READERS);
+    let tried = pipe.try_or_wait(OWNER, wait, false, |_| Ok(None::<()>));
     matches!(tried, Ok(Attempt::Waits))
 }
 

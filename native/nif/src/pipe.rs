@@ -21,6 +21,7 @@
 //! * All system calls happen under the lock and in the states idle and waiting. The lock is not
 //!   held when the VM is told to stop, since it may call [`Pipe::stop`] right then.
 
+use std::io::IoSlice;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -249,12 +250,21 @@ impl Handle<Pipe> {
         true
     }
 
-    /// Tries to move bytes with `io`, for which `None` means that it would block. If it would,
-    /// `wait` is entered, unless the processes have ended and are not to be outlived.
-    pub(crate) fn attempt<T>(
+    /// Moves bytes with `io`, for which `None` means that it would block.
+    pub(crate) fn try_now<T>(
         &self,
         caller: Pid,
-        wait: impl FnOnce() -> Option<Wait>,
+        io: impl FnOnce(&mut PipeEnd) -> Result<Option<T>, Unusable>,
+    ) -> Result<Option<T>, Unusable> {
+        io(self.lock().used_by(caller)?)
+    }
+
+    /// The same. If it would block, `wait` is entered, unless the processes have ended and are not
+    /// to be outlived.
+    pub(crate) fn try_or_wait<T>(
+        &self,
+        caller: Pid,
+        wait: impl FnOnce() -> Wait,
         outlive: bool,
         io: impl FnOnce(&mut PipeEnd) -> Result<Option<T>, Unusable>,
     ) -> Result<Attempt<T>, Unusable> {
@@ -264,14 +274,11 @@ impl Handle<Pipe> {
         if let Some(moved) = io(state.used_by(caller)?)? {
             return Ok(Attempt::Moved(moved));
         }
-        match wait() {
-            None => Ok(Attempt::WouldBlock),
-            Some(_) if ended && !outlive => Ok(Attempt::Ended),
-            Some(wait) => {
-                self.wait_for(&mut state, wait)?;
-                Ok(Attempt::Waits)
-            }
+        if ended && !outlive {
+            return Ok(Attempt::Ended);
         }
+        self.wait_for(&mut state, wait())?;
+        Ok(Attempt::Waits)
     }
 
     /// Whether its owner had better let others go first, and read a little later.
@@ -305,62 +312,88 @@ impl Handle<Pipe> {
 /// What came of moving bytes.
 pub(crate) enum Attempt<T> {
     Moved(T),
-    /// Nothing could be moved, and there is nothing to wait with.
-    WouldBlock,
     /// Nothing could be moved, and the processes have ended.
     Ended,
     /// Nothing could be moved; a message will come.
     Waits,
 }
 
-/// The caller with the reference that it waits with, if it is one.
-fn wait(env: Env<'_>, reference: Term<'_>) -> Option<Wait> {
-    reference.is_ref().then(|| Wait::new(pid(env), reference))
+/// `{:ok, binary}`, `:eof`, `:again` (it would block), `:rest` (others had better go first) or
+/// `{:error, reason}`.
+#[rustler::nif]
+fn pipe_try_read(env: Env<'_>, pipe: Handle<Grip>, max: usize) -> Term<'_> {
+    if pipe.0.gives_way(pid(env)) {
+        return atoms::rest().encode(env);
+    }
+    match pipe.0.try_now(pid(env), |end| end.read(env, max)) {
+        Ok(Some(chunk)) => read(env, chunk),
+        Ok(None) => atoms::again().encode(env),
+        Err(unusable) => unusable.encode(env),
+    }
 }
 
-/// `{:ok, binary}`, `:eof`, `:rest` (others had better go first; no reference to wait with), `:again`
-/// (would block, and no reference to wait with), `:wait` (the caller gets a message with the
-/// reference), `:exited` (would block, but the processes have ended; with `drain` the others that hold
-/// the pipe are waited for) or `{:error, reason}`.
+/// `{:ok, binary}`, `:eof`, `:wait` (it would block, and the caller gets a message with the reference),
+/// `:exited` (it would block, but the processes have ended; with `drain` the others that hold the
+/// pipe are waited for) or `{:error, reason}`.
 #[rustler::nif]
-fn pipe_read<'a>(
+fn pipe_read_or_wait<'a>(
     env: Env<'a>,
     pipe: Handle<Grip>,
     max: usize,
     reference: Term<'a>,
     drain: bool,
 ) -> Term<'a> {
-    let wait = || wait(env, reference);
-    if !reference.is_ref() && pipe.0.gives_way(pid(env)) {
-        return atoms::rest().encode(env);
-    }
-    let read = |end: &mut PipeEnd| {
-        // Only a caller that is ready to wait, and would have to, looks for long.
-        if reference.is_ref() && pipe.0.question.take(pid(env)) {
+    let wait = || Wait::new(pid(env), reference);
+    let io = |end: &mut PipeEnd| {
+        // Only a caller that would have to wait looks for long.
+        if pipe.0.question.take(pid(env)) {
             end.look_for_answer(env, max)
         } else {
             end.read(env, max)
         }
     };
-    match pipe.0.attempt(pid(env), wait, drain, read) {
-        Ok(Attempt::Moved(Chunk::Data(data))) => {
-            account(env, data.len());
-            (atoms::ok(), data.to_term(env)).encode(env)
-        }
-        Ok(Attempt::Moved(Chunk::Eof)) => atoms::eof().encode(env),
-        Ok(Attempt::WouldBlock) => atoms::again().encode(env),
+    match pipe.0.try_or_wait(pid(env), wait, drain, io) {
+        Ok(Attempt::Moved(chunk)) => read(env, chunk),
         Ok(Attempt::Ended) => atoms::exited().encode(env),
         Ok(Attempt::Waits) => atoms::wait().encode(env),
         Err(unusable) => unusable.encode(env),
     }
 }
 
+fn read<'a>(env: Env<'a>, chunk: Chunk) -> Term<'a> {
+    match chunk {
+        Chunk::Data(data) => {
+            account(env, data.len());
+            (atoms::ok(), data.to_term(env)).encode(env)
+        }
+        Chunk::Eof => atoms::eof().encode(env),
+    }
+}
+
 /// Writes of `list`, binaries as `:erlang.iolist_to_iovec/1` makes them, what one system call
 /// takes, the first from `offset` on. `:ok` (all is written), `{:more, list, offset}` (go on
-/// with this), `{:again, list, offset}` (go on with this, but now it would block), `{:wait, list,
-/// offset}` (the same, and the caller gets a message with the reference) or `{:error, reason}`.
+/// with this), `{:again, list, offset}` (go on with this, but now it would block) or `{:error,
+/// reason}`.
 #[rustler::nif]
-fn pipe_write<'a>(
+fn pipe_try_write<'a>(
+    env: Env<'a>,
+    pipe: Handle<Grip>,
+    list: Term<'a>,
+    offset: usize,
+) -> NifResult<Term<'a>> {
+    let batch = Batch::take(list)?;
+    let slices = batch.slices(offset)?;
+    Ok(match pipe.0.try_now(pid(env), |end| end.write(&slices)) {
+        Ok(Some(count)) => written(env, &pipe, &batch, &slices, offset, count),
+        Ok(None) => (atoms::again(), list, offset).encode(env),
+        Err(unusable) => unusable.encode(env),
+    })
+}
+
+/// The same, but where it would block: `{:wait, list, offset}` (the caller gets a message with the
+/// reference).
+#[rustler::nif]
+fn pipe_write_or_wait<'a>(
     env: Env<'a>,
     pipe: Handle<Grip>,
     list: Term<'a>,
@@ -369,32 +402,37 @@ fn pipe_write<'a>(
 ) -> NifResult<Term<'a>> {
     let batch = Batch::take(list)?;
     let slices = batch.slices(offset)?;
-    let wait = || wait(env, reference);
-    Ok(
-        match pipe
-            .0
-            .attempt(pid(env), wait, false, |end| end.write(&slices))
-        {
-            Ok(Attempt::Moved(written)) => {
-                account(env, written);
-                pipe.0.question.ask(pid(env));
-                let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
-                let (rest, next) = batch.after(offset + written);
-                if written < all {
-                    (atoms::again(), rest, next).encode(env)
-                } else if rest.is_empty_list() {
-                    atoms::ok().encode(env)
-                } else {
-                    (atoms::more(), rest, next).encode(env)
-                }
-            }
-            Ok(Attempt::WouldBlock) => (atoms::again(), list, offset).encode(env),
-            // Others may hold the pipe open, but the process will not read it.
-            Ok(Attempt::Ended) => encode::error(env, Errno::EPIPE),
-            Ok(Attempt::Waits) => (atoms::wait(), list, offset).encode(env),
-            Err(unusable) => unusable.encode(env),
-        },
-    )
+    let wait = || Wait::new(pid(env), reference);
+    let io = |end: &mut PipeEnd| end.write(&slices);
+    Ok(match pipe.0.try_or_wait(pid(env), wait, false, io) {
+        Ok(Attempt::Moved(count)) => written(env, &pipe, &batch, &slices, offset, count),
+        // Others may hold the pipe open, but the process will not read it.
+        Ok(Attempt::Ended) => encode::error(env, Errno::EPIPE),
+        Ok(Attempt::Waits) => (atoms::wait(), list, offset).encode(env),
+        Err(unusable) => unusable.encode(env),
+    })
+}
+
+/// What is left when `count` bytes of the slices are written.
+fn written<'a>(
+    env: Env<'a>,
+    pipe: &Handle<Grip>,
+    batch: &Batch<'a>,
+    slices: &[IoSlice<'_>],
+    offset: usize,
+    count: usize,
+) -> Term<'a> {
+    account(env, count);
+    pipe.0.question.ask(pid(env));
+    let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
+    let (rest, next) = batch.after(offset + count);
+    if count < all {
+        (atoms::again(), rest, next).encode(env)
+    } else if rest.is_empty_list() {
+        atoms::ok().encode(env)
+    } else {
+        (atoms::more(), rest, next).encode(env)
+    }
 }
 
 /// Gives up the wait that `reference` stands for, and no other. `:ok`: its message will not come.
