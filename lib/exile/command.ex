@@ -52,7 +52,7 @@ defmodule Exile.Command do
           "expected every argument of a command to be a binary, got: #{inspect(other)}"
   end
 
-  @doc "The command as the native side wants it. Taken apart there, one binary costs less than a list."
+  @doc "The command as the native side wants it, where one binary costs less than a list."
   @spec to_native(t) :: Running.stage()
   def to_native(%__MODULE__{argv: argv, options: options}) do
     {unset, set} = Enum.split_with(options.env, fn {_name, value} -> value == nil end)

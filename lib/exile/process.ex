@@ -2,8 +2,8 @@ defmodule Exile.Process do
   @moduledoc """
   A running command: its pipes, its signals, its end.
 
-  Use `Exile.stream!/2` where it fits. This module is for programs that are talked to back and
-  forth, or whose output and exit status are wanted apart:
+  Use `Exile.stream!/2` where it fits. Use this module to talk to a program back and forth, or when
+  you want its output and its exit status apart:
 
       iex> {:ok, p} = Exile.Process.start_link(["cat"])
       iex> Exile.Process.write(p, "hello")
@@ -25,9 +25,8 @@ defmodule Exile.Process do
   anybody still holds the handle or not. Once it has ended and the handle is garbage, nothing is left
   of it.
 
-  It also owns the pipes at first. Only a pipe's owner may read from it, write to it or close it;
-  for everybody else, and for a pipe that is closed, the answer is
-  `{:error, :pipe_closed_or_invalid_caller}`. With `change_pipe_owner/3` any process can hand a
+  It also owns the pipes at first. Only a pipe's owner may read from it, write to it or close it. Any
+  other process gets `{:error, :pipe_closed_or_invalid_caller}`, and so does the owner of a closed pipe. With `change_pipe_owner/3` any process can hand a
   pipe to any other, so that one writes while another reads. When the owner of a pipe dies, the
   pipe is closed.
 
@@ -95,8 +94,8 @@ defmodule Exile.Process do
   Relative and empty entries of `PATH` are directories of the VM, not of `:cd`. No shell is involved:
   arguments reach the program byte for byte.
 
-  When it returns `{:ok, process}` the program is running; that it cannot be executed is an error
-  here and never an exit status.
+  When it returns `{:ok, process}` the program is running. A program that cannot be executed is an
+  error here, never an exit status.
 
   ## Options
 
@@ -111,10 +110,10 @@ defmodule Exile.Process do
 
     * `:enoent` - no such program, or no such directory for `:cd`
     * `:eacces` - the program may not be executed, or the directory not entered
-    * `:enotdir` - the directory, or a part of its path, is none
+    * `:enotdir` - the directory, or a part of its path, is not a directory
     * `:enoexec` - the file is executable, but no program and no script with a `#!` line
     * `:e2big` - arguments and environment are too long
-    * `:etxtbsy` - somebody has the program open for writing, and keeps it so
+    * `:etxtbsy` - the program's file is open for writing, and stays so
     * `:emfile`, `:enfile` - the VM or the system has too many files open
     * `:eagain`, `:enomem` - too many processes, or no memory left
     * `:etimedout` - the program did not run within `:start_timeout`
@@ -270,11 +269,11 @@ defmodule Exile.Process do
   defp close(pipe), do: Native.pipe_close(pipe)
 
   @doc """
-  Makes `pid`, a process on this node, the owner of a pipe. Any process may do this.
+  Makes `pid`, a process on this node, the owner of a pipe. Any process may call this.
 
   A process that waits in a read or write on the pipe returns with
-  `{:error, :pipe_closed_or_invalid_caller}`. If `pid` is dead, the pipe is closed, as it would be
-  had it died a moment later.
+  `{:error, :pipe_closed_or_invalid_caller}`. If `pid` is dead, the pipe is closed, just as if it
+  had died a moment later.
 
   Returns `:ok`, or `{:error, :pipe_closed_or_invalid_caller}` when the pipe is closed.
 
@@ -311,8 +310,8 @@ defmodule Exile.Process do
   end
 
   @doc """
-  Sends a signal, by its name in small letters like `:sigterm` or `:sigusr1`, to the command, and
-  to it alone: what it started does not get it.
+  Sends a signal to the command, by its name in small letters like `:sigterm` or `:sigusr1`. Programs
+  that the command has started do not get it.
 
   Returns `:ok`, or `{:error, reason}`: `:esrch` after the command has ended (a stranger that got
   its number is never signalled), `:eperm` when it has become a user that the VM may not signal.
@@ -434,8 +433,8 @@ defmodule Exile.Process do
   @doc """
   The process id of the command, `{:ok, os_pid}`, or `:undefined` after it has ended.
 
-  For display and for tools that want a number. To signal the command use `kill/2`: a number may
-  belong to somebody else by the time it is used.
+  For display, and for tools that want a number. To signal the command use `kill/2`: by the time the
+  number is used it may be that of another process.
   """
   @spec os_pid(t) :: {:ok, pos_integer} | :undefined
   def os_pid(%__MODULE__{process: process}) do

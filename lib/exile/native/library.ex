@@ -108,8 +108,8 @@ defmodule Exile.Native.Library do
     )
   end
 
-  # When the library refuses to be loaded, the VM tells the number that the library returned. It is
-  # 1 if the library does not fit this version, or else the error number of the system. Error
+  # When the library refuses to be loaded, the VM's text contains the number that the library
+  # returned. It is 1 if the library does not fit this version, or else the error number of the system. Error
   # number 1 is EPERM, which the library takes for an answer and does not return.
   defp error_number(text) do
     case Regex.run(~r/-call unsuccessful \((-?\d+)\)/, "#{text}") do

@@ -64,7 +64,7 @@ defmodule Exile.Runtime.Running do
     answer(Native.spawn(spec, ref), ref, Keyword.get(options, :start_timeout, :infinity))
   end
 
-  # Taken apart natively, one binary costs a tenth of what many lists of characters do.
+  # One binary, which the native side takes apart, costs a tenth of what many charlists do.
   defp environment_block(environment) do
     environment
     |> Enum.map(fn {name, value} -> [name, ?=, value, 0] end)
@@ -119,8 +119,8 @@ defmodule Exile.Runtime.Running do
   end
 
   @doc """
-  The same, while what the process writes to the caller's `pipes` is read and dropped: a process
-  whose output nobody wants does not wait for a reader, and is not ended by SIGPIPE.
+  The same, but reads and drops what the process writes to the caller's `pipes`. So a process does not
+  wait for a reader that will not come, and SIGPIPE does not end it.
   """
   @spec wait_and_drain(Native.process(), [Native.pipe()], Native.until(), timeout) ::
           Native.status() | :timeout | {:error, Native.posix()}

@@ -12,7 +12,7 @@ defmodule Exile.Runtime.Teardown do
 
   @type t :: :default | [{atom, non_neg_integer}]
 
-  # For a process that nobody waits for: done in half a second.
+  # No caller waits for the process. It takes half a second.
   @abandoned [sigterm: 300, sigterm: 150]
 
   @doc "Checks the `:teardown` option."
@@ -38,7 +38,7 @@ defmodule Exile.Runtime.Teardown do
     "expected a signal and the milliseconds to wait after it, got: #{inspect(other)}"
   end
 
-  @doc "For a process whose owner or VM is gone, or that nobody can reach any more."
+  @doc "For a process whose owner or VM is gone, or that no code can reach any more."
   @spec abandoned(t) :: Native.steps()
   def abandoned(:default), do: abandoned(@abandoned)
   def abandoned(steps), do: for({signal, wait} <- steps, do: {Atom.to_string(signal), wait})

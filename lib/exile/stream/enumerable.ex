@@ -1,6 +1,5 @@
 defimpl Enumerable, for: Exile.Stream do
-  # Asks an enumeration for one element after the other, and tells it when the reader has enough,
-  # fails, or goes on in another process.
+  # Asks a run for one element after the other, and ends it when the reader has enough or fails.
 
   alias Exile.Stream.Run
 
@@ -29,8 +28,8 @@ defimpl Enumerable, for: Exile.Stream do
     {:halted, acc}
   end
 
-  # `Stream.transform/3` and those built on it say so both when their reader has enough and when
-  # it has raised. An exception from here would replace that of the reader, so there is none.
+  # `Stream.transform/3` and its like halt us both when their reader has enough and when it has
+  # raised. An exception from here would replace the reader's, so nothing is raised.
   defp resume(run, {:halt, acc}, _fun) do
     run |> Run.resume() |> Run.halt()
     {:halted, acc}

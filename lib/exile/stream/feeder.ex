@@ -1,8 +1,8 @@
 defmodule Exile.Stream.Feeder do
   @moduledoc false
 
-  # The process that sees to the input of a stream while another one, which it owns, evaluates it: what
-  # users evaluate may wait for anything and trap exits, and must end with the stream all the same.
+  # Sees to the input of a stream. A second process, which it owns, evaluates the input: code of the
+  # user's may wait for anything and trap exits, and must end with the stream all the same.
   #
   # It outlives a change of the stream's reader. It ends when the reader has asked for the outcome,
   # when the reader is dead, and when the stream can no longer be resumed.
@@ -13,8 +13,8 @@ defmodule Exile.Stream.Feeder do
   alias Exile.Runtime.Running
 
   @typedoc """
-  How the input ended: all of it was written; the command did not want all of it; it was stopped
-  before its end; it failed; or the feeder is gone, and nobody knows.
+  How the input ended: all of it was written; the command did not read all of it; it was stopped
+  before its end; it failed; or the feeder is gone, and it is not known.
   """
   @type outcome ::
           :ok | :epipe | :unfinished | {:failed, atom, term, Exception.stacktrace()} | :gone
@@ -171,8 +171,8 @@ defmodule Exile.Stream.Feeder do
   defp outcome({:shutdown, {:input, outcome}}), do: outcome
   defp outcome(reason), do: {:failed, :exit, reason, []}
 
-  # The commands have not got what they should have: they are ended, and the reader, who may wait for
-  # their output, looks up because it no longer owns the pipes.
+  # The commands did not get all of their input, so they are ended. The reader, which may wait for
+  # their output, returns because it no longer owns the pipes.
   defp input_failed(%{running: running, endings: endings}) do
     Native.process_end(endings)
 

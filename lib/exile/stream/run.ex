@@ -26,17 +26,18 @@ defmodule Exile.Stream.Run do
   @typedoc """
   How far the reading has come.
 
-    * `:to_the_end` - it goes on until all have closed the output, whoever they are
+    * `:to_the_end` - it goes on until every process has closed the output
     * `:while_running` - it goes on until the commands have ended; `:drain_timeout` is not due yet
-    * `{:draining, deadline, own}` - the commands have ended, and others hold the output open. Up to
-      `own` bytes of what comes may be the commands', written before they ended, and must not be lost
+    * `{:draining, deadline, own}` - the commands have ended, and others hold the output open. The
+      commands may have written up to `own` bytes of what comes before they ended, which must not be
+      lost
   """
   @type phase :: :to_the_end | :while_running | {:draining, Patience.deadline(), integer}
 
   # What a pipe holds at most, unless a program with privileges made it larger.
   @pipe_capacity 1_048_576
 
-  # A program that writes to a pipe which nobody reads any more.
+  # The signal to a program that writes to a pipe without a reader.
   @sigpipe 13
 
   @spec start!(Stream.t()) :: t
@@ -132,7 +133,7 @@ defmodule Exile.Stream.Run do
   defp size({_from, data}), do: byte_size(data)
   defp size(data), do: byte_size(data)
 
-  # Somebody who always has something to say must not hold up the end.
+  # A process that never stops writing must not hold up the end.
   defp read(%__MODULE__{phase: {:draining, deadline, own}} = run) do
     if own <= 0 and Patience.over?(deadline), do: :exited, else: read(run, deadline)
   end
@@ -159,10 +160,10 @@ defmodule Exile.Stream.Run do
     late = Enum.find_index(in_time, &(&1 == :timeout))
     _ = late && terminate(run)
 
-    # First of all, so that the input is stopped whatever is found out about the commands.
+    # First, so that the input is stopped whatever has become of the commands.
     outcome = input_outcome(run, Patience.input())
     _ = raise_failed(outcome)
-    # Somebody has killed the feeder, and with it the input.
+    # The feeder was killed, and with it the input.
     _ = outcome == :gone && exit(:killed)
     statuses = if late, do: statuses!(run), else: in_time
     codes = codes!(run, statuses)
@@ -178,7 +179,7 @@ defmodule Exile.Stream.Run do
   end
 
   # Which commands failed. A command killed by SIGPIPE because the next one stopped reading does not
-  # count as failed; after the last one nobody reads but us.
+  # count as failed. Only we read what the last one writes.
   defp failures(statuses) do
     last = length(statuses) - 1
 
@@ -208,7 +209,7 @@ defmodule Exile.Stream.Run do
     failed = for {true, index} <- Enum.with_index(failures(statuses)), do: index
 
     if failed != [] and stream.on_failure == :raise and not stream.options.ignore_epipe do
-      # Ended by SIGPIPE or by us: either way because nobody read on.
+      # SIGPIPE ended it, or we did: either way because the reader stopped.
       if Enum.any?(failed, &match?({:signaled, _, _}, Enum.at(statuses, &1))),
         do: raise(AbnormalExit, :epipe),
         else: raise(AbnormalExit, abnormal(run, hd(failed), codes!(run, statuses), nil))
