@@ -186,7 +186,7 @@ defmodule Exile.SupervisionTest do
     end
   end
 
-  describe "the watcher and the guard" do
+  describe "the shutdown process and the guard" do
     test "take no harm of stray calls, casts and messages" do
       program = """
       for name <- [:exile_shutdown, Exile.Runtime.Guard] do
@@ -226,7 +226,7 @@ defmodule Exile.SupervisionTest do
   end
 
   describe "when it is killed," do
-    test "the watcher is restarted, commands run on, and all end when the application stops" do
+    test "the shutdown process is restarted, commands run on, and all end when the application stops" do
       program = """
       commands = for _ <- 1..5, do: run.()
       for _ <- 1..3, do: restarted.(:exile_shutdown)

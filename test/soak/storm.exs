@@ -25,9 +25,9 @@ defmodule Storm do
     before = LeftBehind.count()
     {processes, memory} = {length(Process.list()), memory()}
 
-    watcher_killer = spawn_link(fn -> kill_watchers(0) end)
+    shutdown_killer = spawn_link(fn -> kill_shutdowns(0) end)
     {time, results} = :timer.tc(fn -> workers(count, seed + 1) end)
-    send(watcher_killer, {:stop, self()})
+    send(shutdown_killer, {:stop, self()})
     kills = receive do: ({:killed, kills} -> kills)
 
     settle()
@@ -35,7 +35,7 @@ defmodule Storm do
     {processes_now, memory_now} = {length(Process.list()), memory()}
     IO.puts("#{round(count / time * 1_000_000)} commands a second")
     IO.inspect(results, label: "by scenario")
-    IO.puts("watchers killed: #{kills}")
+    IO.puts("shutdown processes killed: #{kills}")
     IO.inspect(before, label: "before and after")
     IO.puts("Erlang processes: #{processes} before, #{processes_now} after")
     IO.puts("memory: #{div(memory, 1024)} KiB before, #{div(memory_now, 1024)} KiB after")
@@ -60,13 +60,13 @@ defmodule Storm do
   end
 
   # Exile's own process, all the time, but not so often that its supervisor gives up.
-  defp kill_watchers(kills) do
+  defp kill_shutdowns(kills) do
     receive do
       {:stop, storm} -> send(storm, {:killed, kills})
     after
       2_000 ->
         Process.exit(Process.whereis(:exile_shutdown), :kill)
-        kill_watchers(kills + 1)
+        kill_shutdowns(kills + 1)
     end
   end
 

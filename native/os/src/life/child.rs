@@ -142,14 +142,14 @@ impl Child {
     }
 
     /// The descriptor that becomes readable when the program ends, to be watched by an event loop;
-    /// `None` when it is closed. The watcher calls [`unwatched`](Self::unwatched) when it lets go.
+    /// `None` when it is closed. The event loop calls [`unwatched`](Self::unwatched) when it lets go.
     pub fn watch(&self) -> Option<Arc<ExitFd>> {
         let mut state = self.state();
         state.watched = state.end.is_some();
         state.end.clone()
     }
 
-    /// The watcher has let go of the descriptor.
+    /// The event loop has let go of the descriptor.
     pub fn unwatched(&self) {
         let mut state = self.state();
         state.watched = false;
