@@ -26,7 +26,8 @@ pub struct Pipeline {
 /// Runs `commands`, the first reading from `stdin`, the last writing to `stdout`, whatever they
 /// say of these streams themselves. When one of them cannot be run, or the `attempt` is cancelled,
 /// the error tells its index; those before it, which ran already, have been killed with their
-/// groups. All files are opened before any command runs.
+/// groups. All files are opened before any command runs, and attributes that this system does not
+/// have are refused before that.
 pub fn spawn_pipeline(
     mut commands: Vec<Command>,
     mut stdin: Stdio,
@@ -34,6 +35,9 @@ pub fn spawn_pipeline(
     attempt: &Attempt,
 ) -> Result<Pipeline, (usize, SpawnError)> {
     let last = commands.len().saturating_sub(1);
+    for (index, command) in commands.iter().enumerate() {
+        command.attributes.check().map_err(|error| (index, error))?;
+    }
     if let Some(file) = open_file(&stdin, Step::Input).map_err(|error| (0, error))? {
         stdin = Stdio::Fd(file);
     }

@@ -4,6 +4,8 @@
 mod common;
 
 use common::{descriptors, has_children, one_at_a_time, sh, text, try_spawn};
+#[cfg(exile_portable)]
+use exile_os::{Attempt, SpawnError, Stdio, spawn_pipeline};
 use exile_os::{Attributes, Errno, Step};
 
 fn nice(value: i32) -> Attributes {
@@ -128,4 +130,37 @@ fn where_no_code_of_ours_runs_in_the_process_attributes_are_refused_by_name() {
         assert_eq!(descriptors(), before);
         assert!(!has_children());
     }
+}
+
+#[cfg(exile_portable)]
+#[test]
+fn attributes_are_refused_before_a_file_is_emptied_or_another_command_runs() {
+    let _one = one_at_a_time();
+    let temp = common::TempDir::new();
+    let trace = temp.path().join("trace");
+    let kept = temp.file("kept", "kept", 0o644);
+    let onto_kept = || Stdio::Write {
+        path: common::c(&kept),
+        append: false,
+    };
+    let before = descriptors();
+    let refused = SpawnError {
+        step: Step::Attribute("umask"),
+        errno: Errno::new(libc::ENOTSUP),
+    };
+
+    let alone = sh("exit 0").stdio(Stdio::Null, onto_kept(), Stdio::Null);
+    let error = try_spawn(&alone.attributes(umask(0o77))).unwrap_err();
+    assert_eq!(error, refused);
+
+    let first = common::quiet_sh(&format!("touch {}", trace.display()));
+    let second = common::quiet_sh("exit 0").attributes(umask(0o77));
+    let attempt = Attempt::new();
+    let made = spawn_pipeline(vec![first, second], Stdio::Null, onto_kept(), &attempt);
+    assert_eq!(made.unwrap_err(), (1, refused));
+
+    assert!(!trace.exists());
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "kept");
+    assert_eq!(descriptors(), before);
+    assert!(!has_children());
 }

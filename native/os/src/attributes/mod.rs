@@ -1,11 +1,13 @@
 //! What options change about a new process: each is applied between clone and exec, and each has a
 //! name of its own in errors. What cannot be applied is an error, and the program does not run.
 //!
-//! A new attribute is a file here, a field, and a line in each of the two functions below. Between
-//! clone and exec there may be system calls only: no allocation, no lock, no panic. What needs more
-//! is prepared when the field gets its value.
+//! A new attribute is a file here, a field, and a line in each of the two functions below, which take
+//! all fields apart, so that the compiler sees when one is forgotten. Between clone and exec there may
+//! be system calls only: no allocation, no lock, no panic. What needs more is prepared when the field
+//! gets its value.
 //!
-//! `posix_spawn` runs no code of ours in the new process, so it refuses attributes by their names.
+//! `posix_spawn` runs no code of ours in the new process, so attributes are refused there by their
+//! names.
 
 #[cfg(by_clone)]
 mod mask;
@@ -14,7 +16,11 @@ mod priority;
 
 use std::ffi::CString;
 
-use crate::spawn::Step;
+#[cfg(not(by_clone))]
+use crate::errno::Errno;
+#[cfg(not(by_clone))]
+use crate::spawn::at;
+use crate::spawn::{SpawnError, Step};
 
 /// By default nothing is changed.
 #[derive(Clone, Debug, Default)]
@@ -35,15 +41,32 @@ impl Attributes {
     /// errno.
     #[cfg(by_clone)]
     pub(crate) fn apply(&self) -> Result<(), (Step, i32)> {
-        set(NICE, self.nice, priority::set_nice)?;
-        set(UMASK, self.umask, mask::set_umask)
+        let Attributes {
+            arg0: _, // exec passes it on
+            nice,
+            umask,
+        } = self;
+        set(NICE, *nice, priority::set_nice)?;
+        set(UMASK, *umask, mask::set_umask)
     }
 
-    /// The first that takes code of ours in the new process.
+    /// Whether they can be applied on this system. To be asked before anything is opened or run.
+    #[cfg(by_clone)]
+    pub(crate) fn check(&self) -> Result<(), SpawnError> {
+        Ok(())
+    }
+
+    /// Refuses the first that takes code of ours in the new process. To be asked before anything is
+    /// opened or run.
     #[cfg(not(by_clone))]
-    pub(crate) fn applied_by_child(&self) -> Option<Step> {
-        let nice = self.nice.map(|_| NICE);
-        nice.or(self.umask.map(|_| UMASK))
+    pub(crate) fn check(&self) -> Result<(), SpawnError> {
+        let Attributes {
+            arg0: _, // posix_spawn passes it on
+            nice,
+            umask,
+        } = self;
+        refuse(NICE, nice.is_some())?;
+        refuse(UMASK, umask.is_some())
     }
 }
 
@@ -56,5 +79,14 @@ fn set<T>(
     match value {
         Some(value) => apply(value).map_err(|errno| (step, errno)),
         None => Ok(()),
+    }
+}
+
+#[cfg(not(by_clone))]
+fn refuse(step: Step, is_set: bool) -> Result<(), SpawnError> {
+    if is_set {
+        Err(at(step)(Errno::new(libc::ENOTSUP)))
+    } else {
+        Ok(())
     }
 }

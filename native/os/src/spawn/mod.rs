@@ -87,6 +87,7 @@ pub fn reserve() {
 /// as the process. Blocks until the program is executed or has failed to.
 pub fn spawn(command: &Command, attempt: &Attempt) -> Result<Spawned, SpawnError> {
     attempt.check()?;
+    command.attributes.check()?;
     let streams = Streams::new(command)?;
     let no_room = at(Step::Clone);
     let argv = pointers(std::slice::from_ref(command.arg0()), &command.arguments);

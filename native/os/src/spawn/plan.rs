@@ -21,6 +21,10 @@ pub(super) struct Plan<'a> {
     #[cfg_attr(not(by_clone), expect(dead_code, reason = "it hears of it later"))]
     pub(super) guard: Option<RawFd>,
     pub(super) directory: Option<&'a CStr>,
+    #[cfg_attr(
+        not(by_clone),
+        expect(dead_code, reason = "those that would be used are refused")
+    )]
     pub(super) attributes: &'a Attributes,
     #[cfg_attr(by_clone, expect(dead_code, reason = "only pointers to them are used"))]
     pub(super) candidates: &'a [CString],

@@ -51,9 +51,6 @@ unsafe extern "C" {
 /// Makes the process and executes the program in it. Returns when it runs, or when it has failed
 /// and is gone.
 pub(super) fn execute(plan: &Plan<'_>, _with_pidfd: bool) -> Result<Process, SpawnError> {
-    if let Some(step) = plan.attributes.applied_by_child() {
-        return Err(at(step)(Errno::new(libc::ENOTSUP)));
-    }
     let attributes = Attributes::new(plan).map_err(at(Step::Prepare))?;
     let actions = Actions::new(plan).map_err(at(Step::Prepare))?;
     let mut result = Errno::ENOENT;
