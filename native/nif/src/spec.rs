@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use exile_os::{Attributes, Command, Errno, Stdio};
+use exile_os::{Attributes, Command, Errno, Nice, Stdio, Umask};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Error, NifMap, NifResult, Term};
 
@@ -41,7 +41,7 @@ struct Stage<'a> {
     clear_env: bool,
     stderr: Term<'a>,
     teardown: Steps<'a>,
-    attributes: Attribute<'a>,
+    attributes: Term<'a>,
 }
 
 /// What options say of the process; `nil` is nothing.
@@ -52,14 +52,20 @@ struct Attribute<'a> {
     umask: Option<u32>,
 }
 
-impl Attribute<'_> {
-    fn decode(&self) -> NifResult<Attributes> {
-        Ok(Attributes {
-            arg0: string(self.arg0.as_ref())?,
-            nice: self.nice,
-            umask: self.umask,
-        })
-    }
+/// What is not as [`Attribute`] has it is a bad argument, also a number that is out of range.
+fn attributes(term: Term<'_>) -> NifResult<Attributes> {
+    let given: Attribute<'_> = term.decode().map_err(|_| Error::BadArg)?;
+    Ok(Attributes {
+        arg0: string(given.arg0.as_ref())?,
+        nice: checked(given.nice, Nice::new)?,
+        umask: checked(given.umask, Umask::new)?,
+    })
+}
+
+fn checked<T, U>(value: Option<T>, check: impl FnOnce(T) -> Option<U>) -> NifResult<Option<U>> {
+    value
+        .map(|value| check(value).ok_or(Error::BadArg))
+        .transpose()
 }
 
 /// What holds for all commands of a spawn.
@@ -108,7 +114,7 @@ impl<'a> Stage<'a> {
                 clear: self.clear_env,
             },
             stderr: stdio(self.stderr)?,
-            attributes: self.attributes.decode()?,
+            attributes: attributes(self.attributes)?,
         };
         Ok((given, self.teardown))
     }

@@ -41,7 +41,7 @@ pub mod status;
 pub mod sync;
 mod thread;
 
-pub use attributes::Attributes;
+pub use attributes::{Attributes, Nice, Umask};
 pub use command::{Command, Stdio};
 pub use errno::Errno;
 pub use life::child::Child;

@@ -9,9 +9,7 @@
 //! `posix_spawn` runs no code of ours in the new process, so attributes are refused there by their
 //! names.
 
-#[cfg(by_clone)]
 mod mask;
-#[cfg(by_clone)]
 mod priority;
 
 use std::ffi::CString;
@@ -21,16 +19,18 @@ use crate::errno::Errno;
 #[cfg(not(by_clone))]
 use crate::spawn::at;
 use crate::spawn::{SpawnError, Step};
+pub use mask::Umask;
+pub use priority::Nice;
 
 /// By default nothing is changed.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes {
     /// What the program sees as its argument 0, in place of its name in the command.
     pub arg0: Option<CString>,
-    /// The nice value, -20 to 19.
-    pub nice: Option<i32>,
+    /// The share of the processors.
+    pub nice: Option<Nice>,
     /// The permissions that new files do not get.
-    pub umask: Option<u32>,
+    pub umask: Option<Umask>,
 }
 
 const NICE: Step = Step::Attribute("nice");
@@ -46,8 +46,8 @@ impl Attributes {
             nice,
             umask,
         } = self;
-        set(NICE, *nice, priority::set_nice)?;
-        set(UMASK, *umask, mask::set_umask)
+        set(NICE, *nice, Nice::apply)?;
+        set(UMASK, *umask, Umask::apply)
     }
 
     /// Whether they can be applied on this system. To be asked before anything is opened or run.
