@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use exile_os::{Attempt, Errno, SpawnError, Stdio, Step, Teardown, guard, life};
+use exile_os::{Attempt, Errno, SpawnError, Stdio, Step, Streams, Teardown, guard, life};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, NifResult, Term};
 
@@ -47,14 +47,18 @@ fn start(
     let socket = guard::connect().map_err(at(Step::Stdio))?;
     let command = exile_os::Command::new(path, [vm], Vec::new(), None)
         .directory(Some(c"/".to_owned()))
-        .stdio(Stdio::Fd(socket), Stdio::Null, Stdio::Null)
         .detached();
+    let streams = Streams {
+        stdin: Stdio::Fd(socket),
+        stdout: Stdio::Null,
+        stderr: Stdio::Null,
+    };
     // It holds nothing that it would have to put in order.
     let at_once = Teardown {
         grace: Duration::ZERO,
         steps: Vec::new(),
     };
-    let begun = exile_os::spawn(&command, attempt).and_then(|spawned| {
+    let begun = exile_os::spawn(&command, &streams, attempt).and_then(|spawned| {
         let bonds = Bonds::new(owner);
         Life::begin_apart(spawned.child, at_once, bonds).map_err(at(Step::Watch))
     });

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use exile_os::spawn::pool;
-use exile_os::{Child, Errno, Pipeline, SpawnError, Step, Teardown, guard};
+use exile_os::{Child, Errno, Pipeline, SpawnError, Stage, Step, Teardown, guard};
 use exile_os::{discard, spawn_pipeline};
 use rustler::types::atom::Atom;
 use rustler::{Encoder, Env, NifMap, NifResult, Term};
@@ -123,8 +123,8 @@ impl Job {
         let stdout = std::mem::take(&mut self.plan.stdout);
         let guards = guard::connections();
         let made = self
-            .take_commands()
-            .and_then(|commands| spawn_pipeline(commands, stdin, stdout, &request.attempt));
+            .take_stages()
+            .and_then(|stages| spawn_pipeline(stages, stdin, stdout, &request.attempt));
         let Some(wait) = request.over(Caller::THREAD) else {
             // Given up in the meantime.
             if let Ok(pipeline) = made {
@@ -150,14 +150,14 @@ impl Job {
         });
     }
 
-    fn take_commands(&mut self) -> Result<Vec<exile_os::Command>, (usize, SpawnError)> {
+    fn take_stages(&mut self) -> Result<Vec<Stage>, (usize, SpawnError)> {
         let step = Step::Exec;
         std::mem::take(&mut self.commands)
             .into_iter()
             .enumerate()
             .map(|(index, given)| {
-                let command = given.command(&self.plan.inherited);
-                command.map_err(|errno| (index, SpawnError { step, errno }))
+                let stage = given.stage(&self.plan.inherited);
+                stage.map_err(|errno| (index, SpawnError { step, errno }))
             })
             .collect()
     }

@@ -126,14 +126,17 @@ impl Given {
         matches!(self.stderr, Stdio::Pipe)
     }
 
-    pub(crate) fn command(self, inherited: &Inherited) -> Result<Command, Errno> {
+    pub(crate) fn stage(self, inherited: &Inherited) -> Result<exile_os::Stage, Errno> {
         let mut argv = strings(parts(&self.argv))?.into_iter();
         let program = argv.next().ok_or(Errno::EINVAL)?;
         let env = inherited.changed(&self.changes)?;
         let command = Command::new(program, argv, env, inherited.path())
             .directory(self.directory)
             .attributes(self.attributes);
-        Ok(command.stdio(Stdio::Pipe, Stdio::Pipe, self.stderr))
+        Ok(exile_os::Stage {
+            command,
+            stderr: self.stderr,
+        })
     }
 }
 

@@ -1,7 +1,7 @@
-//! What to run: everything a spawn needs, validated and owned before the first system call.
+//! What to run, validated and owned before the first system call. Where its streams go is in
+//! `streams`: a command can be run again, a descriptor is given away once.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::attributes::Attributes;
@@ -9,34 +9,6 @@ use crate::errno::Errno;
 
 /// Where programs are looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/bin:/usr/bin";
-
-/// One of a program's standard streams.
-#[derive(Debug, Default)]
-pub enum Stdio {
-    /// A new pipe; our end comes back in [`Spawned`](crate::Spawned).
-    #[default]
-    Pipe,
-    /// The null device.
-    Null,
-    /// This process's own stream. Standard error is opened anew where it is a terminal, so that
-    /// the program does not share the flags that the VM sets.
-    Inherit,
-    /// An open file or pipe end of somebody else.
-    Fd(OwnedFd),
-    /// A file, opened for reading by the thread that spawns. A FIFO that nobody writes to is not
-    /// waited for: the program sees an empty one.
-    Read(CString),
-    /// A file, opened for writing by the thread that spawns: made if it is missing. A FIFO that
-    /// nobody reads is not waited for: `ENXIO`.
-    Write {
-        /// Its name, relative to the directory of this process.
-        path: CString,
-        /// The program writes at its end; otherwise the file is emptied.
-        append: bool,
-    },
-    /// For standard error only: wherever standard output goes.
-    Stdout,
-}
 
 /// A program with its arguments and surroundings. Strings are bytes without NUL, as `CString`
 /// guarantees.
@@ -51,9 +23,6 @@ pub struct Command {
     pub(crate) searched: bool,
     pub(crate) directory: Option<CString>,
     pub(crate) attributes: Attributes,
-    pub(crate) stdin: Stdio,
-    pub(crate) stdout: Stdio,
-    pub(crate) stderr: Stdio,
     pub(crate) detached: bool,
 }
 
@@ -82,9 +51,6 @@ impl Command {
             searched,
             directory: None,
             attributes: Attributes::default(),
-            stdin: Stdio::Pipe,
-            stdout: Stdio::Pipe,
-            stderr: Stdio::Inherit,
             detached: false,
         }
     }
@@ -115,14 +81,6 @@ impl Command {
     /// Lets the program outlive this process, in a session of its own, and unguarded.
     pub fn detached(mut self) -> Command {
         self.detached = true;
-        self
-    }
-
-    /// Replaces the standard streams: pipes for input and output, this process's own for errors.
-    pub fn stdio(mut self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Command {
-        self.stdin = stdin;
-        self.stdout = stdout;
-        self.stderr = stderr;
         self
     }
 }

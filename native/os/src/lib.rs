@@ -3,7 +3,8 @@
 //!
 //! | file | what lives there |
 //! | --- | --- |
-//! | `command` | what to run: argv, environment, directory, standard streams |
+//! | `command` | what to run: argv, environment, directory |
+//! | `streams` | where its standard streams go |
 //! | `attributes` | what options change about the new process |
 //! | `spawn` | how to run it: `clone`, or `posix_spawn` |
 //! | `pipeline` | several commands, each reading what the one before it writes |
@@ -38,16 +39,18 @@ pub mod pipeline;
 pub mod signal;
 pub mod spawn;
 pub mod status;
+pub mod streams;
 pub mod sync;
 mod thread;
 
 pub use attributes::{Attributes, Nice, Umask};
-pub use command::{Command, Stdio};
+pub use command::Command;
 pub use errno::Errno;
 pub use life::child::Child;
 pub use life::living::{Kin, Life};
 pub use life::teardown::Teardown;
-pub use pipeline::{Pipeline, spawn_pipeline};
+pub use pipeline::{Pipeline, Stage, spawn_pipeline};
 pub use signal::Signal;
 pub use spawn::{Attempt, SpawnError, Spawned, Step, discard, spawn};
 pub use status::Status;
+pub use streams::{Stdio, Streams};

@@ -4,11 +4,21 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::command::{Command, Stdio};
+use crate::command::Command;
 use crate::errno::Errno;
 use crate::life::child::Child;
 use crate::pipe::{self, ReadEnd, WriteEnd};
 use crate::spawn::{Attempt, SpawnError, Step, at, discard, open_file, spawn};
+use crate::streams::{Stdio, Streams};
+
+/// A command of a pipeline. Its other streams are those of its neighbours.
+#[derive(Debug)]
+pub struct Stage {
+    /// What to run.
+    pub command: Command,
+    /// Where its errors go.
+    pub stderr: Stdio,
+}
 
 /// Running commands, and our ends of the pipes to and from them.
 #[derive(Debug)]
@@ -23,20 +33,23 @@ pub struct Pipeline {
     pub stderr: Option<ReadEnd>,
 }
 
-/// Runs `commands`, the first reading from `stdin`, the last writing to `stdout`, whatever they
-/// say of these streams themselves. When one of them cannot be run, or the `attempt` is cancelled,
-/// the error tells its index; those before it, which ran already, have been killed with their
-/// groups. All files are opened before any command runs, and attributes that this system does not
-/// have are refused before that.
+/// Runs the commands of `stages`, the first reading from `stdin`, the last writing to `stdout`. When
+/// one of them cannot be run, or the `attempt` is cancelled, the error tells its index; those before
+/// it, which ran already, have been killed with their groups. All files are opened before any command
+/// runs, and attributes that this system does not have are refused before that.
 pub fn spawn_pipeline(
-    mut commands: Vec<Command>,
+    mut stages: Vec<Stage>,
     mut stdin: Stdio,
     mut stdout: Stdio,
     attempt: &Attempt,
 ) -> Result<Pipeline, (usize, SpawnError)> {
-    let last = commands.len().saturating_sub(1);
-    for (index, command) in commands.iter().enumerate() {
-        command.attributes.check().map_err(|error| (index, error))?;
+    let last = stages.len().saturating_sub(1);
+    for (index, stage) in stages.iter().enumerate() {
+        stage
+            .command
+            .attributes
+            .check()
+            .map_err(|error| (index, error))?;
     }
     if let Some(file) = open_file(&stdin, Step::Input).map_err(|error| (0, error))? {
         stdin = Stdio::Fd(file);
@@ -44,14 +57,14 @@ pub fn spawn_pipeline(
     if let Some(file) = open_file(&stdout, Step::Output).map_err(|error| (last, error))? {
         stdout = Stdio::Fd(file);
     }
-    open_files_for_errors(&mut commands)?;
+    open_files_for_errors(&mut stages)?;
     let mut pipeline = Pipeline {
-        children: Vec::with_capacity(commands.len()),
+        children: Vec::with_capacity(stages.len()),
         stdin: None,
         stdout: None,
         stderr: None,
     };
-    match pipeline.run(commands, stdin, stdout, attempt) {
+    match pipeline.run(stages, stdin, stdout, attempt) {
         Ok(()) => Ok(pipeline),
         Err(error) => {
             let index = pipeline.children.len();
@@ -64,31 +77,32 @@ pub fn spawn_pipeline(
 impl Pipeline {
     fn run(
         &mut self,
-        commands: Vec<Command>,
+        stages: Vec<Stage>,
         mut stdin: Stdio,
         stdout: Stdio,
         attempt: &Attempt,
     ) -> Result<(), SpawnError> {
-        let last = commands.len().saturating_sub(1);
-        let sharing = commands
-            .iter()
-            .filter(|command| wants_pipe(command))
-            .count();
+        let last = stages.len().saturating_sub(1);
+        let sharing = stages.iter().filter(|stage| stage.wants_pipe()).count();
         let mut shared = None;
         let mut stdout = Some(stdout);
-        for (index, mut command) in commands.into_iter().enumerate() {
-            command.stdin = stdin;
-            (command.stdout, stdin) = if index < last {
+        for (index, mut stage) in stages.into_iter().enumerate() {
+            let (theirs, next) = if index < last {
                 let (read, write) = pipe::pair().map_err(at(Step::Stdio))?;
                 (Stdio::Fd(write), Stdio::Fd(read))
             } else {
                 (stdout.take().unwrap_or_default(), Stdio::Null)
             };
-            if sharing > 1 && wants_pipe(&command) {
+            if sharing > 1 && stage.wants_pipe() {
                 let theirs = self.share_stderr(&mut shared).map_err(at(Step::Stdio))?;
-                command.stderr = Stdio::Fd(theirs);
+                stage.stderr = Stdio::Fd(theirs);
             }
-            let spawned = spawn(&command, attempt).inspect_err(|_| {
+            let streams = Streams {
+                stdin: std::mem::replace(&mut stdin, next),
+                stdout: theirs,
+                stderr: stage.stderr,
+            };
+            let spawned = spawn(&stage.command, &streams, attempt).inspect_err(|_| {
                 // Before the pipe is closed that this one would have read: the one that writes to it
                 // may end of that, and its group is to end with it.
                 discard(&self.children);
@@ -117,15 +131,17 @@ impl Pipeline {
     }
 }
 
-fn wants_pipe(command: &Command) -> bool {
-    matches!(command.stderr, Stdio::Pipe)
+impl Stage {
+    fn wants_pipe(&self) -> bool {
+        matches!(self.stderr, Stdio::Pipe)
+    }
 }
 
-fn open_files_for_errors(commands: &mut [Command]) -> Result<(), (usize, SpawnError)> {
-    let mut rest = commands;
+fn open_files_for_errors(stages: &mut [Stage]) -> Result<(), (usize, SpawnError)> {
+    let mut rest = stages;
     let mut index = 0;
-    while let Some((command, later)) = rest.split_first_mut() {
-        open_file_for_errors(command, later).map_err(|error| (index, error))?;
+    while let Some((stage, later)) = rest.split_first_mut() {
+        open_file_for_errors(stage, later).map_err(|error| (index, error))?;
         rest = later;
         index += 1;
     }
@@ -134,17 +150,17 @@ fn open_files_for_errors(commands: &mut [Command]) -> Result<(), (usize, SpawnEr
 
 /// Commands whose errors go to the same file share one description of it, or each would write over
 /// what the others wrote.
-fn open_file_for_errors(command: &mut Command, later: &mut [Command]) -> Result<(), SpawnError> {
-    let Some(file) = open_file(&command.stderr, Step::Output)? else {
+fn open_file_for_errors(stage: &mut Stage, later: &mut [Stage]) -> Result<(), SpawnError> {
+    let Some(file) = open_file(&stage.stderr, Step::Output)? else {
         return Ok(());
     };
     for other in later {
-        if is_same_file(&other.stderr, &command.stderr) {
+        if is_same_file(&other.stderr, &stage.stderr) {
             let copy = file.try_clone().map_err(Errno::from_io);
             other.stderr = Stdio::Fd(copy.map_err(at(Step::Output))?);
         }
     }
-    command.stderr = Stdio::Fd(file);
+    stage.stderr = Stdio::Fd(file);
     Ok(())
 }
 

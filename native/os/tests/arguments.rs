@@ -5,7 +5,7 @@ mod common;
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
-use common::{TempDir, c, command, output, sh, text};
+use common::{Run, TempDir, c, command, output, sh, text};
 use exile_os::Command;
 
 /// Every byte that a C string can hold.
@@ -36,7 +36,12 @@ fn arguments_arrive_byte_for_byte() {
         c("x".repeat(100_000)),
         c(""),
     ];
-    let command = Command::new(c("/bin/sh"), arguments.clone(), Vec::new(), None);
+    let command = Run::from(Command::new(
+        c("/bin/sh"),
+        arguments.clone(),
+        Vec::new(),
+        None,
+    ));
     let expected = [&[c("/bin/sh")], &arguments[..]].concat();
     assert_eq!(output(&command), with_nul(&expected));
 }
@@ -48,7 +53,7 @@ fn the_program_is_called_by_the_name_that_was_given_not_by_the_file_that_was_fou
     assert_eq!(output(&command), with_nul(&expected));
 }
 
-fn sh_by_name(arguments: &[&str]) -> Command {
+fn sh_by_name(arguments: &[&str]) -> Run {
     command("sh", arguments)
 }
 
@@ -66,7 +71,7 @@ fn the_environment_is_exactly_the_one_given() {
         c(OsStr::from_bytes(&[b"BYTES=", &all_bytes()[..]].concat())),
     ];
     let cat = c("/proc/self/environ");
-    let command = Command::new(c("/bin/cat"), [cat], env.clone(), None);
+    let command = Run::from(Command::new(c("/bin/cat"), [cat], env.clone(), None));
     assert_eq!(output(&command), with_nul(&env));
 }
 
@@ -109,7 +114,12 @@ fn the_environment_s_own_path_does_not_decide_where_the_program_is_looked_up() {
     temp.file("sh", "#!/bin/sh\necho wrong\n", 0o755);
     let env = vec![c(format!("PATH={}", temp.path().display()))];
     let arguments = [c("-c"), c("echo right")];
-    let command = Command::new(c("sh"), arguments, env, Some(OsStr::new("/bin")));
+    let command = Run::from(Command::new(
+        c("sh"),
+        arguments,
+        env,
+        Some(OsStr::new("/bin")),
+    ));
     assert_eq!(text(&command), "right\n");
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::{descriptors, has_children, one_at_a_time, sh, text, try_spawn};
 #[cfg(exile_portable)]
-use exile_os::{Attempt, SpawnError, Stdio, spawn_pipeline};
+use exile_os::{Attempt, SpawnError, Stdio};
 use exile_os::{Attributes, Errno, Nice, Step, Umask};
 
 fn nice(value: i32) -> Attributes {
@@ -161,7 +161,7 @@ fn attributes_are_refused_before_a_file_is_emptied_or_another_command_runs() {
     let first = common::quiet_sh(&format!("touch {}", trace.display()));
     let second = common::quiet_sh("exit 0").attributes(umask(0o77));
     let attempt = Attempt::new();
-    let made = spawn_pipeline(vec![first, second], Stdio::Null, onto_kept(), &attempt);
+    let made = common::spawn_pipeline(vec![first, second], Stdio::Null, onto_kept(), &attempt);
     assert_eq!(made.unwrap_err(), (1, refused));
 
     assert!(!trace.exists());

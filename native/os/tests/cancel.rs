@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{
-    Stranger, TempDir, c, command, has_children, one_at_a_time, quiet_sh, sh, sigchld, soon, spawn,
-    status, table,
+    Run, Stranger, TempDir, c, command, has_children, one_at_a_time, quiet_sh, sh, sigchld, soon,
+    spawn, status, table,
 };
 use exile_os::{Attempt, SpawnError, Status, Stdio, exit};
 
@@ -39,7 +39,7 @@ impl Leased {
         }
     }
 
-    fn command(&self) -> exile_os::Command {
+    fn command(&self) -> Run {
         command(&self.path, &[]).stdio(Stdio::Pipe, Stdio::Pipe, Stdio::Pipe)
     }
 
@@ -68,7 +68,7 @@ fn a_spawn_that_was_cancelled_before_it_begins_does_nothing() {
     attempt.cancel();
     let (path, append) = (c(&out), false);
     let command = quiet_sh("exit 0").stdio(Stdio::Null, Stdio::Write { path, append }, Stdio::Null);
-    let error = exile_os::spawn(&command, &attempt).unwrap_err();
+    let error = command.spawn(&attempt).unwrap_err();
     assert_eq!(error, SpawnError::CANCELLED);
     assert!(!out.exists());
     nothing_left(&before);
@@ -88,7 +88,7 @@ fn a_spawn_that_hangs_in_exec_is_cancelled_at_once() {
             let attempt = Attempt::new();
             let command = leased.command();
             std::thread::scope(|scope| {
-                let spawning = scope.spawn(|| exile_os::spawn(&command, &attempt).err());
+                let spawning = scope.spawn(|| command.spawn(&attempt).err());
                 soon("the exec hangs", || leased.is_wanted());
                 let start = Instant::now();
                 attempt.cancel();
@@ -123,7 +123,7 @@ fn where_children_are_zombies_until_they_are_waited_for_a_hanging_spawn_is_cance
                     let attempt = Attempt::new();
                     let command = leased.command();
                     std::thread::scope(|scope| {
-                        let spawning = scope.spawn(|| exile_os::spawn(&command, &attempt).err());
+                        let spawning = scope.spawn(|| command.spawn(&attempt).err());
                         soon("the exec hangs", || leased.is_wanted());
                         attempt.cancel();
                         assert_eq!(spawning.join().unwrap(), Some(SpawnError::CANCELLED));
@@ -162,7 +162,7 @@ fn a_cancelled_pipeline_leaves_none_of_its_commands_and_nothing_that_they_starte
         let member = std::thread::scope(|scope| {
             let spawning = scope.spawn(|| {
                 let (stdin, stdout) = (Stdio::Null, Stdio::Null);
-                exile_os::spawn_pipeline(commands, stdin, stdout, &attempt).err()
+                common::spawn_pipeline(commands, stdin, stdout, &attempt).err()
             });
             soon("the second hangs", || leased.is_wanted());
             soon("the first has started a program", || told.exists());
@@ -191,7 +191,7 @@ fn a_spawn_that_waits_for_a_writer_of_its_program_is_cancelled() {
     let attempt = Attempt::new();
     let command = command(&program, &[]);
     std::thread::scope(|scope| {
-        let spawning = scope.spawn(|| exile_os::spawn(&command, &attempt).err());
+        let spawning = scope.spawn(|| command.spawn(&attempt).err());
         soon("the spawn begins", || table().len() > before.len());
         attempt.cancel();
         assert_eq!(spawning.join().unwrap(), Some(SpawnError::CANCELLED));
@@ -220,7 +220,7 @@ fn whenever_it_is_cancelled_a_spawn_either_succeeds_or_leaves_nothing() {
             }
         });
         together.wait();
-        match exile_os::spawn(&quiet_sh("sleep 1000 & exit 7"), &attempt) {
+        match quiet_sh("sleep 1000 & exit 7").spawn(&attempt) {
             Ok(spawned) => {
                 outcomes[0] += 1;
                 assert_eq!(status(&spawned.child), Status::Exited(7));

@@ -24,7 +24,7 @@ use common::{has_children, refuse};
 use exile_os::Signal;
 use exile_os::exit::{self, Source};
 #[cfg(not(exile_portable))]
-use exile_os::{Command, Errno, Step};
+use exile_os::{Errno, Step};
 
 /// The signals that the real-time numbers begin with, which C libraries keep to themselves.
 const HIDDEN_SIGNALS: [libc::c_int; 2] = [32, 33];
@@ -210,7 +210,7 @@ fn a_sandbox_that_refuses_a_step_is_an_error_of_that_step() {
             ] {
                 // A filter cannot be taken off again: a thread for each.
                 let error = std::thread::spawn(move || {
-                    let command: Command = command("/bin/true", &[]);
+                    let command = command("/bin/true", &[]);
                     refuse(call, None, libc::EPERM);
                     common::try_spawn(&command).unwrap_err()
                 });

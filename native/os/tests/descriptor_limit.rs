@@ -6,9 +6,9 @@ mod common;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use common::{
-    alone, command, descriptors, has_children, limit, null, quiet_sh, set_limit, spawn, status,
+    Run, alone, command, descriptors, has_children, limit, null, quiet_sh, set_limit, spawn, status,
 };
-use exile_os::{Command, Status, Stdio, Step, life::keeper};
+use exile_os::{Status, Stdio, Step, life::keeper};
 
 /// Closes the gaps below the highest open descriptor; the number of the next one.
 fn without_gaps() -> (Vec<OwnedFd>, libc::rlim_t) {
@@ -25,7 +25,7 @@ fn without_gaps() -> (Vec<OwnedFd>, libc::rlim_t) {
 }
 
 /// Spawns with no free descriptor, one, two... until it succeeds: where it failed.
-fn failures(command: &Command) -> Vec<Step> {
+fn failures(command: &Run) -> Vec<Step> {
     let (_plugs, next) = without_gaps();
     let before = descriptors();
     let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;

@@ -11,12 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    PATIENCE, alone, becomes_readable, command, descriptors, has_children, limit, one_at_a_time,
-    quiet_sh, refuse, set_limit, sh, spawn, status,
+    PATIENCE, Run, alone, becomes_readable, command, descriptors, has_children, limit,
+    one_at_a_time, quiet_sh, refuse, set_limit, sh, spawn, status,
 };
 use exile_os::life::keeper;
 use exile_os::pipe::{DEFAULT_CAPACITY, GROWN_CAPACITY, set_capacity};
-use exile_os::{Command, Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, exit, guard};
+use exile_os::{Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, exit, guard};
 
 /// What the C library calls for `fcntl`.
 #[cfg(target_pointer_width = "64")]
@@ -42,7 +42,7 @@ fn where_refused<T: Send>(
 
 /// Fails to spawn, several times, and then succeeds.
 fn fails_and_recovers(
-    command: &Command,
+    command: &Run,
     call: libc::c_long,
     argument: Option<(u32, u32)>,
     errno: libc::c_int,
@@ -74,7 +74,7 @@ fn in_child(step: Step, errno: libc::c_int) -> Step {
     }
 }
 
-fn with_pipes() -> Command {
+fn with_pipes() -> Run {
     command("/bin/true", &[]).stdio(Stdio::Pipe, Stdio::Pipe, Stdio::Pipe)
 }
 

@@ -3,20 +3,20 @@
 mod common;
 
 use common::{
-    Stranger, TempDir, c, command, descriptors, has_children, one_at_a_time, quiet_sh, read_to_end,
-    sh, soon, status,
+    Run, Stranger, TempDir, c, command, descriptors, has_children, one_at_a_time, quiet_sh,
+    read_to_end, sh, soon, status,
 };
-use exile_os::{Attempt, Command, Errno, Pipeline, SpawnError, Status, Stdio, Step};
+use exile_os::{Attempt, Errno, Pipeline, SpawnError, Status, Stdio, Step};
 
 fn spawn_pipeline(
-    commands: Vec<Command>,
+    commands: Vec<Run>,
     stdin: Stdio,
     stdout: Stdio,
 ) -> Result<Pipeline, (usize, SpawnError)> {
-    exile_os::spawn_pipeline(commands, stdin, stdout, &Attempt::new())
+    common::spawn_pipeline(commands, stdin, stdout, &Attempt::new())
 }
 
-fn run(commands: Vec<Command>, stdin: Stdio) -> (Vec<u8>, Vec<Status>) {
+fn run(commands: Vec<Run>, stdin: Stdio) -> (Vec<u8>, Vec<Status>) {
     let pipeline = spawn_pipeline(commands, stdin, Stdio::Pipe).unwrap();
     let output = read_to_end(pipeline.stdout.as_ref().unwrap());
     let statuses = pipeline

@@ -80,7 +80,7 @@ fn other(program: &std::path::Path) -> Spawned {
     let arguments = [name, "--exact", "--nocapture", "--test-threads=1"];
     let env = vec![c(format!("EXILE_TEST_ALONE={name}"))];
     let command = exile_os::Command::new(c(program), arguments.map(c), env, None);
-    let spawned = spawn(&command);
+    let spawned = spawn(&command.into());
     while line(spawned.stdout.as_ref().unwrap()) != "ready" {}
     spawned
 }

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::Barrier;
 
 use common::{
-    TempDir, alone, c, command, descriptors, has_children, one_at_a_time, quiet_sh, search, soon,
-    spawn, status, text,
+    Run, TempDir, alone, c, command, descriptors, has_children, one_at_a_time, quiet_sh, search,
+    soon, spawn, status, text,
 };
 use exile_os::{Command, SpawnError, Status, Stdio, Step, exit};
 
 /// The failure of a command, after which everything is as it was.
-fn failure(command: &Command) -> (Step, i32) {
+fn failure(command: &Run) -> (Step, i32) {
     let before = descriptors();
     let SpawnError { step, errno } = common::try_spawn(command).expect_err("it runs");
     assert_eq!(descriptors(), before);
@@ -26,9 +26,9 @@ fn failure(command: &Command) -> (Step, i32) {
 }
 
 /// `program`, looked up in `directories`.
-fn looked_up(program: &str, directories: &[&Path]) -> Command {
+fn looked_up(program: &str, directories: &[&Path]) -> Run {
     let path = search(directories);
-    Command::new(c(program), [], Vec::new(), Some(&path))
+    Command::new(c(program), [], Vec::new(), Some(&path)).into()
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn arguments_or_an_environment_beyond_what_the_system_takes_are_e2big() {
         (Step::Exec, libc::E2BIG)
     );
     let many = vec![c("x".repeat(100_000)); 100];
-    let command = Command::new(c("/bin/true"), [], many, None);
+    let command = Run::from(Command::new(c("/bin/true"), [], many, None));
     assert_eq!(failure(&command), (Step::Exec, libc::E2BIG));
 }
 
@@ -250,8 +250,10 @@ fn relative_entries_of_the_search_path_are_those_of_this_process_wherever_the_co
             ];
             for directory in [None, Some(c(&there)), Some(c("../there"))] {
                 for (path, found) in rows {
-                    let command = Command::new(c("tool"), [], Vec::new(), Some(OsStr::new(path)))
-                        .directory(directory.clone());
+                    let command = Run::from(
+                        Command::new(c("tool"), [], Vec::new(), Some(OsStr::new(path)))
+                            .directory(directory.clone()),
+                    );
                     assert_eq!(text(&command), found, "{path:?} {directory:?}");
                 }
             }
@@ -276,7 +278,7 @@ fn without_a_current_directory_relative_entries_of_the_search_path_are_passed_ov
             fs::remove_dir(&gone).unwrap();
             let [there, good] = ["there", "good"].map(|name| temp.path().join(name));
             let path = search(&[Path::new(""), &good]);
-            let command = Command::new(c("tool"), [], Vec::new(), Some(&path));
+            let command = Run::from(Command::new(c("tool"), [], Vec::new(), Some(&path)));
             assert_eq!(text(&command.directory(Some(c(&there)))), "good\n");
         },
     );

@@ -40,7 +40,7 @@ pub(crate) use error::at;
 pub use error::{SpawnError, Step};
 pub(crate) use stdio::open_file;
 
-use crate::command::{Command, Stdio};
+use crate::command::Command;
 use crate::errno::Errno;
 use crate::exit;
 use crate::guard;
@@ -48,8 +48,9 @@ use crate::kernel::number;
 use crate::life::child::{Child, kill};
 use crate::pipe::{ReadEnd, WriteEnd};
 use crate::signal::Signal;
+use crate::streams::{Stdio, Streams};
 use plan::{Plan, pointers};
-use stdio::{Streams, raw};
+use stdio::{Ends, raw};
 
 /// A file that somebody still holds open for writing is mostly one that was written a moment
 /// ago and is inherited by a program between its fork and its exec: waiting helps, briefly.
@@ -80,15 +81,19 @@ pub fn reserve() {
     reserved::reserve();
 }
 
-/// Runs `command`, unless another thread cancels the `attempt`.
+/// Runs `command` with these `streams`, unless another thread cancels the `attempt`.
 ///
 /// # Caveats
 /// The program is killed when the *thread* that called ends: call from threads that live as long
 /// as the process. Blocks until the program is executed or has failed to.
-pub fn spawn(command: &Command, attempt: &Attempt) -> Result<Spawned, SpawnError> {
+pub fn spawn(
+    command: &Command,
+    streams: &Streams,
+    attempt: &Attempt,
+) -> Result<Spawned, SpawnError> {
     attempt.check()?;
     command.attributes.check()?;
-    let streams = Streams::new(command)?;
+    let ends = Ends::new(streams)?;
     let no_room = at(Step::Clone);
     let argv = pointers(std::slice::from_ref(command.arg0()), &command.arguments);
     let argv = argv.map_err(&no_room)?;
@@ -104,10 +109,10 @@ pub fn spawn(command: &Command, attempt: &Attempt) -> Result<Spawned, SpawnError
         guard::socket()
     };
     let plan = Plan {
-        stdin: raw(&streams.stdin),
-        stdout: raw(&streams.stdout),
-        stderr: raw(&streams.stderr),
-        stderr_to_stdout: matches!(command.stderr, Stdio::Stdout),
+        stdin: raw(&ends.stdin),
+        stdout: raw(&ends.stdout),
+        stderr: raw(&ends.stderr),
+        stderr_to_stdout: matches!(streams.stderr, Stdio::Stdout),
         detached: command.detached,
         guard: guard.as_ref().map(|socket| socket.as_raw_fd()),
         directory: command.directory.as_deref(),
@@ -129,9 +134,9 @@ pub fn spawn(command: &Command, attempt: &Attempt) -> Result<Spawned, SpawnError
     }
     Ok(Spawned {
         child,
-        stdin: streams.write_stdin,
-        stdout: streams.read_stdout,
-        stderr: streams.read_stderr,
+        stdin: ends.write_stdin,
+        stdout: ends.read_stdout,
+        stderr: ends.read_stderr,
     })
 }
 

@@ -11,15 +11,15 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, stat};
 
 use super::error::{SpawnError, Step, at};
-use crate::command::{Command, Stdio};
 use crate::errno::Errno;
 use crate::pipe::{self, ReadEnd, WriteEnd, above_standard};
+use crate::streams::{Stdio, Streams};
 
 /// What a new file may be used for, by whom; the user's mask takes from it.
 const NEW_FILE: Mode = Mode::from_bits_truncate(0o666);
 
 /// Their ends, closed here when this is dropped, and ours.
-pub(super) struct Streams<'a> {
+pub(super) struct Ends<'a> {
     pub(super) stdin: Theirs<'a>,
     pub(super) stdout: Theirs<'a>,
     pub(super) stderr: Theirs<'a>,
@@ -43,21 +43,21 @@ pub(super) fn raw(theirs: &Theirs<'_>) -> Option<RawFd> {
     })
 }
 
-impl<'a> Streams<'a> {
-    pub(super) fn new(command: &'a Command) -> Result<Self, SpawnError> {
-        let (write_stdin, stdin) = match &command.stdin {
+impl<'a> Ends<'a> {
+    pub(super) fn new(streams: &'a Streams) -> Result<Self, SpawnError> {
+        let (write_stdin, stdin) = match &streams.stdin {
             Stdio::Pipe => {
                 let (ours, theirs) = pipe::input().map_err(at(Step::Stdio))?;
                 (Some(ours), Some(TheirFd::Owned(theirs)))
             }
             other => (None, given(other, Step::Input)?),
         };
-        let (read_stdout, stdout) = output(&command.stdout)?;
-        let (read_stderr, stderr) = match &command.stderr {
+        let (read_stdout, stdout) = output(&streams.stdout)?;
+        let (read_stderr, stderr) = match &streams.stderr {
             Stdio::Inherit => (None, own_terminal().map(TheirFd::Owned)),
             other => output(other)?,
         };
-        Ok(Streams {
+        Ok(Ends {
             stdin,
             stdout,
             stderr,

@@ -19,7 +19,8 @@ use exile_os::exit::{self, Source};
 use exile_os::life::registry;
 use exile_os::pipe::ReadEnd;
 use exile_os::{
-    Attempt, Child, Command, Errno, Kin, Life, SpawnError, Spawned, Status, Stdio, Teardown,
+    Attempt, Attributes, Child, Command, Errno, Kin, Life, Pipeline, SpawnError, Spawned, Stage,
+    Status, Stdio, Streams, Teardown,
 };
 
 /// Nothing here takes this long unless it never comes.
@@ -35,41 +36,103 @@ pub(crate) fn c(string: impl AsRef<OsStr>) -> CString {
     CString::new(string.as_ref().as_bytes()).unwrap()
 }
 
+/// What a test runs: a command and its streams, pipes for input and output where nothing is said.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) command: Command,
+    pub(crate) streams: Streams,
+}
+
+impl From<Command> for Run {
+    fn from(command: Command) -> Run {
+        Run {
+            command,
+            streams: Streams::default(),
+        }
+    }
+}
+
+impl Run {
+    pub(crate) fn stdio(self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Run {
+        Run {
+            command: self.command,
+            streams: Streams {
+                stdin,
+                stdout,
+                stderr,
+            },
+        }
+    }
+
+    pub(crate) fn directory(self, directory: Option<CString>) -> Run {
+        Run {
+            command: self.command.directory(directory),
+            ..self
+        }
+    }
+
+    pub(crate) fn attributes(self, attributes: Attributes) -> Run {
+        Run {
+            command: self.command.attributes(attributes),
+            ..self
+        }
+    }
+
+    pub(crate) fn spawn(&self, attempt: &Attempt) -> Result<Spawned, SpawnError> {
+        exile_os::spawn(&self.command, &self.streams, attempt)
+    }
+}
+
 /// The command `program` with `arguments`, an empty environment and the usual search path.
-pub(crate) fn command(program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
-    Command::new(c(program), arguments.iter().map(c), Vec::new(), None)
+pub(crate) fn command(program: impl AsRef<OsStr>, arguments: &[&str]) -> Run {
+    Command::new(c(program), arguments.iter().map(c), Vec::new(), None).into()
 }
 
 /// A shell script with pipes for input and output.
-pub(crate) fn sh(script: &str) -> Command {
+pub(crate) fn sh(script: &str) -> Run {
     command("/bin/sh", &["-c", script])
 }
 
 /// A shell script without any pipe.
-pub(crate) fn quiet_sh(script: &str) -> Command {
+pub(crate) fn quiet_sh(script: &str) -> Run {
     sh(script).stdio(Stdio::Null, Stdio::Null, Stdio::Null)
 }
 
-pub(crate) fn spawn(command: &Command) -> Spawned {
-    try_spawn(command).unwrap()
+pub(crate) fn spawn(run: &Run) -> Spawned {
+    try_spawn(run).unwrap()
 }
 
 /// Spawns without anybody who could cancel it.
-pub(crate) fn try_spawn(command: &Command) -> Result<Spawned, SpawnError> {
-    exile_os::spawn(command, &Attempt::new())
+pub(crate) fn try_spawn(run: &Run) -> Result<Spawned, SpawnError> {
+    run.spawn(&Attempt::new())
+}
+
+/// Spawns a pipeline, of whose streams only those for errors count.
+pub(crate) fn spawn_pipeline(
+    runs: Vec<Run>,
+    stdin: Stdio,
+    stdout: Stdio,
+    attempt: &Attempt,
+) -> Result<Pipeline, (usize, SpawnError)> {
+    let stage = |run: Run| Stage {
+        command: run.command,
+        stderr: run.streams.stderr,
+    };
+    let stages = runs.into_iter().map(stage).collect();
+    exile_os::spawn_pipeline(stages, stdin, stdout, attempt)
 }
 
 /// Runs a command to its end with nothing on its input; its output.
-pub(crate) fn output(command: &Command) -> Vec<u8> {
-    let mut spawned = spawn(command);
+pub(crate) fn output(run: &Run) -> Vec<u8> {
+    let mut spawned = spawn(run);
     spawned.stdin = None;
     let bytes = read_to_end(spawned.stdout.as_ref().unwrap());
     assert_eq!(status(&spawned.child), Status::Exited(0));
     bytes
 }
 
-pub(crate) fn text(command: &Command) -> String {
-    String::from_utf8(output(command)).unwrap()
+pub(crate) fn text(run: &Run) -> String {
+    String::from_utf8(output(run)).unwrap()
 }
 
 /// Whether the descriptor becomes readable (or hung up) in time.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use exile_os::life::{keeper, registry};
-use exile_os::{Child, Command, Errno, Life, Signal, Spawned, Status, Teardown, exit};
+use exile_os::{Child, Errno, Life, Signal, Spawned, Status, Teardown, exit};
 
 use crate::common::{
     PATIENCE, Relatives, Stranger, becomes_readable, descriptors, has_children, limit, line,
@@ -597,7 +597,7 @@ fn hundreds_of_commands_end_at_once() {
 #[test]
 fn a_command_that_nobody_else_holds_is_ended() {
     let before = before();
-    let command: Command = sh("trap '' TERM; sleep 1000 & echo $!; wait");
+    let command = sh("trap '' TERM; sleep 1000 & echo $!; wait");
     let Spawned { child, stdout, .. } = spawn(&command);
     let grandchild = Stranger::of(&line(stdout.as_ref().unwrap())).unwrap();
     let story = Story::of_claimed(&child, &at_once());
