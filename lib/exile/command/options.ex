@@ -69,6 +69,8 @@ defmodule Exile.Command.Options do
       doc: """
       the nice value of the process: 19 is the most modest, -20 the most favoured. To make it
       lower than the VM's takes privileges; without them the error is `:eacces` or `:eperm`.
+      Where Linux shares the processors out among sessions first (`sched_autogroup_enabled`), it
+      compares nice values within a session only, and each command leads one.
       """,
       default_doc: "that of the VM"
     ],
