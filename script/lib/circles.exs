@@ -6,16 +6,24 @@
 defmodule Circles do
   def check(crate) do
     crate = String.trim_trailing(crate, "/")
-    files = for file <- Path.wildcard(crate <> "/src/**/*.rs"), into: %{}, do: {path(crate, file), file}
+
+    files =
+      for file <- Path.wildcard(crate <> "/src/**/*.rs"), into: %{}, do: {path(crate, file), file}
+
     sources = Map.new(files, fn {path, file} -> {path, code(file)} end)
     uses = Map.new(sources, fn {path, code} -> {path, uses(code, path, files)} end)
-    passed_on = for {path, list} <- uses, {:pub, name, to} <- list, into: %{}, do: {path ++ [name], to}
+
+    passed_on =
+      for {path, list} <- uses, {:pub, name, to} <- list, into: %{}, do: {path ++ [name], to}
 
     arrows =
       for {from, list} <- uses, {:own, _, to} <- list, reduce: %{} do
         arrows ->
           target = owner(to, passed_on, files)
-          if target == from, do: arrows, else: Map.update(arrows, from, [target], &Enum.uniq([target | &1]))
+
+          if target == from,
+            do: arrows,
+            else: Map.update(arrows, from, [target], &Enum.uniq([target | &1]))
       end
 
     case circle(arrows) do
@@ -30,7 +38,10 @@ defmodule Circles do
   end
 
   defp path(crate, file) do
-    file |> Path.relative_to(crate <> "/src") |> Path.rootname() |> Path.split()
+    file
+    |> Path.relative_to(crate <> "/src")
+    |> Path.rootname()
+    |> Path.split()
     |> Enum.reject(&(&1 in ["lib", "main", "mod"]))
   end
 
@@ -50,15 +61,18 @@ defmodule Circles do
     rest = Regex.replace(~r/(pub(?:\([a-z]+\))? )?use ([^;]+);/, code, "")
 
     named =
-      for [_, pub, tree] <- statements, {name, segments} <- tree(tree),
-          absolute = absolute(segments, path, files), absolute != nil do
+      for [_, pub, tree] <- statements,
+          {name, segments} <- tree(tree),
+          absolute = absolute(segments, path, files),
+          absolute != nil do
         {if(pub == "", do: :own, else: :pub), name, absolute}
       end
 
     inline =
       for [text] <- Regex.scan(~r/\b(?:crate|super|self)(?:::\w+)+|\b[a-z_]+(?:::\w+)+/, rest),
           segments = String.split(text, "::"),
-          absolute = absolute(segments, path, files), absolute != nil do
+          absolute = absolute(segments, path, files),
+          absolute != nil do
         {:own, List.last(segments), absolute}
       end
 
@@ -82,7 +96,8 @@ defmodule Circles do
     end
   end
 
-  defp segments(text), do: text |> String.split("::") |> Enum.map(&String.trim/1) |> Enum.reject(&(&1 == ""))
+  defp segments(text),
+    do: text |> String.split("::") |> Enum.map(&String.trim/1) |> Enum.reject(&(&1 == ""))
 
   # At the commas that are in no braces.
   defp split(text) do
@@ -99,7 +114,9 @@ defmodule Circles do
 
   defp absolute(["crate" | rest], _path, _files), do: rest
   defp absolute(["self" | rest], path, _files), do: path ++ rest
-  defp absolute(["super" | rest], path, files), do: absolute(["self" | rest], Enum.drop(path, -1), files)
+
+  defp absolute(["super" | rest], path, files),
+    do: absolute(["self" | rest], Enum.drop(path, -1), files)
 
   defp absolute([first | _] = segments, path, files) do
     # A module of this one, or nothing of this crate.
@@ -117,15 +134,19 @@ defmodule Circles do
   end
 
   defp circle(arrows) do
-    Enum.find_value(Map.keys(arrows), &walk(&1, &1, [&1], arrows, MapSet.new()) |> elem(0))
+    Enum.find_value(Map.keys(arrows), &(walk(&1, &1, [&1], arrows, MapSet.new()) |> elem(0)))
   end
 
   # The way from `at` back to `start`, if there is one.
   defp walk(start, at, way, arrows, seen) do
     Enum.reduce_while(Map.get(arrows, at, []), {nil, seen}, fn next, {nil, seen} ->
       cond do
-        next == start -> {:halt, {Enum.reverse([next | way]), seen}}
-        next in seen -> {:cont, {nil, seen}}
+        next == start ->
+          {:halt, {Enum.reverse([next | way]), seen}}
+
+        next in seen ->
+          {:cont, {nil, seen}}
+
         true ->
           case walk(start, next, [next | way], arrows, MapSet.put(seen, next)) do
             {nil, seen} -> {:cont, {nil, seen}}

@@ -51,6 +51,7 @@ defmodule Exile.Command.Environment do
 
   defp text(other, what), do: no_text(other, what)
 
+  @spec no_text(term, binary) :: no_return
   defp no_text(term, what) do
     wrong(
       "expected #{what} to be a binary, a charlist, an atom or a number, got: #{inspect(term)}"
