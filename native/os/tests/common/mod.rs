@@ -276,10 +276,19 @@ pub(crate) fn soon(what: &str, mut look: impl FnMut() -> bool) {
     eventually(what, || look().then_some(()));
 }
 
-/// One test of this process at a time: counts of descriptors and children are those of all.
+/// One test of this process at a time: counts of descriptors and children are those of all. A
+/// test finds no child of the one before: a program that was dropped leaves a zombie.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+    let turn = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    soon("the test before has no child", || {
+        while let Some(pid) = a_zombie_of_ours() {
+            // SAFETY: it writes nothing.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        }
+        !has_children()
+    });
+    turn
 }
 
 /// Runs `body` in a process of its own: this test, started again by its name.
