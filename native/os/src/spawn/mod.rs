@@ -29,7 +29,7 @@ use linux::execute;
 #[cfg(not(by_clone))]
 use posix::execute;
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -183,14 +183,20 @@ pub fn discard(children: &[Arc<Child>]) {
     let deadline = Instant::now() + END_PATIENCE;
     for child in children {
         if let Some(end) = child.end() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(
-                &mut fds,
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO),
-            );
+            wait_until_readable(end.as_fd(), deadline);
         }
         // Fetches the status of a zombie, and closes what told of the end.
         let _ = child.try_status();
+    }
+}
+
+fn wait_until_readable(fd: BorrowedFd<'_>, deadline: Instant) {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        if poll(&mut fds, left) != Err(nix::Error::EINTR) {
+            return;
+        }
     }
 }
