@@ -41,7 +41,8 @@ defmodule Exile.Runtime.Patience do
 
   @type deadline :: :infinity | integer
 
-  defguard is_timeout(value) when value == :infinity or (is_integer(value) and value in 0..@most)
+  defguard is_milliseconds(value) when is_integer(value) and value in 0..@most
+  defguard is_timeout(value) when value == :infinity or is_milliseconds(value)
 
   @doc "When a timeout that begins now is over."
   @spec deadline(timeout) :: deadline

@@ -5,7 +5,7 @@ defmodule Exile.Runtime.Teardown do
   # the last. A list from the user is kept as it is. `:default` is SIGTERM twice, within the time that
   # there is: GNU parallel finishes its jobs after the first, and ends after the second.
 
-  import Exile.Runtime.Patience, only: [is_timeout: 1]
+  import Exile.Runtime.Patience, only: [is_milliseconds: 1]
 
   alias Exile.Native
   alias Exile.Runtime.Signal
@@ -29,8 +29,7 @@ defmodule Exile.Runtime.Teardown do
 
   def check(_other), do: :error
 
-  defp problem({signal, wait})
-       when is_atom(signal) and is_integer(wait) and is_timeout(wait) do
+  defp problem({signal, wait}) when is_atom(signal) and is_milliseconds(wait) do
     unless Signal.known?(signal), do: "#{inspect(signal)} is no signal of this system"
   end
 
