@@ -79,7 +79,10 @@ impl Run {
     }
 
     pub(crate) fn spawn(&self, attempt: &Attempt) -> Result<Spawned, SpawnError> {
-        exile_os::spawn(&self.command, &self.streams, attempt)
+        let spawned = exile_os::spawn(&self.command, &self.streams, attempt)?;
+        let mut all = SPAWNED.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(spawned.child.pid());
+        Ok(spawned)
     }
 }
 
@@ -276,11 +279,28 @@ pub(crate) fn soon(what: &str, mut look: impl FnMut() -> bool) {
     eventually(what, || look().then_some(()));
 }
 
+/// The programs that tests of this process have spawned.
+static SPAWNED: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
+
+/// The turn of a test. With it end the programs that the test leaves running.
+pub(crate) struct Turn(#[expect(dead_code)] MutexGuard<'static, ()>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        for pid in std::mem::take(&mut *SPAWNED.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if is_child_of_ours(pid) {
+                // SAFETY: kill touches no memory. The pid is that of a child that nobody has reaped.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        }
+    }
+}
+
 /// One test of this process at a time: counts of descriptors and children are those of all. A
 /// test finds no child of the one before: a program that was dropped leaves a zombie.
-pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+pub(crate) fn one_at_a_time() -> Turn {
     static LOCK: Mutex<()> = Mutex::new(());
-    let turn = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = Turn(LOCK.lock().unwrap_or_else(PoisonError::into_inner));
     soon("the test before has no child", || {
         while let Some(pid) = a_zombie_of_ours() {
             // SAFETY: it writes nothing.
@@ -357,6 +377,16 @@ pub(crate) fn has_children() -> bool {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
         libc::waitid(libc::P_ALL, 0, &raw mut info, options) == 0
+    }
+}
+
+/// Whether it is a child of this process, be it a zombie.
+fn is_child_of_ours(pid: libc::pid_t) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        libc::waitid(libc::P_PID, pid.unsigned_abs(), &raw mut info, options) == 0
     }
 }
 

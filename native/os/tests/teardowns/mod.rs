@@ -10,7 +10,7 @@ use exile_os::life::{keeper, registry};
 use exile_os::{Child, Errno, Life, Signal, Spawned, Status, Teardown, exit};
 
 use crate::common::{
-    PATIENCE, Relatives, Stranger, becomes_readable, descriptors, has_children, limit, line,
+    PATIENCE, Relatives, Stranger, Turn, becomes_readable, descriptors, has_children, limit, line,
     no_lives, one_at_a_time, quiet_sh, read_to_end, set_limit, sh, soon, spawn, status,
 };
 use crate::{reaches_group_after_its_leader, setup};
@@ -134,7 +134,7 @@ impl Story {
 /// What must be as it was when a test is over. One test at a time.
 struct Before {
     descriptors: Vec<i32>,
-    _one: std::sync::MutexGuard<'static, ()>,
+    _one: Turn,
 }
 
 fn before() -> Before {
