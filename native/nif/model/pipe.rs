@@ -10,13 +10,14 @@ use exile_os::sync::Mutex;
 use loom::thread;
 
 use super::explore;
+use crate::bonds::Ends;
 use crate::pipe::{Attempt, Pipe};
 use crate::pipe_end::Fd;
-use crate::process::Ends;
 use crate::question::Question;
 use crate::resource::{
-    Caller, Handle, Pid, Wait, die, messages, monitors, ready, selected, stop_later, stop_now,
+    Caller, Handle, Pid, Wait, die, messages, ready, selected, stop_later, stop_now,
 };
+use crate::watch::monitor_count;
 
 const OWNER: Pid = Pid(1);
 const OTHER: Pid = Pid(2);
@@ -76,7 +77,7 @@ fn each_stop(body: impl Fn(Handle<Pipe>, RawFd) + Send + Sync + Clone + 'static)
             die(OTHER);
             stop_now();
             assert!(!is_open(fd));
-            assert_eq!((selected(), monitors()), (0, 0));
+            assert_eq!((selected(), monitor_count()), (0, 0));
         });
     }
 }
@@ -140,7 +141,7 @@ fn a_wait_of_an_old_owner_ends_with_one_message() {
         let expected = usize::from(matches!(first, Some(Attempt::Waits)));
         assert_eq!(messages(OWNER, REFERENCE), expected);
         assert!(read(&pipe, OWNER, false).is_none());
-        assert_eq!(monitors(), 1);
+        assert_eq!(monitor_count(), 1);
     });
 }
 
@@ -185,7 +186,7 @@ fn a_pipe_that_was_handed_on_survives_its_old_owner_and_not_its_new_one() {
         let given = pipe.set_owner(Caller::THREAD, OTHER);
         death.join().unwrap();
         assert_eq!(read(&pipe, OTHER, false).is_some(), given);
-        assert_eq!(monitors(), usize::from(given));
+        assert_eq!(monitor_count(), usize::from(given));
     });
     each_stop(|pipe, _| {
         let death = thread::spawn(|| die(OTHER));
@@ -193,6 +194,6 @@ fn a_pipe_that_was_handed_on_survives_its_old_owner_and_not_its_new_one() {
         pipe.set_owner(Caller::THREAD, OTHER);
         death.join().unwrap();
         assert!(read(&pipe, OTHER, false).is_none());
-        assert_eq!(monitors(), 0);
+        assert_eq!(monitor_count(), 0);
     });
 }

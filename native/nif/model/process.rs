@@ -12,15 +12,16 @@ use exile_os::{Errno, Signal, Status, Teardown};
 use loom::thread;
 
 use super::explore;
+use crate::bonds::{Bonds, Ends, Life, Until};
 use crate::pipe::{Attempt, Grip, Pipe};
 use crate::pipe_end::Fd;
-use crate::process::Ends;
-use crate::process::{Bonds, Life, Outcome, Process, Tether, Until};
+use crate::process::{Outcome, Process};
 use crate::question::Question;
 use crate::resource::{
-    Caller, Handle, Pid, Wait, die, die_in, messages, monitors, objects, ready, selected,
-    stop_later, stop_now,
+    Caller, Handle, Pid, Wait, die, messages, objects, ready, selected, stop_later, stop_now,
 };
+use crate::tether::Tether;
+use crate::watch::monitor_count;
 
 const OWNER: Pid = Pid(1);
 const OTHER: Pid = Pid(2);
@@ -123,7 +124,7 @@ fn each(bound: Option<usize>, body: impl Fn() -> (RawFd, RawFd) + Send + Sync + 
                 stop_now();
                 assert!(!is_open(fd));
                 assert!(!is_open(exit));
-                assert_eq!((selected(), monitors(), objects()), (0, 0, 0));
+                assert_eq!((selected(), monitor_count(), objects()), (0, 0, 0));
                 assert_eq!((keeper::living_count(), registry::under_way()), (0, 0));
             });
         }
@@ -147,21 +148,19 @@ fn read(pipe: &Handle<Pipe>) -> bool {
 }
 
 fn group_goes_with(teardown: fn() -> Teardown, feeder: Pid, all: bool, dead: Pid) {
-    for backwards in [false, true] {
-        each(BOUND, move || {
-            let made = make_fed_by(feeder, all, teardown());
-            let kernel = hang_up();
-            let death = thread::spawn(move || die_in(dead, backwards));
-            keeper::run();
-            death.join().unwrap();
-            kernel.join().unwrap();
-            world::hang_up(PROCESS);
-            keeper::run();
-            assert!(!world::has_others(PROCESS));
-            assert!(made.life().status(Caller::THREAD).is_some());
-            (made.fd, made.exit)
-        });
-    }
+    each(BOUND, move || {
+        let made = make_fed_by(feeder, all, teardown());
+        let kernel = hang_up();
+        let death = thread::spawn(move || die(dead));
+        keeper::run();
+        death.join().unwrap();
+        kernel.join().unwrap();
+        world::hang_up(PROCESS);
+        keeper::run();
+        assert!(!world::has_others(PROCESS));
+        assert!(made.life().status(Caller::THREAD).is_some());
+        (made.fd, made.exit)
+    });
 }
 
 #[test]
@@ -417,7 +416,7 @@ fn a_pipe_that_nobody_grips_is_closed_when_the_process_has_ended() {
             keeper::run();
             stop_now();
             assert!(!is_open(fd));
-            assert_eq!((selected(), monitors()), (0, 0));
+            assert_eq!((selected(), monitor_count()), (0, 0));
             assert_eq!(messages(OWNER, READERS), usize::from(waits && !given_up));
             (fd, exit)
         });
@@ -489,7 +488,7 @@ fn a_pipe_that_comes_after_the_end_of_its_process_hears_of_it() {
         keeper.join().unwrap();
         keeper::run();
         assert!(!is_open(fd));
-        assert_eq!((selected(), monitors()), (0, 0));
+        assert_eq!((selected(), monitor_count()), (0, 0));
         drop(process);
         (fd, exit)
     });
@@ -545,7 +544,7 @@ fn a_group_goes_with_its_owner_and_its_tether_at_once() {
     each(TIGHT_BOUND, || {
         let made = make(at_once());
         let kernel = hang_up();
-        let death = thread::spawn(|| die_in(OWNER, true));
+        let death = thread::spawn(|| die(OWNER));
         let dropper = drop_tether(&made);
         keeper::run();
         dropper.join().unwrap();

@@ -5,7 +5,8 @@ use loom::thread;
 
 use super::explore;
 use crate::request::{Request, close_door, open_count, open_door};
-use crate::resource::{Caller, Handle, Pid, Wait, die, messages, monitors, objects};
+use crate::resource::{Caller, Handle, Pid, Wait, die, messages, objects};
+use crate::watch::monitor_count;
 
 const ASKER: Pid = Pid(1);
 const REFERENCE: u32 = 100;
@@ -16,7 +17,7 @@ fn ask() -> Option<Handle<Request>> {
 
 /// Answers, as a spawner does that has come to an end. `false`: nobody wants the answer.
 fn answer(request: &Handle<Request>) -> bool {
-    let wait = request.over(Caller::THREAD);
+    let wait = request.over();
     wait.map(|wait| wait.wake(Caller::THREAD)).is_some()
 }
 
@@ -24,7 +25,8 @@ fn all_orders(body: impl Fn() + Send + Sync + 'static) {
     explore(Source::Pidfd, None, move || {
         open_door();
         body();
-        assert_eq!((open_count(), monitors(), objects()), (0, 0, 0));
+        die(ASKER);
+        assert_eq!((open_count(), monitor_count(), objects()), (0, 0, 0));
     });
 }
 
@@ -37,7 +39,7 @@ fn a_request_has_one_answer_or_none_if_it_was_given_up() {
             thread::spawn(move || answer(&request))
         };
         let stop = thread::spawn(|| close_door(Caller::THREAD));
-        let given_up = request.give_up(Caller::THREAD);
+        let given_up = request.give_up();
         let answered = spawner.join().unwrap();
         stop.join().unwrap();
         assert_eq!(messages(ASKER, REFERENCE), usize::from(!given_up));

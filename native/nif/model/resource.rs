@@ -1,15 +1,14 @@
-//! The VM as the model sees it, in place of `resource`: objects, monitors, `enif_select` and
+//! The VM as the model sees it, in place of `resource` and `wait`: objects, monitors, `enif_select` and
 //! messages, behind one lock, so that every call is a moment at which the checker may let another
 //! thread go first. The callbacks are called without the lock, as the VM does it.
 //!
 //! What the VM does not forgive fails at once: a descriptor that is closed while it is selected,
 //! a wait that silently takes the place of another, a stop of what was never selected.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use exile_os::model::world::is_open;
 use exile_os::shared;
@@ -17,7 +16,7 @@ use exile_os::sync::{Mutex, MutexGuard};
 use rustler::{Decoder, Encoder, Env, NifResult, Term};
 
 /// A process of this VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pid(pub(crate) u32);
 
 impl Decoder<'_> for Pid {
@@ -70,8 +69,6 @@ struct Selected {
 /// A monitor that has not fired.
 struct Monitored {
     pid: Pid,
-    /// It ends with its object.
-    object: Weak<dyn Any + Send + Sync>,
     down: Box<dyn FnOnce() + Send>,
 }
 
@@ -82,8 +79,6 @@ struct Vm {
     selected: BTreeMap<RawFd, Selected>,
     monitors: BTreeMap<u64, Monitored>,
     last_monitor: u64,
-    /// How many [`Monitor`]s somebody has.
-    held: usize,
     dead: Vec<Pid>,
     messages: Vec<(Pid, u32)>,
     stops_later: bool,
@@ -133,13 +128,8 @@ pub(crate) fn ready(fd: RawFd) {
     }
 }
 
-/// The process dies: its monitors fire, the oldest first.
+/// The process dies, and its monitors fire.
 pub(crate) fn die(pid: Pid) {
-    die_in(pid, false);
-}
-
-/// The same; `backwards`: the newest first.
-pub(crate) fn die_in(pid: Pid, backwards: bool) {
     let fired: BTreeMap<u64, Monitored> = {
         let mut vm = vm();
         vm.dead.push(pid);
@@ -148,11 +138,7 @@ pub(crate) fn die_in(pid: Pid, backwards: bool) {
         vm.monitors = kept;
         fired
     };
-    let mut fired: Vec<Monitored> = fired.into_values().collect();
-    if backwards {
-        fired.reverse();
-    }
-    for monitored in fired {
+    for monitored in fired.into_values() {
         (monitored.down)();
     }
 }
@@ -164,15 +150,6 @@ pub(crate) fn messages(pid: Pid, reference: u32) -> usize {
     all.filter(|message| **message == (pid, reference)).count()
 }
 
-/// How many monitors have neither fired nor been ended; as many are kept by their objects.
-pub(crate) fn monitors() -> usize {
-    let vm = vm();
-    let living = vm.monitors.values();
-    let living = living.filter(|monitored| monitored.object.strong_count() > 0);
-    assert_eq!(vm.held, living.count());
-    vm.held
-}
-
 /// How many objects there are.
 pub(crate) fn objects() -> usize {
     vm().objects
@@ -181,18 +158,6 @@ pub(crate) fn objects() -> usize {
 /// How many descriptors are selected.
 pub(crate) fn selected() -> usize {
     vm().selected.len()
-}
-
-pub(crate) fn monitor_count() -> usize {
-    monitors()
-}
-
-pub(crate) struct Monitor(u64);
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        vm().held -= 1;
-    }
 }
 
 pub(crate) struct Handle<R: Resource>(Arc<Object<R>>);
@@ -259,18 +224,16 @@ impl<R: Resource> Handle<R> {
         }
     }
 
-    pub(crate) fn monitor(&self, _caller: Caller, pid: Pid) -> Option<Monitor> {
+    pub(crate) fn monitor_process(&self, _caller: Caller, pid: Pid) -> bool {
         let mut vm = vm();
         if vm.dead.contains(&pid) {
-            return None;
+            return false;
         }
         vm.last_monitor += 1;
-        vm.held += 1;
         let number = vm.last_monitor;
         let object = Arc::downgrade(&self.0);
         let monitored = Monitored {
             pid,
-            object: Weak::clone(&object) as Weak<dyn Any + Send + Sync>,
             down: Box::new(move || {
                 if let Some(object) = object.upgrade() {
                     R::down(&Handle(object), Caller, pid);
@@ -278,11 +241,7 @@ impl<R: Resource> Handle<R> {
             }),
         };
         vm.monitors.insert(number, monitored);
-        Some(Monitor(number))
-    }
-
-    pub(crate) fn demonitor(&self, _caller: Caller, monitor: Monitor) {
-        vm().monitors.remove(&monitor.0);
+        true
     }
 }
 

@@ -32,7 +32,6 @@ rustler::atoms! {
     running,
     select,
     sent,
-    signaled,
     stdout,
     teardowns,
     undefined,

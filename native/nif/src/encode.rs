@@ -1,6 +1,6 @@
 //! Values of `exile_os` as Erlang terms.
 
-use exile_os::{Errno, SpawnError, Status, Step};
+use exile_os::{Errno, Signal, SpawnError, Status, Step};
 use rustler::types::atom::Atom;
 use rustler::{Encoder, Env, NifMap, Term};
 
@@ -47,12 +47,39 @@ struct Failure<'a> {
     reason: Term<'a>,
 }
 
-/// `{:exited, code}`, `{:signaled, signal, core_dumped}`, `:unknown` or `:running`.
+/// How a process ended.
+#[derive(NifMap)]
+struct Ended<'a> {
+    /// The exit code; after a signal, 128 plus its number.
+    code: u8,
+    /// The signal that ended it: its name as an atom, its number if it has no name, or `nil`.
+    signal: Term<'a>,
+    core_dumped: bool,
+}
+
+/// [`Ended`], `:unknown` or `:running`.
 pub(crate) fn status(env: Env<'_>, status: Option<Status>) -> Term<'_> {
-    match status {
-        None => atoms::running().encode(env),
-        Some(Status::Exited(code)) => (atoms::exited(), code).encode(env),
-        Some(Status::Signaled { signal, core }) => (atoms::signaled(), signal, core).encode(env),
-        Some(Status::Unknown) => atoms::unknown().encode(env),
-    }
+    let Some(status) = status else {
+        return atoms::running().encode(env);
+    };
+    let Some(code) = status.code() else {
+        return atoms::unknown().encode(env);
+    };
+    let (signal, core_dumped) = match status {
+        Status::Signaled { signal, core } => (signal_name(env, signal), core),
+        _ => (atoms::nil().encode(env), false),
+    };
+    let ended = Ended {
+        code,
+        signal,
+        core_dumped,
+    };
+    ended.encode(env)
+}
+
+/// A signal's name as an atom, or its number where it has no name.
+fn signal_name(env: Env<'_>, number: u8) -> Term<'_> {
+    Signal::name_of(number)
+        .and_then(|name| Atom::from_str(env, &name).ok())
+        .map_or_else(|| number.encode(env), |name| name.encode(env))
 }

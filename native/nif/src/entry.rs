@@ -21,8 +21,10 @@ use rustler::sys::{ERL_NIF_DIRTY_NIF_OPTION, ERL_NIF_TERM, ErlNifEntry, ErlNifEn
 use rustler::{Env, Nif, Term};
 
 use crate::pipe::{Grip, Pipe};
-use crate::process::{Process, Tether};
+use crate::process::Process;
 use crate::request::Request;
+use crate::tether::Tether;
+use crate::watch::Watch;
 use crate::{resource, vm};
 
 /// Tells those who cannot load this file what it is.
@@ -86,7 +88,7 @@ fn start(env: *mut ErlNifEnv, load_info: ERL_NIF_TERM) -> c_int {
             return Err(UNFIT);
         };
         let fits = version == env!("CARGO_PKG_VERSION")
-            && resource::open_watches(env)
+            && resource::open::<Watch>(env)
             && resource::open::<Pipe>(env)
             && resource::open::<Grip>(env)
             && resource::open::<Process>(env)

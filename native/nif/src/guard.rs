@@ -7,10 +7,12 @@ use exile_os::{Attempt, Errno, SpawnError, Stdio, Step, Streams, Teardown, guard
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, NifResult, Term};
 
-use crate::process::{Bonds, Life, Process};
-use crate::resource::{Caller, Handle, Pid, pid};
+use crate::bonds::{Bonds, Life};
+use crate::process::Process;
+use crate::resource::Handle;
 use crate::spawn::submit;
 use crate::spec::c_string;
+use crate::wait::{Caller, Pid, pid};
 use crate::{atoms, encode};
 
 /// Starts the guard, the program at `path`, in place of one that is gone, and tells it of all
@@ -23,7 +25,7 @@ fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifRe
     let owner = pid(env);
     Ok(submit(env, reference, true, move |request| {
         let started = start(path, vm, owner, &request.attempt);
-        let wait = request.over(Caller::THREAD);
+        let wait = request.over();
         match (wait, started) {
             (Some(wait), Ok(process)) => {
                 wait.answer(Caller::THREAD, |env| (atoms::ok(), process).encode(env));

@@ -7,9 +7,12 @@
 //! | --- | --- |
 //! | `entry` | what the VM finds when it loads the library |
 //! | `resource` | raw resources and `enif_select`, and nothing else knows of them |
+//! | `watch` | waiting for the death of a process of the VM |
+//! | `wait` | a process of the VM that waits for a message |
 //! | `pipe`, `pipe_end` | one end of a pipe and who owns it; how its bytes move |
 //! | `question` | whether an answer is due |
-//! | `process` | a process, who owns it and who is told of its end |
+//! | `process`, `tether` | what Erlang code holds of a process |
+//! | `bonds`, `drain` | what belongs to a process in the VM; how long the next one waits for it |
 //! | `spec`, `environment` | what Elixir says about a spawn |
 //! | `spawn`, `request` | making processes |
 //! | `guard` | making the guard |
@@ -22,6 +25,8 @@
 #![cfg_attr(loom, allow(dead_code))]
 
 mod atoms;
+mod bonds;
+mod drain;
 mod encode;
 #[cfg(not(loom))]
 mod entry;
@@ -43,5 +48,11 @@ mod resource;
 mod spawn;
 #[cfg(not(loom))]
 mod spec;
+mod tether;
 #[cfg(not(loom))]
 mod vm;
+#[cfg(not(loom))]
+mod wait;
+mod watch;
+#[cfg(loom)]
+use resource as wait;

@@ -31,7 +31,9 @@ use rustler::{Encoder, Env, NifResult, Term};
 
 use crate::pipe_end::{Batch, Chunk, Fd, PipeEnd, Unusable, account};
 use crate::question::Question;
-use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait, pid};
+use crate::resource::{Handle, Kind, Resource};
+use crate::wait::{Caller, Pid, Wait, pid};
+use crate::watch::Monitor;
 use crate::{atoms, encode};
 
 /// One end of a pipe.
@@ -190,9 +192,7 @@ impl Handle<Pipe> {
             self.wake(caller, &mut state);
             (std::mem::replace(&mut state.monitor, new_monitor), alive)
         };
-        if let Some(monitor) = old_monitor {
-            self.demonitor(caller, monitor);
-        }
+        drop(old_monitor);
         if !alive {
             // As if it had died a moment later.
             Pipe::down(self, caller, owner);
@@ -244,9 +244,7 @@ impl Handle<Pipe> {
         if let Some(fd) = selected {
             self.stop(caller, fd);
         }
-        if let Some(monitor) = monitor {
-            self.demonitor(caller, monitor);
-        }
+        drop(monitor);
         true
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::resource::Pid;
+use crate::wait::Pid;
 
 /// Shared by the pipes of a command: who has written since an answer was last looked for.
 #[derive(Clone, Default)]

@@ -17,7 +17,9 @@ use exile_os::sync::{Mutex, MutexGuard};
 use exile_os::{Attempt, Errno, SpawnError, Step, shared};
 
 use crate::encode;
-use crate::resource::{Caller, Handle, Kind, Monitor, Pid, Resource, Wait};
+use crate::resource::{Handle, Kind, Resource};
+use crate::wait::{Caller, Pid, Wait};
+use crate::watch::Monitor;
 
 /// The spawn, as the process that asked holds it.
 pub(crate) struct Request {
@@ -63,7 +65,7 @@ pub(crate) fn close_door(caller: Caller) {
         std::mem::take(&mut door.requests)
     };
     for request in requests.into_values() {
-        if let Some(wait) = request.over(caller) {
+        if let Some(wait) = request.over() {
             request.attempt.cancel();
             wait.answer(caller, |env| encode::spawn_error(env, 0, CLOSED));
         }
@@ -89,8 +91,8 @@ impl Resource for Request {
         &KIND
     }
 
-    fn down(handle: &Handle<Self>, caller: Caller, _pid: Pid) {
-        handle.give_up(caller);
+    fn down(handle: &Handle<Self>, _caller: Caller, _pid: Pid) {
+        handle.give_up();
     }
 }
 
@@ -131,7 +133,7 @@ impl Handle<Request> {
         let mut door = door();
         if door.closed {
             drop(door);
-            request.over(caller);
+            request.over();
             return None;
         }
         door.requests.insert(request.key, request.clone());
@@ -139,8 +141,8 @@ impl Handle<Request> {
     }
 
     /// Nobody wants the answer. `false`: it has been sent.
-    pub(crate) fn give_up(&self, caller: Caller) -> bool {
-        let given_up = self.over(caller).is_some();
+    pub(crate) fn give_up(&self) -> bool {
+        let given_up = self.over().is_some();
         if given_up {
             self.attempt.cancel();
         }
@@ -148,13 +150,11 @@ impl Handle<Request> {
     }
 
     /// Ends it. Returns with whom to answer; `None`: it was over before.
-    pub(crate) fn over(&self, caller: Caller) -> Option<Wait> {
+    pub(crate) fn over(&self) -> Option<Wait> {
         let asked = self.asked().take()?;
         let entered = door().requests.remove(&self.key);
         drop(entered);
-        if let Some(monitor) = asked.monitor {
-            self.demonitor(caller, monitor);
-        }
+        drop(asked.monitor);
         Some(asked.wait)
     }
 }

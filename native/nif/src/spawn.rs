@@ -9,13 +9,17 @@ use exile_os::{discard, spawn_pipeline};
 use rustler::types::atom::Atom;
 use rustler::{Encoder, Env, NifMap, NifResult, Term};
 
+use crate::bonds::{Bonds, Ends, Life, end_together};
+use crate::drain::bound_drains;
 use crate::pipe::{Grip, Pipe};
 use crate::pipe_end::Fd;
-use crate::process::{Bonds, Ends, Life, Process, Tether, bound_drains, end_together, teardown};
+use crate::process::{Process, teardown};
 use crate::question::Question;
 use crate::request::{CLOSED, Request};
-use crate::resource::{Caller, Handle, Pid, Wait, pid};
+use crate::resource::Handle;
 use crate::spec::{Given, Plan, Spec};
+use crate::tether::Tether;
+use crate::wait::{Caller, Pid, Wait, pid};
 use crate::{atoms, encode};
 
 /// The answer to a spawn.
@@ -71,7 +75,7 @@ pub(crate) fn submit<'a>(
     match pool::submit(Box::new(job)) {
         Ok(()) => request.encode(env),
         Err(errno) => {
-            request.over(env.into());
+            request.over();
             let step = Step::Clone;
             encode::spawn_error(env, 0, SpawnError { step, errno })
         }
@@ -83,7 +87,7 @@ struct Answered(Handle<Request>);
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        if let Some(wait) = self.0.over(Caller::THREAD) {
+        if let Some(wait) = self.0.over() {
             let error = SpawnError {
                 step: Step::Clone,
                 errno: Errno::ECANCELED,
@@ -96,8 +100,8 @@ impl Drop for Answered {
 /// Gives up a spawn. `:ok`: no message will come, and what is being made is killed. `:sent`: it has
 /// been sent.
 #[rustler::nif]
-fn spawn_cancel(env: Env<'_>, request: Handle<Request>) -> Atom {
-    if request.give_up(env.into()) {
+fn spawn_cancel(request: Handle<Request>) -> Atom {
+    if request.give_up() {
         atoms::ok()
     } else {
         atoms::sent()
@@ -125,7 +129,7 @@ impl Job {
         let made = self
             .take_stages()
             .and_then(|stages| spawn_pipeline(stages, stdin, stdout, &request.attempt));
-        let Some(wait) = request.over(Caller::THREAD) else {
+        let Some(wait) = request.over() else {
             // Given up in the meantime.
             if let Ok(pipeline) = made {
                 discard(&pipeline.children);

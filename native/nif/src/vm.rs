@@ -9,7 +9,8 @@ use exile_os::spawn::pool;
 use rustler::types::atom::Atom;
 use rustler::{Env, Term};
 
-use crate::resource::{self, Caller, Wait, pid};
+use crate::wait::{Caller, Wait, pid};
+use crate::watch;
 use crate::{atoms, pipe_end, request};
 
 /// Called when the library is loaded. `exit_source` is the atom `wait` or `portable` where
@@ -44,7 +45,7 @@ fn counts() -> Vec<(Atom, usize)> {
     vec![
         (atoms::pipes(), pipe_end::open_count()),
         (atoms::children(), exit::open_count()),
-        (atoms::monitors(), resource::monitor_count()),
+        (atoms::monitors(), watch::monitor_count()),
         (atoms::grown_pipes(), pipe_end::grown_count()),
         (atoms::teardowns(), registry::under_way()),
         (atoms::requests(), request::open_count()),
