@@ -15,7 +15,9 @@ defmodule Exile.Native do
   @type steps :: [{signal :: binary, milliseconds :: non_neg_integer}]
   @typedoc "How long a process has, in milliseconds, and the signals that it gets after that."
   @type ending :: {process, grace :: non_neg_integer, steps}
-  @type status :: {:exited, 0..255} | {:signaled, 1..127, core :: boolean} | :unknown
+  @typedoc "`:code` is 128 plus the number of the signal if one ended the process."
+  @type status ::
+          %{code: 0..255, signal: nil | atom | 1..127, core_dumped: boolean} | :unknown
 
   # The process that allows spawns. Where it runs they are allowed in a library that comes later, too.
   @gatekeeper :exile_shutdown

@@ -180,8 +180,7 @@ defmodule Exile.Runtime.Running do
 
   @doc "The exit status as a shell shows it."
   @spec exit_code(Native.status()) :: {:ok, 0..255} | {:error, :echild}
-  def exit_code({:exited, code}), do: {:ok, code}
-  def exit_code({:signaled, signal, _core}), do: {:ok, 128 + signal}
+  def exit_code(%{code: code}), do: {:ok, code}
   def exit_code(:unknown), do: {:error, :echild}
 
   @doc "Closes those of the pipes that are the caller's."

@@ -37,9 +37,6 @@ defmodule Exile.Stream.Run do
   # What a pipe holds at most, unless a program with privileges made it larger.
   @pipe_capacity 1_048_576
 
-  # The signal to a program that writes to a pipe without a reader.
-  @sigpipe 13
-
   @spec start!(Stream.t()) :: t
   def start!(%Stream{} = stream) do
     {stdin, write} = input(stream.options.input)
@@ -185,12 +182,14 @@ defmodule Exile.Stream.Run do
 
     for {status, index} <- Enum.with_index(statuses) do
       case status do
-        {:exited, 0} -> false
-        {:signaled, @sigpipe, _} -> index == last
+        %{code: 0} -> false
+        %{signal: :sigpipe} -> index == last
         _ -> true
       end
     end
   end
+
+  defp signaled?(status), do: is_map(status) and status.signal != nil
 
   # What `AbnormalExit` wants to know.
   defp abnormal(%__MODULE__{stream: %{commands: commands}}, index, codes, timeout) do
@@ -210,7 +209,7 @@ defmodule Exile.Stream.Run do
 
     if failed != [] and stream.on_failure == :raise and not stream.options.ignore_epipe do
       # SIGPIPE ended it, or we did: either way because the reader stopped.
-      if Enum.any?(failed, &match?({:signaled, _, _}, Enum.at(statuses, &1))),
+      if Enum.any?(failed, &signaled?(Enum.at(statuses, &1))),
         do: raise(AbnormalExit, :epipe),
         else: raise(AbnormalExit, abnormal(run, hd(failed), codes!(run, statuses), nil))
     end

@@ -27,6 +27,12 @@ impl Signal {
             .map(|known| Signal(known as i32))
     }
 
+    /// The name of a signal in small letters; `None` where it has none, as a real-time signal.
+    pub fn name_of(number: u8) -> Option<String> {
+        let known = Known::try_from(i32::from(number)).ok()?;
+        Some(known.as_str().to_ascii_lowercase())
+    }
+
     /// Its number on this system.
     pub const fn number(self) -> i32 {
         self.0
@@ -42,6 +48,7 @@ mod tests {
         for known in Known::iterator() {
             let name = known.as_str().to_ascii_lowercase();
             assert_eq!(Signal::from_name(&name), Some(Signal(known as i32)));
+            assert_eq!(Signal::name_of(known as u8), Some(name));
         }
     }
 
@@ -49,6 +56,9 @@ mod tests {
     fn anything_else_is_no_signal() {
         for name in ["", "term", "SIGTERM", "sigfoo", "9", "sigterm "] {
             assert_eq!(Signal::from_name(name), None, "{name:?}");
+        }
+        for number in [0, 127] {
+            assert_eq!(Signal::name_of(number), None);
         }
     }
 }

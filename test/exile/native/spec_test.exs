@@ -16,7 +16,7 @@ defmodule Exile.Native.SpecTest do
   describe "the attributes of a command" do
     test "may all be nil" do
       assert {:ok, %{processes: [process], stdout: stdout}} = start(@none)
-      assert Running.wait(process, :over, 5_000) == {:exited, 0}
+      assert %{code: 0} = Running.wait(process, :over, 5_000)
       Running.close([stdout])
     end
 
