@@ -32,13 +32,13 @@ defmodule Exile.Stream.Input do
     {:ok, if(plain_file?(stream), do: {:file_stream, stream.path}, else: enumerate(stream))}
   end
 
-  def check(data) when is_binary(data), do: {:ok, {:write, &Sink.write!(&1, data)}}
+  def check(data) when is_binary(data), do: {:ok, {:write, &Enum.into([data], &1)}}
   def check(fun) when is_function(fun, 1), do: {:ok, {:write, fun}}
   def check(input), do: if(enumerable?(input), do: {:ok, enumerate(input)}, else: :error)
 
   @doc "Input that is written element by element."
   @spec enumerate(Enumerable.t()) :: t
-  def enumerate(input), do: {:write, fn sink -> Enum.each(input, &Sink.write!(sink, &1)) end}
+  def enumerate(input), do: {:write, &Enum.into(input, &1)}
 
   # Every function has an implementation, though only those with two arguments are enumerable.
   defp enumerable?(input) when is_function(input), do: is_function(input, 2)

@@ -16,29 +16,11 @@ defmodule Exile.Stream.Sink do
   @typedoc "The field is private."
   @type t :: %__MODULE__{pipe: reference}
 
-  @doc false
-  @spec write!(t, term) :: :ok
-  def write!(%__MODULE__{pipe: pipe}, data) do
-    case Exile.Runtime.Pipe.write(pipe, iovec!(data)) do
-      :ok -> :ok
-      {:error, reason} -> raise %Exile.Process.Error{reason: reason, operation: :write}
-    end
-  end
-
-  defp iovec!(data) do
-    :erlang.iolist_to_iovec(data)
-  rescue
-    ArgumentError ->
-      reraise ArgumentError,
-              [message: "expected the input of a command to be iodata, got: #{inspect(data)}"],
-              __STACKTRACE__
-  end
-
   defimpl Collectable do
     def into(sink) do
       collect = fn
         sink, {:cont, data} ->
-          Exile.Stream.Sink.write!(sink, data)
+          write!(sink.pipe, data)
           sink
 
         _sink, :done ->
@@ -49,6 +31,22 @@ defmodule Exile.Stream.Sink do
       end
 
       {sink, collect}
+    end
+
+    defp write!(pipe, data) do
+      case Exile.Runtime.Pipe.write(pipe, iovec!(data)) do
+        :ok -> :ok
+        {:error, reason} -> raise %Exile.Process.Error{reason: reason, operation: :write}
+      end
+    end
+
+    defp iovec!(data) do
+      :erlang.iolist_to_iovec(data)
+    rescue
+      ArgumentError ->
+        reraise ArgumentError,
+                [message: "expected the input of a command to be iodata, got: #{inspect(data)}"],
+                __STACKTRACE__
     end
   end
 end
