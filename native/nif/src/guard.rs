@@ -3,7 +3,8 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use exile_os::{Attempt, Errno, SpawnError, Stdio, Step, Streams, Teardown, guard, life};
+use exile_os::guard::{self, Turn};
+use exile_os::{Attempt, Errno, SpawnError, Stdio, Step, Streams, Teardown, life};
 use rustler::types::atom::Atom;
 use rustler::{Binary, Encoder, Env, NifResult, Term};
 
@@ -23,8 +24,10 @@ fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifRe
     let path = c_string(path.as_slice())?;
     let vm = c_string(std::process::id().to_string().as_bytes())?;
     let owner = pid(env);
+    // In the order in which owners ask, whichever spawner is quicker.
+    let turn = Turn::take();
     Ok(submit(env, reference, true, move |request| {
-        let started = start(path, vm, owner, &request.attempt);
+        let started = start(path, vm, owner, &turn, &request.attempt);
         let wait = request.over();
         match (wait, started) {
             (Some(wait), Ok(process)) => {
@@ -43,10 +46,11 @@ fn start(
     path: CString,
     vm: CString,
     owner: Pid,
+    turn: &Turn,
     attempt: &Attempt,
 ) -> Result<Handle<Process>, SpawnError> {
     let at = |step| move |errno: Errno| SpawnError { step, errno };
-    let socket = guard::connect().map_err(at(Step::Stdio))?;
+    let socket = turn.connect().map_err(at(Step::Stdio))?;
     let command = exile_os::Command::new(path, [vm], Vec::new(), None)
         .directory(Some(c"/".to_owned()))
         .detached();
@@ -64,7 +68,7 @@ fn start(
         let bonds = Bonds::new(owner);
         Life::begin_apart(spawned.child, at_once, bonds).map_err(at(Step::Watch))
     });
-    let life = begun.inspect_err(|_| guard::disconnect())?;
+    let life = begun.inspect_err(|_| turn.disconnect())?;
     life::registry::children().iter().for_each(guard::report);
     Ok(Handle::of(Caller::THREAD, life, owner))
 }

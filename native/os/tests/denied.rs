@@ -183,7 +183,7 @@ fn without_a_pidfd_of_itself_a_command_is_reported_to_the_guard_by_its_parent() 
         || {
             common::choose_source();
             refuse(libc::SYS_pidfd_open, None, libc::EPERM);
-            let guard = guard::connect().unwrap();
+            let guard = guard::Turn::take().connect().unwrap();
             let spawned = spawn(&sh("cat"));
             let reported = guard::take_report(guard.as_fd()).unwrap().unwrap();
             reported.kill_group();
@@ -197,7 +197,7 @@ fn without_any_pidfds_a_guard_that_cannot_be_told_harms_no_command() {
     alone(
         "without_any_pidfds_a_guard_that_cannot_be_told_harms_no_command",
         || {
-            let guard = guard::connect().unwrap();
+            let guard = guard::Turn::take().connect().unwrap();
             all_is_as_ever_without(&EVERYTHING, libc::ENOSYS, Source::Portable);
             assert!(guard::take_report(guard.as_fd()).is_err());
         },

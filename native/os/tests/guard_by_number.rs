@@ -25,7 +25,7 @@ fn with_guard<T: Send>(
     body: impl FnOnce() -> T + Send,
 ) -> (T, guard::Process) {
     sigchld(libc::SIG_DFL);
-    let socket = guard::connect().unwrap();
+    let socket = guard::Turn::take().connect().unwrap();
     let results = std::thread::scope(|scope| {
         let spawning = scope.spawn(body);
         assert!(becomes_readable(socket.as_raw_fd(), PATIENCE));
@@ -84,7 +84,7 @@ fn the_guard_kills_the_group_of_a_command_that_runs() {
 fn a_guard_that_is_dead_or_does_not_answer_harms_no_command() {
     let _one = one_at_a_time();
     sigchld(libc::SIG_DFL);
-    let deaf = guard::connect().unwrap();
+    let deaf = guard::Turn::take().connect().unwrap();
     let spawned = spawn(&sh("echo ready; cat; exit 6"));
     assert_eq!(line(spawned.stdout.as_ref().unwrap()), "ready");
     drop(spawned.stdin);

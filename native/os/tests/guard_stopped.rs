@@ -36,7 +36,7 @@ fn set_up() -> OwnedFd {
     let first = idle();
     first.child.signal(Signal::KILL).unwrap();
     status(&first.child);
-    guard::connect().unwrap()
+    guard::Turn::take().connect().unwrap()
 }
 
 /// Spawns until a report has to wait: the last one has.
@@ -140,7 +140,7 @@ fn spawns_that_wait_for_a_stopped_guard_at_once_wait_together() {
             let count = spawned.len() - 1;
             guard::disconnect();
             drop(guard);
-            let guard = guard::connect().unwrap();
+            let guard = guard::Turn::take().connect().unwrap();
             spawned.extend((0..count).map(|_| idle()));
             // A program may end with the thread that has spawned it, which is as well.
             std::thread::scope(|scope| {
@@ -159,6 +159,29 @@ fn spawns_that_wait_for_a_stopped_guard_at_once_wait_together() {
 }
 
 #[test]
+fn reports_go_to_the_guard_that_was_asked_for_last_whichever_is_connected_last() {
+    alone(
+        "reports_go_to_the_guard_that_was_asked_for_last_whichever_is_connected_last",
+        || {
+            drop(set_up());
+            guard::disconnect();
+            let (first, second) = (guard::Turn::take(), guard::Turn::take());
+            let later = second.connect().unwrap();
+            let earlier = first.connect().unwrap();
+            hears_at_once(&later);
+            // Nobody has the other end.
+            assert!(guard::take_report(earlier.as_fd()).unwrap().is_none());
+            // Nor does it matter that the earlier one could not be started.
+            first.disconnect();
+            hears_at_once(&later);
+            second.disconnect();
+            end(&[idle()]);
+            assert!(guard::take_report(later.as_fd()).unwrap().is_none());
+        },
+    );
+}
+
+#[test]
 fn a_new_guard_does_not_wait_for_the_answers_of_an_old_one() {
     alone(
         "a_new_guard_does_not_wait_for_the_answers_of_an_old_one",
@@ -166,7 +189,7 @@ fn a_new_guard_does_not_wait_for_the_answers_of_an_old_one() {
             let old = set_up();
             let spawned = spawn_until_one_waits();
             guard::disconnect();
-            let new = guard::connect().unwrap();
+            let new = guard::Turn::take().connect().unwrap();
             hears_at_once(&new);
             drop(old);
             hears_at_once(&new);

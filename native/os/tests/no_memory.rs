@@ -255,7 +255,7 @@ fn a_keeper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same() {
 /// Spawns where a guard listens, and the child's report of itself fails: how long it took, and
 /// whether a report came.
 fn guarded(call: libc::c_long, errno: libc::c_int) -> (Duration, bool) {
-    let theirs = guard::connect().unwrap();
+    let theirs = guard::Turn::take().connect().unwrap();
     let start = Instant::now();
     let spawned = where_refused(call, None, errno, || {
         let spawned = spawn(&quiet_sh("exit 9"));

@@ -115,7 +115,7 @@ fn a_guard_with_a_high_number_hears_of_the_program_before_it_runs() {
         || {
             reserve();
             let _crowd = crowd(500);
-            let theirs = guard::connect().unwrap();
+            let theirs = guard::Turn::take().connect().unwrap();
             let before = table();
             let spawned = spawn(&sh("cat"));
             // It has been told already.

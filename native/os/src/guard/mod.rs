@@ -41,20 +41,37 @@ pub const IS_NEEDED: bool = cfg!(not(by_clone));
 /// How often to try whether a guard that did not take reports takes them now.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Makes the socket for a new guard: ours is used for reports from now on, the guard gets the
-/// one that is returned.
-pub fn connect() -> Result<OwnedFd, Errno> {
-    let (ours, theirs) = protocol::socket_pair()?;
-    let theirs = above_standard(theirs)?;
-    let ours = Arc::new(above_standard(ours)?);
-    socket::connect(ours);
-    Ok(theirs)
+/// The turn of a guard. Guards may be started at once, by an owner that was killed and by the one that
+/// took its place; whichever is done last, reports go to the guard with the latest turn.
+pub struct Turn(u64);
+
+impl Turn {
+    /// The next turn.
+    pub fn take() -> Turn {
+        Turn(socket::next_turn())
+    }
+
+    /// Makes the socket for the guard, which gets the end that is returned. Reports go to our end from
+    /// now on, unless a later guard has been connected.
+    pub fn connect(&self) -> Result<OwnedFd, Errno> {
+        let (ours, theirs) = protocol::socket_pair()?;
+        let theirs = above_standard(theirs)?;
+        let ours = Arc::new(above_standard(ours)?);
+        socket::connect(self.0, ours);
+        Ok(theirs)
+    }
+
+    /// The guard could not be started. A later guard stays connected.
+    pub fn disconnect(&self) {
+        if socket::disconnect(self.0) {
+            backlog().clear();
+        }
+    }
 }
 
 /// The guard is gone, and is not replaced for now.
 pub fn disconnect() {
-    backlog().clear();
-    socket::disconnect();
+    Turn::take().disconnect();
 }
 
 /// Processes that the guard has yet to be told of.

@@ -79,10 +79,9 @@ impl Run {
     }
 
     pub(crate) fn spawn(&self, attempt: &Attempt) -> Result<Spawned, SpawnError> {
-        let spawned = exile_os::spawn(&self.command, &self.streams, attempt)?;
-        let mut all = SPAWNED.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(spawned.child.pid());
-        Ok(spawned)
+        let one = exile_os::spawn(&self.command, &self.streams, attempt)?;
+        spawned().push(one.child.pid());
+        Ok(one)
     }
 }
 
@@ -122,7 +121,9 @@ pub(crate) fn spawn_pipeline(
         stderr: run.streams.stderr,
     };
     let stages = runs.into_iter().map(stage).collect();
-    exile_os::spawn_pipeline(stages, stdin, stdout, attempt)
+    let pipeline = exile_os::spawn_pipeline(stages, stdin, stdout, attempt)?;
+    spawned().extend(pipeline.children.iter().map(|child| child.pid()));
+    Ok(pipeline)
 }
 
 /// Runs a command to its end with nothing on its input; its output.
@@ -279,34 +280,45 @@ pub(crate) fn soon(what: &str, mut look: impl FnMut() -> bool) {
     eventually(what, || look().then_some(()));
 }
 
-/// The programs that tests of this process have spawned.
+/// The programs that tests of this process have spawned, and that nobody has been seen to reap.
 static SPAWNED: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
 
-/// The turn of a test. With it end the programs that the test leaves running.
-pub(crate) struct Turn(#[expect(dead_code)] MutexGuard<'static, ()>);
+fn spawned() -> MutexGuard<'static, Vec<libc::pid_t>> {
+    SPAWNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The turn of a test. The programs that the test leaves running end with it.
+pub(crate) struct Turn {
+    _lock: MutexGuard<'static, ()>,
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        for pid in std::mem::take(&mut *SPAWNED.lock().unwrap_or_else(PoisonError::into_inner)) {
-            if is_child_of_ours(pid) {
-                // SAFETY: kill touches no memory. The pid is that of a child that nobody has reaped.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-            }
+        spawned().retain(|pid| is_child_of_ours(*pid));
+        for pid in spawned().iter() {
+            // SAFETY: kill touches no memory. The pid is that of a child that nobody has reaped.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
         }
     }
 }
 
 /// One test of this process at a time: counts of descriptors and children are those of all. A
-/// test finds no child of the one before: a program that was dropped leaves a zombie.
+/// test finds no program of the one before: one that was dropped is a zombie until it is buried.
 pub(crate) fn one_at_a_time() -> Turn {
     static LOCK: Mutex<()> = Mutex::new(());
-    let turn = Turn(LOCK.lock().unwrap_or_else(PoisonError::into_inner));
-    soon("the test before has no child", || {
-        while let Some(pid) = a_zombie_of_ours() {
-            // SAFETY: it writes nothing.
-            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
-        }
-        !has_children()
+    let turn = Turn {
+        _lock: LOCK.lock().unwrap_or_else(PoisonError::into_inner),
+    };
+    soon("no program of the test before is left", || {
+        let mut left = spawned();
+        left.retain(|pid| {
+            if is_zombie_of_ours(*pid) {
+                // SAFETY: it writes nothing.
+                unsafe { libc::waitpid(*pid, std::ptr::null_mut(), 0) };
+            }
+            is_child_of_ours(*pid)
+        });
+        left.is_empty()
     });
     turn
 }
