@@ -7,7 +7,7 @@
 //!
 //! A command that ends by itself is forgotten, and what it left in the background is left alone.
 //! A command that was killed is remembered for a moment: the kernel kills commands together with
-//! the VM, and may tell of their end before it tells of the VM's.
+//! the VM, and may report their ends before it reports the VM's.
 //!
 //! # Safety
 //! Unsafe code here sets signals to be ignored.
@@ -24,7 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-/// Tells those who do not run this file what it is.
+/// Says what this file is to anybody who reads it without running it.
 const MARK: &str = concat!("exile_guard version ", env!("CARGO_PKG_VERSION"), ";");
 
 /// How long a killed command is remembered. The VM's end follows within milliseconds.

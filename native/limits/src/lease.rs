@@ -1,6 +1,6 @@
-//! A write lease on a file: whoever opens or executes the file waits until the lease is released,
-//! or until the kernel takes it away (`/proc/sys/fs/lease-break-time`, 45 seconds unless somebody
-//! has set it).
+//! A write lease on a file: a process that opens or executes the file waits until the lease is
+//! released, or until the kernel takes it away after `/proc/sys/fs/lease-break-time` seconds (45 by
+//! default).
 //!
 //! # Safety
 //! Unsafe code here passes a descriptor that the borrowed `File` keeps open.

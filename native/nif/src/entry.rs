@@ -27,7 +27,7 @@ use crate::tether::Tether;
 use crate::watch::Watch;
 use crate::{resource, vm};
 
-/// Tells those who cannot load this file what it is.
+/// Says what this file is to anybody who reads it without loading it.
 const MARK: &str = concat!("libexile_nif version ", env!("CARGO_PKG_VERSION"), ";");
 
 #[unsafe(no_mangle)]

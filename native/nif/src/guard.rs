@@ -16,8 +16,8 @@ use crate::spec::c_string;
 use crate::wait::{Caller, Pid, pid};
 use crate::{atoms, encode};
 
-/// Starts the guard, the program at `path`, in place of one that is gone, and tells it of all
-/// processes that run. The caller owns it, and gets the message `{reference, answer}`:
+/// Starts the guard, the program at `path`, in place of one that is gone, and reports all running
+/// processes to it. The caller owns it, and gets the message `{reference, answer}`:
 /// `{:ok, process}` or an error, as `spawn` does.
 #[rustler::nif]
 fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {

@@ -15,7 +15,7 @@
 //! * A read or write tries the system call first and selects only when that would block.
 //! * Erlang code holds a [`Grip`], and the VM, once it has selected the descriptor, the [`Pipe`]. When
 //!   the processes at the other end have ended and nobody grips the pipe, it is closed. While they
-//!   run it stays open: they live as long as their owner, whoever holds what.
+//!   run it stays open: they live as long as their owner, whether anybody holds a handle or not.
 //! * When the owner dies, the processes that must not outlive it are claimed before the pipe is
 //!   closed, since that may end them.
 //! * All system calls happen under the lock and in the states idle and waiting. The lock is not
@@ -163,8 +163,8 @@ impl Handle<Pipe> {
         self.close_if_useless(caller);
     }
 
-    /// Closes the pipe if its processes have ended and Erlang code has let go of it. It is called
-    /// after both, so the second of them closes.
+    /// Closes the pipe if its processes have ended and Erlang code has dropped it. Both events call
+    /// this, so the second one closes.
     fn close_if_useless(&self, caller: Caller) {
         let owner = {
             let state = self.lock();

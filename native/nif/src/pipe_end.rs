@@ -122,7 +122,7 @@ impl PipeEnd {
         }
     }
 
-    /// Notes that the pipe was filled or emptied, and lets one that often is grow, once.
+    /// Counts that the pipe was filled or emptied. A pipe that often is grows, once.
     fn note_busy(&mut self) {
         self.busy = self.busy.saturating_add(1);
         if self.busy != BUSY {

@@ -58,7 +58,7 @@ impl Handle<Process> {
 
     /// Enters a wait, unless what it waits for has come.
     pub(crate) fn wait(&self, caller: Caller, until: Until, wait: Wait) -> Outcome {
-        // The first to see the end tells, so that the wait below is not entered too late.
+        // This reports the end if nobody has seen it yet, so that the wait below is not entered too late.
         self.0.status(caller);
         match self.0.kin().enter(until, wait) {
             Ok(()) => Outcome::Waits,

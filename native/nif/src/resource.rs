@@ -4,8 +4,8 @@
 //! * A descriptor is closed in the stop callback and nowhere else once it has been selected. The
 //!   VM calls it from [`Handle::stop`] directly, or later on a thread of its own: no lock that
 //!   the callback takes may be held across that call.
-//! * A wait ends with exactly one message. Either the VM sends it when the descriptor is ready,
-//!   or it tells, when the wait is cancelled, that it will not, and we send it.
+//! * A wait ends with exactly one message. The VM sends it when the descriptor is ready. If the VM says,
+//!   when the wait is cancelled, that it will not send it, we do.
 //!
 //! # Safety
 //! Unsafe code here calls the VM's C interface with environments that came from the VM for the
@@ -50,7 +50,7 @@ pub(crate) trait Resource: Sized + Send + Sync + 'static {
     /// When a process dies, the objects that watch it are told in the order of this number.
     const TOLD: u8 = 0;
 
-    /// The VM has let go of the descriptor: close it.
+    /// The VM no longer uses the descriptor: close it.
     fn stop(&self) {}
 
     /// A process that this object watches died.

@@ -33,8 +33,8 @@ pub struct Pipeline {
     pub stderr: Option<ReadEnd>,
 }
 
-/// Runs the commands of `stages`, the first reading from `stdin`, the last writing to `stdout`. When
-/// one of them cannot be run, or the `attempt` is cancelled, the error tells its index; those before
+/// Runs the commands of `stages`, the first reading from `stdin`, the last writing to `stdout`. If
+/// one of them cannot be run, or the `attempt` is cancelled, the error holds its index, and those before
 /// it, which ran already, have been killed with their groups. All files are opened before any command
 /// runs, and attributes that this system does not have are refused before that.
 pub fn spawn_pipeline(
@@ -103,8 +103,8 @@ impl Pipeline {
                 stderr: stage.stderr,
             };
             let spawned = spawn(&stage.command, &streams, attempt).inspect_err(|_| {
-                // Before the pipe is closed that this one would have read: the one that writes to it
-                // may end of that, and its group is to end with it.
+                // This comes before closing the pipe that this one would have read. The program that
+                // writes to the pipe may end of that, and its group must end with it.
                 discard(&self.children);
             })?;
             self.children.push(spawned.child);

@@ -58,7 +58,7 @@ fn is_refusal(errno: Errno) -> bool {
     matches!(errno, Errno::EINVAL | Errno::ENOSYS | Errno::EPERM)
 }
 
-/// Whether a call works. That the child is `gone` is an answer of one that does.
+/// Whether a call works. It does if its answer is that the child is `gone`.
 fn is_possible(answer: Result<(), Errno>, gone: Errno) -> Result<bool, Errno> {
     match answer {
         Ok(()) => Ok(true),

@@ -1,6 +1,6 @@
 //! The thread that learns of the ends of children on a Linux without pidfds: it waits for any
-//! zombie, and has the status of ours fetched. The zombies of strangers are left to whoever waits
-//! for them, or to the sweep.
+//! zombie, and has the status of ours fetched. The zombies of strangers are left to the code that
+//! waits for them, or to the sweep.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Zombies, where the kernel leaves them to us: those of our own children and those of strangers
 //! (orphans, when the VM is PID 1 of a container) stand in one queue.
 //!
-//! Whoever finds a zombie asks here whose it is. One that nobody knows may be of a child that was
-//! made a moment ago and is not entered yet. So it is a stranger only when all spawns are done that
+//! Code that finds a zombie asks here whose it is. A zombie that nobody knows may be a child that was
+//! made a moment ago and is not entered yet. So it is a stranger's only when all spawns are done that
 //! were under way when it was found: later ones cannot have made it, because it had its number
 //! already, unless it was reaped meanwhile. No spawn is ever waited for under a lock, since one on a
 //! slow disk takes its time.
@@ -95,8 +95,7 @@ pub fn sweep() {
             _ => break,
         }
     }
-    // Some may be gone because somebody else has fetched their statuses: nothing tells of that
-    // but a look.
+    // Other code may have fetched the statuses of some. Nothing announces that, so we look.
     if source() == Source::Portable {
         look_at_all();
     }

@@ -119,7 +119,7 @@ pub(super) fn report_now(child: &Child) -> bool {
     report_patiently(child)
 }
 
-/// Whether the guard has answered the last report, be it late.
+/// Whether the guard has answered the last report, in time or late.
 pub(super) fn is_awake() -> bool {
     let Some(socket) = socket() else { return true };
     let mut unanswered = unanswered();

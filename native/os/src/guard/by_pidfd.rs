@@ -81,8 +81,8 @@ pub(crate) fn send_report(socket: RawFd, pidfd: RawFd) -> Result<(), Errno> {
     check(sent).map(drop)
 }
 
-/// Whether a report is done with: it was taken, or there is no guard. One that comes back is told
-/// of all living commands. Anything else is want of room, in the socket or in the kernel.
+/// Whether a report is done with: it was taken, or there is no guard. (A guard that comes back gets
+/// reports of all living commands.) Any other error means that the socket or the kernel had no room.
 pub(crate) fn is_delivered(report: Result<(), Errno>) -> bool {
     matches!(report, Ok(()) | Err(Errno::EPIPE))
 }

@@ -41,8 +41,9 @@ pub const IS_NEEDED: bool = cfg!(not(by_clone));
 /// How often to try whether a guard that did not take reports takes them now.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// The turn of a guard. Guards may be started at once, by an owner that was killed and by the one that
-/// took its place; whichever is done last, reports go to the guard with the latest turn.
+/// The turn of a guard. Two guards may be starting at the same time: one for an owner that was killed,
+/// one for the owner that took its place. Reports go to the guard with the later turn, whichever of the
+/// two is connected first.
 pub struct Turn(u64);
 
 impl Turn {

@@ -2,7 +2,7 @@
 //! fetches the event; and one for many descriptors, any of which may become readable.
 //!
 //! `NOTE_EXITSTATUS` is not asked for: the event keeps no number from being reused, so children
-//! must be zombies until they are waited for anyhow, and waiting tells the status.
+//! must be zombies until they are waited for anyhow, and waiting returns the status.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 

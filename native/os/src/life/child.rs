@@ -38,7 +38,7 @@ struct State {
     end: Option<Arc<ExitFd>>,
     /// Dropped when the status is known.
     announcer: Option<Announcer>,
-    /// An event loop has the descriptor; it must not be closed before that lets go.
+    /// An event loop watches the descriptor, which must stay open until it no longer does.
     watched: bool,
     /// A teardown has claimed it: its group ends with it.
     terminating: bool,
@@ -142,14 +142,14 @@ impl Child {
     }
 
     /// The descriptor that becomes readable when the program ends, to be watched by an event loop;
-    /// `None` when it is closed. The event loop calls [`unwatched`](Self::unwatched) when it lets go.
+    /// `None` when it is closed. The event loop calls [`unwatched`](Self::unwatched) when it stops.
     pub fn watch(&self) -> Option<Arc<ExitFd>> {
         let mut state = self.state();
         state.watched = state.end.is_some();
         state.end.clone()
     }
 
-    /// The event loop has let go of the descriptor.
+    /// The event loop no longer watches the descriptor.
     pub fn unwatched(&self) {
         let mut state = self.state();
         state.watched = false;
@@ -220,9 +220,9 @@ impl Child {
     /// `end` reaches the group also when the program is gone.
     ///
     /// The group comes first. A program that leaves between the two steps gets the signal twice; the
-    /// other way round it would get none. It also gets its own where the group took none, and SIGKILL
-    /// always, since after that nothing more is sent: it may come back to its group between the two
-    /// steps, or become one that may be signalled.
+    /// other way round it would get none. The program also gets a signal of its own where its group
+    /// could not be signalled. It always gets its own SIGKILL, since nothing is sent after that: between
+    /// the two steps it may come back to its group, or change to a user that we may signal.
     pub(crate) fn signal_all(&self, end: &ExitFd, signal: Signal) -> Reach {
         // The lock keeps anyone from reaping the program between the look and the signal.
         let mut state = self.state();
@@ -265,8 +265,8 @@ impl Registered for Child {
     }
 }
 
-/// Kills a program, with its group, that nobody has been told of. One that has ended by itself is
-/// no exception: its group is killed where it can still be reached.
+/// Kills a program that was not announced to anybody, and its group. If the program has ended by
+/// itself, its group is killed where it can still be reached.
 pub(crate) fn kill(child: &Child) {
     let Some(end) = child.end() else { return };
     child.claim();

@@ -190,7 +190,7 @@ impl Keeper {
                 Err(Errno::EINTR) => Vec::new(),
                 Err(_) => {
                     std::thread::sleep(REST);
-                    // Nobody tells what has ended meanwhile.
+                    // Nothing announces what has ended meanwhile.
                     for key in registry::keys() {
                         self.look(key, false);
                     }

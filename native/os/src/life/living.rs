@@ -1,8 +1,8 @@
 //! The record of one process.
 //!
 //! The status of a process, its signals and its end are all had through its [`Life`]. What else
-//! belongs to the process (its pipes, the waits for its end) is its [`Kin`], which the life tells of
-//! the end.
+//! belongs to the process (its pipes, the waits for its end) is its [`Kin`]. The life reports the end
+//! to it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -156,7 +156,7 @@ impl<K: Kin> Life<K> {
         &self.kin
     }
 
-    /// How the process ended, if it has. The first to see it tells its kin.
+    /// How the process ended, if it has. The first caller that sees the end reports it to the kin.
     pub fn status(&self, caller: K::Caller) -> Option<Status> {
         let status = self.child.try_status()?;
         self.kin.ended(caller);

@@ -50,7 +50,7 @@ const KERNEL_SIGSET_SIZE: usize = if cfg!(any(target_arch = "mips", target_arch 
 /// What the child's exit would say if anybody saw it; the errno in the plan says more.
 const EXIT_NOT_EXECUTED: c_int = 127;
 
-/// What parent and child share: the plan, and where the child tells what went wrong.
+/// What parent and child share: the plan, and the record into which the child writes what went wrong.
 struct Shared<'a> {
     plan: &'a Plan<'a>,
     parent: libc::pid_t,

@@ -52,13 +52,13 @@ use crate::streams::{Stdio, Streams};
 use plan::{Plan, pointers};
 use stdio::{Ends, raw};
 
-/// A file that somebody still holds open for writing is mostly one that was written a moment
-/// ago and is inherited by a program between its fork and its exec: waiting helps, briefly.
+/// A program's file that is still open for writing was mostly written a moment ago, and a program
+/// between its fork and its exec has inherited the descriptor. So it helps to wait briefly.
 const BUSY_TRIES: u32 = 6;
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 
-/// How long to wait for commands that were killed: the kernel needs far less, but for one that hangs
-/// in it there is no limit.
+/// How long to wait for commands that were killed. The kernel needs far less, unless one hangs in it,
+/// for which there is no limit.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A running command and our ends of its pipes.

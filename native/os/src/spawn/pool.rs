@@ -174,8 +174,8 @@ impl Pool {
         let wanted = usual().max(likely.min(self.inbox.len())) + hanging;
         // If no thread can be had, the jobs that wait go on waiting for a spawner that hangs.
         let _ = self.start(wanted);
-        // Cleared first: a job that comes from here on has it set again, and one that found it set is
-        // seen below.
+        // Cleared first. A job that comes after this sets it again; a job that came before is seen
+        // below.
         self.watched.swap(false, Ordering::AcqRel);
         if !self.inbox.is_empty() && !self.watched.swap(true, Ordering::AcqRel) {
             self.look_at(Instant::now() + LOOK);

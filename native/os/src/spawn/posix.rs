@@ -280,8 +280,8 @@ impl Actions {
         done(unsafe { posix_spawn_file_actions_addclosefrom_np(&raw mut self.0, 3) })
     }
 
-    /// Those that are open now. One that another thread opens meanwhile is close-on-exec, as is
-    /// usual; one that another thread closes meanwhile is passed over.
+    /// Those that are open now. A descriptor that another thread opens meanwhile is close-on-exec, as
+    /// is usual. A descriptor that another thread closes meanwhile is skipped.
     #[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
     fn hide_descriptors(&mut self) -> Result<(), Errno> {
         for entry in fs::read_dir("/dev/fd").map_err(Errno::from_io)? {

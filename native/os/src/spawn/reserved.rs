@@ -108,7 +108,7 @@ fn low_set(null: BorrowedFd<'_>) -> Option<Set> {
 }
 
 fn low_copy(null: BorrowedFd<'_>) -> Option<OwnedFd> {
-    // Which number comes is the kernel's choice: one that somebody else sits on is not given.
+    // The kernel chooses the number: it never gives one that is in use.
     let copy = crate::pipe::copy_above_standard(null).ok()?;
     (copy.as_raw_fd() < LIMIT).then_some(copy)
 }
