@@ -36,8 +36,8 @@ defmodule Exile do
   the elements are what the last one writes. Pipes of the kernel join them, so that the bytes in
   between do not pass through the VM. The options hold for each of the commands.
 
-  A stream may be suspended, and resumed later or in another process. One that is suspended and can
-  no longer be resumed is ended when the VM collects it.
+  A stream may be suspended, and resumed later or in another process. A suspended stream that can no
+  longer be resumed is ended when the VM collects it.
 
   ## Options
 

@@ -90,7 +90,7 @@ defmodule Exile.Stream.Run do
     %{run | owner: self()}
   end
 
-  @doc "The next element, the last one (of a stream that tells how it ended), or the end."
+  @doc "The next element, the last one (the exit status, for `Exile.stream/2`), or the end."
   @spec next!(t) :: {:element, term, t} | {:last, {:exit, term}} | :done
   def next!(%__MODULE__{phase: :while_running} = run) do
     # Asked each time: pipes that others keep full never look as if the commands had ended.
@@ -148,7 +148,7 @@ defmodule Exile.Stream.Run do
     end
   end
 
-  # The output is at its end. Input that was not read is no failure, one that failed is.
+  # The output is at its end. Unread input is no failure; an input whose evaluation failed is.
   defp finish!(%__MODULE__{stream: stream} = run) do
     Running.close(pipes(run))
     # The end of an output that goes to a file is that of the command.

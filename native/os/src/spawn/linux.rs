@@ -47,7 +47,7 @@ const KERNEL_SIGSET_SIZE: usize = if cfg!(any(target_arch = "mips", target_arch 
     8
 };
 
-/// What the child's exit would say if anybody saw it; the errno in the plan says more.
+/// The exit status of a child that has failed. Nobody sees it: the errno in the plan says more.
 const EXIT_NOT_EXECUTED: c_int = 127;
 
 /// What parent and child share: the plan, and the record into which the child writes what went wrong.
@@ -82,7 +82,7 @@ pub(super) fn execute(plan: &Plan<'_>, with_pidfd: bool) -> Result<Process, Spaw
             drop(low);
             match made {
                 Err(Failure::SharesTable(errno)) => {
-                    // For want of memory it may be different another time.
+                    // It failed for want of memory, which may be there another time.
                     if ![libc::ENOMEM, libc::EAGAIN, libc::EMFILE].contains(&errno) {
                         reserved::refuse();
                     }
@@ -155,7 +155,7 @@ fn make(plan: &Plan<'_>, with_pidfd: bool, one_table: bool) -> Result<Process, F
 
 /// Kills a child that has not been reaped by us, and what it has started.
 fn kill(process: &Process) {
-    // That it has ended is fine.
+    // It may have ended already.
     let _ = match &process.pidfd {
         Some(pidfd) => {
             // Where that is not possible, children are zombies until they are reaped, so that the
@@ -174,7 +174,7 @@ fn kill(process: &Process) {
     };
 }
 
-/// So that not even a zombie is left.
+/// Reaps the child, so that not even a zombie is left.
 fn bury(process: &Process) {
     match &process.pidfd {
         Some(pidfd) => drop(pidfd::bury(pidfd)),
@@ -284,7 +284,7 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>, parent: libc::pid_t) -> (Step, i32) 
 /// Where one of these steps has failed, and why.
 type Prepared = Result<(), (Step, i32)>;
 
-/// What a system call said that returns -1 when it has failed.
+/// The result of a system call that returns -1 when it fails.
 fn done(step: Step, returned: c_int) -> Prepared {
     if returned == -1 {
         Err((step, errno()))
@@ -293,8 +293,8 @@ fn done(step: Step, returned: c_int) -> Prepared {
     }
 }
 
-/// Leads a session, and so a process group, without a terminal: in this process's session it would
-/// be a background job of this process's terminal, and be stopped when it touches that.
+/// Makes this process the leader of a session and a process group, without a terminal. In its parent's
+/// session it would be a background job of the parent's terminal, and be stopped when it touches that.
 ///
 /// # Safety
 /// To be called in the cloned child only.
@@ -322,7 +322,7 @@ unsafe fn place_streams(plan: &Plan<'_>) -> Prepared {
     Ok(())
 }
 
-/// Is killed when the parent ends, from here on.
+/// From here on the kernel kills this process when its parent ends.
 ///
 /// # Safety
 /// To be called in the cloned child only.
@@ -334,7 +334,7 @@ unsafe fn bind_to_parent(plan: &Plan<'_>, parent: libc::pid_t) -> Prepared {
     unsafe {
         let bound = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_long);
         done(Step::Prepare, bound)?;
-        // The parent may have died before the bond was tied.
+        // The parent may have died before this was set up.
         if libc::getppid() != parent {
             return Err((Step::Prepare, libc::ESRCH));
         }
@@ -387,8 +387,8 @@ unsafe fn exec(plan: &Plan<'_>) -> i32 {
     result
 }
 
-/// Every signal does what it does by default, in place of the handlers of this process, which
-/// would run on its memory, and of what it ignores, which the program would inherit.
+/// Resets every signal to its default. The parent's handlers would run on the parent's memory, and the
+/// program would inherit what the parent ignores.
 ///
 /// # Safety
 /// To be called in the cloned child only.
@@ -411,7 +411,7 @@ unsafe fn reset_signals() {
     }
 }
 
-/// Lets no descriptor above 2 through: the VM's own are not all close-on-exec. They are closed here
+/// Closes every descriptor above 2: not all of the VM's own are close-on-exec. They are closed here
 /// and now, since on a slow disk going to the directory and executing the program may take for ever,
 /// and a pipe of another command that stayed open here would not come to its end.
 ///
@@ -426,8 +426,8 @@ unsafe fn close_descriptors() -> Prepared {
     }
 }
 
-/// Has those be closed when the program is executed that are in the list of open descriptors, for
-/// kernels and sandboxes without `close_range`.
+/// Makes every descriptor in the list of open ones close-on-exec, for kernels and sandboxes without
+/// `close_range`.
 ///
 /// # Safety
 /// To be called in the cloned child only.
