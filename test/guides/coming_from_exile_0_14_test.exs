@@ -234,7 +234,7 @@ defmodule Exile.ComingFromExile014Test do
     end
   end
 
-  describe "a reader who stops early by way of `Stream.transform/3` gets `:epipe`, and so does one who raises" do
+  describe "a reader that stops early through `Stream.transform/3` gets `:epipe`, and so does a reader that raises" do
     setup do
       %{stream: Stream.transform(Exile.stream!(~w(yes)), nil, &{[&1], &2})}
     end
