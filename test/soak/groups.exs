@@ -1,21 +1,21 @@
-# What commands have started themselves goes with them, whatever ends them:
+# Checks that the processes a command has started end with it, whatever ends the command:
 #
 #     mix run test/soak/groups.exs [groups of each kind]
 #
-# Each command leads a group with a `sleep` in the background. Its leader waits, or writes, or reads, so
-# that it may end because a pipe is closed before anybody signals it. Everything that can end a command
-# from outside is tried on all of them. Run by script/soak.
+# Each command leads a process group with a `sleep` in the background. The leader waits, writes
+# or reads, so it may end because a pipe is closed, before it is signalled. Every way to end a
+# command from outside is tried on every kind of leader. Run by script/soak.
 
 defmodule Groups do
   alias Exile.Process, as: P
 
-  # At once, so that they get in each other's way.
+  # Groups run concurrently so that they interfere with each other.
   @at_once 10
 
-  # How many owners each VM has that stops.
+  # How many owners each VM has in the "VM stops" case.
   @in_a_vm 20
 
-  # A group is gone in half a second, on a loaded machine a little later.
+  # A group is gone within half a second, or a little later on a loaded machine.
   @patience 10_000
   @pause 20
 
@@ -47,7 +47,7 @@ defmodule Groups do
     left
   end
 
-  # A time to sleep that nobody else has.
+  # The argument of `sleep`, unique to this run, so that its processes can be found.
   def mark, do: "9" <> String.pad_leading(System.pid(), 8, "0")
 
   def leaders(mark) do
@@ -121,7 +121,7 @@ defmodule Groups do
     receive do: ({:DOWN, ^ref, _, _, :killed} -> :ok)
   end
 
-  # The input never comes to its end, or the leader that reads would end by itself.
+  # The input never ends; otherwise the leader that reads would exit by itself.
   defp stream(command) do
     input = Stream.repeatedly(fn -> Process.sleep(:infinity) end)
     Exile.stream!(command, input: input, ignore_epipe: true)
@@ -139,7 +139,7 @@ defmodule Groups do
     stream(command) |> Enum.take(1)
   end
 
-  # The process that had it lives on.
+  # The process that enumerated the stream stays alive.
   defp dropped(command) do
     test = self()
 
@@ -161,7 +161,7 @@ defmodule Groups do
     is_function(continue)
   end
 
-  # Supervised owners, of whom the supervisor stops first; the application after them; the VM at last.
+  # The owners are supervised. The supervisor stops first, then the application, then the VM.
   defp stop_vms(count) do
     path = Enum.flat_map(:code.get_path(), &["-pa", to_string(&1)])
 

@@ -1,10 +1,10 @@
-# Short commands by the ten thousand, with everything that can die dying at random moments:
+# Runs tens of thousands of short commands and kills everything that can die at random moments:
 #
 #     mix run test/soak/storm.exs [commands] [seed]
 #
-# Every status must arrive, exactly once and right. When it is over, everything must be as it was
-# before: descriptors, processes, zombies, handles, Erlang processes, and memory as far as the
-# allocators tell. Run by script/soak.
+# Every status must arrive exactly once and be correct. Afterwards the counts must be what they
+# were before: descriptors, processes, zombies, handles, Erlang processes, and memory as reported
+# by the allocators. Run by script/soak.
 
 unless Code.ensure_loaded?(Exile.LeftBehind) do
   Code.require_file("../support/left_behind.ex", __DIR__)
@@ -19,7 +19,7 @@ defmodule Storm do
 
   def run(count, seed) do
     IO.puts("#{count} commands, seed #{seed}, #{Exile.Native.exit_source()}")
-    # A first round, so that what is made once is there.
+    # The first round creates everything that is created once and kept.
     workers(500, seed)
     settle()
     before = LeftBehind.count()
@@ -41,7 +41,7 @@ defmodule Storm do
     IO.puts("memory: #{div(memory, 1024)} KiB before, #{div(memory_now, 1024)} KiB after")
 
     if processes_now != processes, do: raise("Erlang processes were left behind")
-    # What the VM itself keeps in caches and tables varies by less.
+    # The VM's own caches and tables vary by less than this.
     if memory_now > memory + 2 * 1_048_576, do: raise("memory was left behind")
     IO.puts("nothing was left behind, every status arrived")
   end
@@ -59,7 +59,7 @@ defmodule Storm do
     |> Enum.reduce(%{}, &Map.merge(&1, &2, fn _, a, b -> a + b end))
   end
 
-  # Exile's own process, all the time, but not so often that its supervisor gives up.
+  # Kills Exile's own process repeatedly, but not so often that its supervisor gives up.
   defp kill_shutdowns(kills) do
     receive do
       {:stop, storm} -> send(storm, {:killed, kills})
@@ -156,7 +156,7 @@ defmodule Storm do
     end)
   end
 
-  # Nobody keeps the handle of a command that ends a little later.
+  # The handle is dropped at once; the command ends a little later.
   defp scenario(:dropped) do
     {:ok, _} = P.start_link(["sh", "-c", "exit 3"], stderr: :consume)
   end
@@ -169,7 +169,8 @@ defmodule Storm do
       P.write(p, :binary.copy("x", 1_000_000))
     end)
 
-    # Its input closed, or still ours if the other was killed before it took it.
+    # The input is closed already, or still belongs to this process if the other one was killed
+    # before it became the owner.
     P.close_stdin(p)
     read_all(p)
     expect({:ok, 0}, P.await_exit(p, :infinity))
@@ -221,7 +222,7 @@ defmodule Storm do
     receive do: ({:EXIT, ^killer, :normal} -> :ok)
   end
 
-  # Full pipes, and the reader busy with something else.
+  # The pipes are full while the reader does something else.
   defp scenario(:reader_killed_between_reads) do
     storm = self()
 
@@ -242,7 +243,7 @@ defmodule Storm do
     receive do: ({:DOWN, ^ref, _, _, :killed} -> :ok)
   end
 
-  # Under a supervisor that restarts it with a new command, until that is too often.
+  # The owner runs under a supervisor that restarts it with a new command until max_restarts.
   defp scenario(:owner_restarted) do
     storm = self()
 
@@ -269,7 +270,7 @@ defmodule Storm do
     {:error, %Exile.Process.Error{reason: :enoent}} = P.start_link(["no-such-program"])
   end
 
-  # Runs `fun` in a process that is killed after a while, and waits for that.
+  # Runs `fun` in a process, kills it after a random pause, and waits until it is dead.
   defp killed(fun) do
     {pid, ref} = spawn_monitor(fun)
     pause()
@@ -277,7 +278,7 @@ defmodule Storm do
     receive do: ({:DOWN, ^ref, _, _, _} -> :ok)
   end
 
-  # Up to four milliseconds: before, in and after a spawn.
+  # Pauses for up to four milliseconds, which may end before, during or after a spawn.
   defp pause do
     until = System.monotonic_time(:microsecond) + :rand.uniform(4_000)
     pause_until(until)

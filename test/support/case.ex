@@ -1,9 +1,9 @@
 defmodule Exile.Case do
   @moduledoc """
-  For tests that run commands: after each one, everything must be as it was before, and the
-  test's mailbox empty. Tests run one at a time, since what is counted belongs to the whole VM.
+  For tests that run commands. After each test, the counts of `Exile.LeftBehind` must be what
+  they were before. Tests run one at a time because the counts are those of the whole VM.
 
-  A test that ends while its command runs leaves the command to Exile, which must end it.
+  If a test ends while its command still runs, Exile must end the command.
   """
 
   use ExUnit.CaseTemplate
@@ -19,15 +19,15 @@ defmodule Exile.Case do
     on_exit(fn -> Exile.LeftBehind.assert_nothing(before) end)
   end
 
-  @doc "A command that runs a shell script."
+  @doc "Returns a command that runs a shell script."
   def sh(script), do: ["sh", "-c", script]
 
-  @doc "Fails if a message is in the mailbox of the caller."
+  @doc "Fails if the caller's mailbox is not empty."
   def assert_no_message do
     assert Process.info(self(), :messages) == {:messages, []}
   end
 
-  @doc "Waits until `condition` holds, for what only the kernel knows."
+  @doc "Polls until `condition` returns true, for changes that nothing announces."
   def eventually(condition, time \\ 5_000) do
     wait_until(condition, System.monotonic_time(:millisecond) + time)
   end
@@ -46,7 +46,7 @@ defmodule Exile.Case do
     end
   end
 
-  @doc "Whether a process with this id exists and is no zombie."
+  @doc "Returns whether a process with this id exists and is not a zombie."
   def os_process_alive?(os_pid) do
     case File.read("/proc/#{os_pid}/stat") do
       {:ok, stat} -> not (stat =~ ~r/\) [ZX] /)

@@ -1,5 +1,5 @@
-# The guides as documentation of modules, since later versions of Elixir than the oldest that is
-# supported are needed to test the examples of a file.
+# Each guide becomes the documentation of a module, because the oldest supported Elixir cannot run
+# doctests of a file.
 for guide <- Path.wildcard("guides/*.md") do
   defmodule Module.concat(Exile.Guides, guide |> Path.basename(".md") |> Macro.camelize()) do
     @external_resource guide
@@ -8,7 +8,7 @@ for guide <- Path.wildcard("guides/*.md") do
 end
 
 defmodule Exile.Guides do
-  @moduledoc "Has mix compile this file again when a guide is added or taken away."
+  @moduledoc "Makes Mix recompile this file when a guide is added or removed."
 
   @guides Path.wildcard("guides/*.md")
 

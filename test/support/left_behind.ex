@@ -1,14 +1,14 @@
 defmodule Exile.LeftBehind do
   @moduledoc """
-  Counts what the VM holds: handles of the native library, descriptors, child processes (zombies
-  included). Nothing Exile does may change the counts for good.
+  Counts what the VM holds: handles of the native library, descriptors, and child processes
+  (including zombies). Nothing that Exile does may change the counts permanently.
   """
 
-  # What ends on its own takes under a second; a loaded machine may take longer.
+  # Everything is released in under a second; a loaded machine may take longer.
   @patience 10_000
   @pause 5
 
-  @doc "What is there when nothing runs, which takes a moment after a test has failed."
+  @doc "Waits until nothing runs, which takes a moment after a failed test, and counts."
   def count_at_rest do
     wait_for_rest(System.monotonic_time(:millisecond) + @patience)
     count()
@@ -23,14 +23,14 @@ defmodule Exile.LeftBehind do
     end
   end
 
-  @doc "What is there now."
+  @doc "Returns the current counts."
   def count do
     Exile.Native.counts()
     |> Map.new()
     |> Map.merge(%{descriptors: length(descriptors()), os_children: length(os_children())})
   end
 
-  @doc "Waits until the counts are `before` again; fails with the difference if they stay others."
+  @doc "Waits until the counts equal `before`; fails with the difference if they do not."
   def assert_nothing(before) do
     deadline = System.monotonic_time(:millisecond) + @patience
     wait(before, deadline)
@@ -57,14 +57,15 @@ defmodule Exile.LeftBehind do
     end
   end
 
-  # The directory that is being listed is itself open: gone when its link is read.
+  # The list includes the descriptor of the directory being listed, which is closed by the time
+  # its link is read.
   defp descriptors do
     for fd <- File.ls!("/proc/self/fd"),
         {:ok, target} <- [File.read_link("/proc/self/fd/#{fd}")],
         do: {fd, target}
   end
 
-  @doc "The children of the VM as `{pid, state, command}`; state \"Z\" is a zombie."
+  @doc "Returns the children of the VM as `{pid, state, command}`; state \"Z\" is a zombie."
   def os_children do
     vm = System.pid()
 

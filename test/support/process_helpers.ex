@@ -1,12 +1,12 @@
 defmodule Exile.ProcessHelpers do
   @moduledoc """
-  For tests of `Exile.Process`: whole outputs, lines that a program announces itself with, and
-  processes that are known to wait in a call.
+  Helpers for tests of `Exile.Process`: they read a whole output or the lines that a command
+  prints when it is ready, and start processes that are known to be blocked in a call.
   """
 
   import ExUnit.Assertions
 
-  @doc "Everything the command writes from now on, up to its end-of-file."
+  @doc "Reads the command's standard output up to end-of-file."
   def read_all(p), do: p |> read_all([]) |> IO.iodata_to_binary()
 
   defp read_all(p, read) do
@@ -16,7 +16,7 @@ defmodule Exile.ProcessHelpers do
     end
   end
 
-  @doc "The next `count` lines of the command's standard output, which must be all there is."
+  @doc "Reads `count` lines of the command's standard output; no more must be available."
   def read_lines(p, count), do: read_lines(p, count, "")
 
   defp read_lines(p, count, read) do
@@ -31,10 +31,10 @@ defmodule Exile.ProcessHelpers do
     end
   end
 
-  @doc "The next lines of the command's standard output, each of which is a number."
+  @doc "Reads `count` lines of the command's standard output, each of which is a number."
   def read_numbers(p, count), do: p |> read_lines(count) |> Enum.map(&String.to_integer/1)
 
-  @doc "Runs a command to its end: its output and its exit status."
+  @doc "Runs a command until it exits; returns its output and its exit status."
   def run(command, options \\ []) do
     {:ok, p} = Exile.Process.start_link(command, options)
     output = read_all(p)
@@ -43,7 +43,8 @@ defmodule Exile.ProcessHelpers do
   end
 
   @doc """
-  A task that makes itself the owner of the pipes and calls `fun`. Returns when it waits in there.
+  Starts a task that makes itself the owner of the pipes and calls `fun`. Returns when the task
+  is blocked inside `fun`.
   """
   def waiting_task(p, pipes, fun) do
     task =
@@ -56,7 +57,7 @@ defmodule Exile.ProcessHelpers do
     task
   end
 
-  @doc "Returns when a process waits inside Exile."
+  @doc "Returns when the process is blocked inside Exile."
   def wait_until_waiting(pid, time_left \\ 5_000) do
     case Process.info(pid, [:status, :current_function]) do
       [status: :waiting, current_function: {module, _, _}]
@@ -72,20 +73,20 @@ defmodule Exile.ProcessHelpers do
     end
   end
 
-  @doc "The pid of a process that is dead."
+  @doc "Returns the pid of a dead process."
   def dead_process do
     {pid, monitor} = spawn_monitor(fn -> :ok end)
     assert_receive {:DOWN, ^monitor, :process, ^pid, _}, 5_000
     pid
   end
 
-  @doc "Returns the milliseconds that `fun` took and its result."
+  @doc "Returns how many milliseconds `fun` took, and its result."
   def timed(fun) do
     {microseconds, result} = :timer.tc(fun)
     {div(microseconds, 1000), result}
   end
 
-  @doc "Kills a program that is not a command of Exile any more."
+  @doc "Kills a process that Exile no longer manages."
   def kill_os_process(os_pid) do
     System.cmd("kill", ["-KILL", "#{os_pid}"], stderr_to_stdout: true)
   end

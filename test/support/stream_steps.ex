@@ -1,11 +1,11 @@
 defmodule Exile.StreamSteps do
-  @moduledoc "For tests that enumerate a stream step by step, or look at what it leaves running."
+  @moduledoc "Helpers to enumerate a stream step by step and to check what it leaves running."
 
   import ExUnit.Assertions
   import Exile.Case, only: [assert_no_message: 0, eventually: 1]
 
   @doc """
-  Enumerates a stream, or goes on with one, up to its next element and suspends it there:
+  Starts or continues the enumeration of a stream and suspends it at the next element. Returns
   `{element, continuation}`, or `:done`.
   """
   def step(%Exile.Stream{} = stream) do
@@ -19,7 +19,7 @@ defmodule Exile.StreamSteps do
     end
   end
 
-  @doc "The remaining elements."
+  @doc "Returns the remaining elements."
   def rest(continuation) do
     case step(continuation) do
       {element, continuation} -> [element | rest(continuation)]
@@ -27,22 +27,22 @@ defmodule Exile.StreamSteps do
     end
   end
 
-  @doc "Ends an enumeration early, as `Enum.take/2` does."
+  @doc "Halts an enumeration, as `Enum.take/2` does."
   def halt(continuation) do
     assert {:halted, _} = continuation.({:halt, nil})
     :ok
   end
 
-  @doc "The milliseconds that `fun` took, and what it returned."
+  @doc "Returns how many milliseconds `fun` took, and its result."
   def timed(fun) do
     {microseconds, result} = :timer.tc(fun)
     {div(microseconds, 1000), result}
   end
 
-  @doc "The number in an element like `\"123\\n\"`."
+  @doc "Returns the number in an element like `\"123\\n\"`."
   def number(element), do: element |> String.trim() |> String.to_integer()
 
-  @doc "A digest of binaries, however they are cut."
+  @doc "Returns a digest of the joined binaries."
   def digest(binaries) do
     binaries
     |> Enum.reduce(:erlang.md5_init(), &:erlang.md5_update(&2, &1))
@@ -50,8 +50,8 @@ defmodule Exile.StreamSteps do
   end
 
   @doc """
-  Waits until `pid`, which enumerates a stream, waits for the command: nothing is being started, and it
-  has waited at one and the same place for a while.
+  Waits until `pid`, which enumerates a stream, is blocked on the command: nothing is being
+  started, and the process has made no progress for a while.
   """
   def wait_until_blocked(pid) do
     eventually(fn ->
@@ -63,27 +63,27 @@ defmodule Exile.StreamSteps do
     end)
   end
 
-  # A process that goes on makes reductions.
+  # The reductions of a process grow whenever it runs.
   defp place(pid) do
     [status: status, reductions: reductions] = Process.info(pid, [:status, :reductions])
     {status, reductions}
   end
 
-  @doc "Waits until `process` has ended, which must be without anybody asking for it now."
+  @doc "Waits until `process` has exited on its own."
   def assert_ended(process) do
     ref = Process.monitor(process)
     assert_receive {:DOWN, ^ref, _, _, _}
   end
 
   @doc """
-  Nothing of an enumeration is left with the caller: no link, no monitor, no message, and no command
-  or pipe watches it.
+  Asserts that an enumeration has left nothing with the caller: no link, no monitor, no message,
+  and no command or pipe that monitors it.
   """
   def assert_quiet do
     assert Process.info(self(), [:links, :monitors]) == [links: [], monitors: []]
 
-    # What waited for its death for a command that has just ended goes in a moment. The one object that
-    # watches a process that has started commands stays with it.
+    # The monitor of a command that has just ended is removed a moment later. The one object that
+    # monitors a process that has started commands stays.
     eventually(fn -> Exile.Native.counts()[:monitors] == 0 end)
     {:monitored_by, watchers} = Process.info(self(), :monitored_by)
     assert Enum.count(watchers, &is_reference/1) <= 1
@@ -91,17 +91,17 @@ defmodule Exile.StreamSteps do
     assert_no_message()
   end
 
-  @doc "Waits until no command runs, which must be without anybody asking for it now."
+  @doc "Waits until every command has ended on its own."
   def assert_no_command do
     eventually(fn -> Exile.LeftBehind.os_children() == [] end)
   end
 
-  @doc "Waits until the program with this id has ended."
+  @doc "Waits until the process with this id has ended."
   def assert_gone(os_pid) do
     eventually(fn -> not Exile.Case.os_process_alive?(os_pid) end)
   end
 
-  @doc "What `fun` returns when it has returned the same value for a while."
+  @doc "Calls `fun` until it returns the same value twice, 150 ms apart, and returns that value."
   def settled(fun, last \\ nil) do
     Process.sleep(150)
 

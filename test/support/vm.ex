@@ -1,16 +1,17 @@
 defmodule Exile.VM do
   @moduledoc """
-  Another VM that runs commands, to be ended in various ways.
+  Starts another VM that runs commands, so that tests can end it in various ways.
 
-  Everything it starts carries a mark in its environment, so that what is left can be found, by
-  whatever process it was started and whoever its parent is now. It has a directory of its own for
-  temporary files.
+  Everything that the VM starts has a mark in its environment. With it, tests find the processes
+  that are left, whichever process started them and whatever their parent is now. The VM has its
+  own directory for temporary files.
   """
 
   import ExUnit.Assertions
   import ExUnit.Callbacks, only: [on_exit: 1]
 
-  # The commands, by kind, and how many processes each consists of. Each says that it is ready.
+  # The script of each kind of command, and how many processes it consists of. Each script prints
+  # "ready".
   @kinds %{
     plain: {"echo ready; exec sleep 600", 1},
     stubborn: {"trap '' TERM INT HUP; echo ready; while :; do sleep 600; done", 2},
@@ -19,8 +20,9 @@ defmodule Exile.VM do
   }
 
   @doc """
-  Starts a VM that runs `count` commands of each of `kinds` and then evaluates `finale`. Returns
-  when all are ready: the port and the mark. The VM's `:options` are application environment.
+  Starts a VM that runs `count` commands of each of `kinds` and, after `go_on/1`, evaluates
+  `finale`. When all commands are ready, returns the port and the mark. `options` become the
+  application environment of Exile in that VM.
   """
   def start(kinds, count, finale, options \\ []) do
     mark = mark()
@@ -46,15 +48,15 @@ defmodule Exile.VM do
     {port, mark}
   end
 
-  @doc "A new mark."
+  @doc "Returns a new mark."
   def mark, do: "exile-test-#{System.unique_integer([:positive])}-#{System.pid()}"
 
-  @doc "The directory for the temporary files of the VM with this mark."
+  @doc "Returns the directory for temporary files of the VM with this mark."
   def tmp_dir(mark), do: Path.join(System.tmp_dir!(), mark)
 
   @doc """
-  A VM that evaluates `program`, with more variables in its `:env`, `:as` another user that a
-  program like `setpriv` makes of it.
+  Starts a VM that evaluates `program`. Options: `:env` adds environment variables; `:as` is an
+  argv prefix, such as `setpriv` with arguments, that runs the VM as another user.
   """
   def open(program, mark, options \\ []) do
     File.mkdir_p!(tmp_dir(mark))
@@ -82,7 +84,7 @@ defmodule Exile.VM do
   defp as(nil), do: {[], Application.app_dir(:exile, "ebin")}
   defp as(prefix), do: {prefix, readable_copy()}
 
-  @doc "A copy of the application where every user may read it: its directory of modules."
+  @doc "Copies the application to where every user may read it; returns the `ebin` directory."
   def readable_copy do
     copy =
       Path.join(System.tmp_dir!(), "exile-#{System.pid()}-#{System.unique_integer([:positive])}")
@@ -98,18 +100,18 @@ defmodule Exile.VM do
     Path.join(copy, "ebin")
   end
 
-  @doc "The processes of the operating system that a VM consists of."
+  @doc "Returns the operating-system process id of the VM."
   def os_pid(port), do: port |> Port.info(:os_pid) |> elem(1)
 
-  @doc "Lets the VM go on to its finale."
+  @doc "Makes the VM evaluate its finale."
   def go_on(port), do: Port.command(port, "\n")
 
-  @doc "How many processes the commands consist of."
+  @doc "Returns how many processes the commands consist of."
   def size(kinds, count) do
     kinds |> Enum.map(&(elem(Map.fetch!(@kinds, &1), 1) * count)) |> Enum.sum()
   end
 
-  @doc "Everything that carries the mark and is no zombie, as `{os_pid, command line}`."
+  @doc "Returns the processes with the mark, except zombies, as `{os_pid, command line}`."
   def marked(mark) do
     for {os_pid, line} <- processes(),
         {:ok, environment} <- [File.read("/proc/#{os_pid}/environ")],
@@ -117,7 +119,7 @@ defmodule Exile.VM do
         do: {os_pid, line}
   end
 
-  @doc "The zombies among the children of the VM with this process id."
+  @doc "Returns the zombies among the children of the VM with this process id."
   def zombies(vm) do
     for entry <- File.ls!("/proc"),
         entry =~ ~r/^\d+$/,
@@ -126,7 +128,7 @@ defmodule Exile.VM do
         do: String.to_integer(entry)
   end
 
-  @doc "The process id of the guard of the VM with this process id."
+  @doc "Returns the process id of the guard of the VM with this process id."
   def guard(vm) do
     Enum.find_value(processes(), fn {os_pid, line} ->
       if line =~ "exile_guard #{vm} ", do: os_pid

@@ -1,4 +1,4 @@
-//! What a program is given reaches it byte for byte: arguments, environment, directory.
+//! Arguments, environment and directory reach a program byte for byte.
 
 mod common;
 
@@ -8,12 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use common::{Run, TempDir, c, command, output, sh, text};
 use exile_os::Command;
 
-/// Every byte that a C string can hold.
+/// Returns every byte that a C string can hold.
 fn all_bytes() -> Vec<u8> {
     (1..=u8::MAX).collect()
 }
 
-/// As the kernel shows argument lists and environments: NUL after each.
+/// Returns the strings as the kernel shows argument lists and environments: each followed by NUL.
 fn with_nul(strings: &[CString]) -> Vec<u8> {
     strings
         .iter()

@@ -1,4 +1,5 @@
-//! A program starts with a clean slate, whatever this process ignores, blocks, or has open.
+//! A program starts with default signals and no extra descriptors, whatever its parent ignores,
+//! blocks or has open.
 //!
 //! # Safety
 //! Unsafe code here sets signal masks and dispositions.
@@ -26,7 +27,7 @@ use exile_os::exit::{self, Source};
 #[cfg(not(exile_portable))]
 use exile_os::{Errno, Step};
 
-/// The signals that the real-time numbers begin with, which C libraries keep to themselves.
+/// The first real-time signals, which C libraries reserve for themselves.
 const HIDDEN_SIGNALS: [libc::c_int; 2] = [32, 33];
 
 fn signals_of(status: &str) -> BTreeMap<&str, u64> {
@@ -38,7 +39,7 @@ fn signals_of(status: &str) -> BTreeMap<&str, u64> {
         .collect()
 }
 
-/// How `cat` finds its signals.
+/// Returns the signal state that `cat` starts with.
 fn signals_of_a_program() -> BTreeMap<String, u64> {
     let status = text(&command("cat", &["/proc/self/status"]));
     signals_of(&status)
@@ -54,7 +55,7 @@ fn nothing() -> BTreeMap<String, u64> {
 }
 
 fn our_signals() -> String {
-    // The mask is that of a thread.
+    // Signal masks are per thread.
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
     format!("{:?}", signals_of(&status))
 }
@@ -72,11 +73,11 @@ fn block(signals: &[libc::c_int]) {
     }
 }
 
-/// Ignores a signal past the C library, which keeps some from its users.
+/// Ignores a signal without going through the C library, which hides some signals.
 fn ignore_raw(signal: libc::c_int) {
-    // The handler comes first, all else may be zero.
+    // The handler is the first field; all others may be zero.
     let ignore: [u64; 8] = [libc::SIG_IGN as u64, 0, 0, 0, 0, 0, 0, 0];
-    // SAFETY: the kernel reads a sigaction, which is smaller, from the array.
+    // SAFETY: the kernel reads a sigaction from the array, which is larger than that.
     let done = unsafe {
         let none = ptr::null_mut::<u64>();
         libc::syscall(libc::SYS_rt_sigaction, signal, ignore.as_ptr(), none, 8)
@@ -93,7 +94,7 @@ fn every_signal_has_its_default_and_none_is_blocked() {
         for signal in (1..=libc::SIGRTMAX()).filter(|signal| !HIDDEN_SIGNALS.contains(signal)) {
             match signal {
                 libc::SIGKILL | libc::SIGSTOP => {}
-                // Where this would lose the status.
+                // Ignoring SIGCHLD would lose the status with this source.
                 libc::SIGCHLD if exit::source() != Source::Pidfd => {}
                 libc::SIGCHLD => disposition_of(signal, libc::SIG_IGN),
                 odd if odd % 2 == 1 => {
@@ -131,8 +132,7 @@ fn a_program_leads_a_session_and_a_process_group_of_its_own() {
     assert_eq!(spawned.child.signal(Signal::KILL), Ok(()));
 }
 
-/// Descriptors of this process that every program would inherit: some low, one high, and
-/// `crowd` more.
+/// Opens descriptors that every program would inherit: one low, one high, and `crowd` more.
 fn inheritables(crowd: usize) -> Vec<OwnedFd> {
     let null = null();
     let mut all = vec![inheritable(null.as_fd(), 3), inheritable(null.as_fd(), 700)];
@@ -140,7 +140,7 @@ fn inheritables(crowd: usize) -> Vec<OwnedFd> {
     all
 }
 
-/// The descriptors that a program finds open. The shell opens the directory to list it.
+/// Returns the descriptors that a program finds open. The shell opens the directory to list it.
 fn descriptors_of_a_program() -> String {
     text(&sh("cd /proc/$$/fd && echo *"))
 }
@@ -162,7 +162,7 @@ fn no_descriptor_above_the_standard_streams_reaches_a_program() {
     );
 }
 
-// A child that hangs on its way to a directory must not hold the pipes of others.
+// A child that blocks while it changes its directory must not keep the pipes of others open.
 #[cfg(not(exile_portable))]
 #[test]
 fn descriptors_are_closed_before_the_child_goes_to_its_directory() {
@@ -183,7 +183,7 @@ fn without_close_range_descriptors_are_hidden_one_by_one() {
             for errno in [libc::ENOSYS, libc::EPERM] {
                 let hidden = std::thread::spawn(move || {
                     refuse(libc::SYS_close_range, None, errno);
-                    // More than fit into one reading of the list.
+                    // More descriptors than one read of the list returns.
                     let _kept = inheritables(500);
                     let before = descriptors();
                     let found = descriptors_of_a_program();
@@ -195,7 +195,7 @@ fn without_close_range_descriptors_are_hidden_one_by_one() {
     );
 }
 
-// What the C library makes of a refusal is its business.
+// With posix_spawn, how a refusal is reported is up to the C library.
 #[cfg(not(exile_portable))]
 #[test]
 fn a_sandbox_that_refuses_a_step_is_an_error_of_that_step() {
@@ -208,7 +208,7 @@ fn a_sandbox_that_refuses_a_step_is_an_error_of_that_step() {
                 (libc::SYS_setsid, Step::Prepare),
                 (libc::SYS_execve, Step::Exec),
             ] {
-                // A filter cannot be taken off again: a thread for each.
+                // A filter cannot be removed, so each case runs in its own thread.
                 let error = std::thread::spawn(move || {
                     let command = command("/bin/true", &[]);
                     refuse(call, None, libc::EPERM);

@@ -1,5 +1,5 @@
-//! Without a free descriptor a spawn fails with `EMFILE`, wherever it runs out, leaves nothing,
-//! and succeeds as soon as there are enough.
+//! A spawn that runs out of descriptors fails with `EMFILE` at whichever step it needs one, leaves
+//! nothing behind, and succeeds as soon as enough are free.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{
 };
 use exile_os::{Status, Stdio, Step, life::keeper};
 
-/// Closes the gaps below the highest open descriptor; the number of the next one.
+/// Fills the gaps below the highest open descriptor. Returns the fillers and the next number.
 fn without_gaps() -> (Vec<OwnedFd>, libc::rlim_t) {
     let mut plugs = Vec::new();
     loop {
@@ -24,7 +24,8 @@ fn without_gaps() -> (Vec<OwnedFd>, libc::rlim_t) {
     }
 }
 
-/// Spawns with no free descriptor, one, two... until it succeeds: where it failed.
+/// Spawns with no free descriptor, one, two, and so on until it succeeds. Returns the steps that
+/// failed.
 fn failures(command: &Run) -> Vec<Step> {
     let (_plugs, next) = without_gaps();
     let before = descriptors();
@@ -46,15 +47,15 @@ fn failures(command: &Run) -> Vec<Step> {
         }
         assert_eq!(descriptors(), before, "with {free} free");
         assert!(!has_children(), "with {free} free");
-        // The limit has lifted: it works at once.
+        // With the limit raised, a spawn works at once.
         assert_eq!(status(&spawn(command).child), Status::Exited(0));
         assert_eq!(descriptors(), before);
     }
     steps
 }
 
-/// What fails for want of a descriptor for the process: a pidfd, or else two ends of a pipe and,
-/// for a moment, a list of those to hide.
+/// The steps that fail for lack of a descriptor for the process itself: a pidfd, or else two ends
+/// of a pipe and, briefly, the directory that lists the descriptors to hide.
 const PROCESS: &[Step] = if cfg!(exile_portable) {
     &[Step::Clone, Step::Clone, Step::Prepare]
 } else {

@@ -1,5 +1,5 @@
-//! Statuses from the pidfd, with SIGCHLD ignored as the Erlang VM does. Before Linux 6.15, from
-//! whatever there is.
+//! Statuses come from the pidfd, with SIGCHLD ignored as in the Erlang VM. Before Linux 6.15, they
+//! come from whichever source is available.
 #![cfg(not(exile_portable))]
 
 mod common;
@@ -11,7 +11,7 @@ fn setup() {
     common::choose_source();
 }
 
-/// Where pidfds tell the status the kernel does it.
+/// Reaps children that nothing else waits for. Where pidfds provide the status, the kernel reaps.
 fn bury_strangers() {
     if exit::source() != Source::Pidfd {
         common::soon("nobody is left to bury", || {

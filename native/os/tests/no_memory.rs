@@ -1,8 +1,8 @@
-//! A kernel that has no memory, or nothing else to give, says so call by call. Whichever call it
-//! is: the error names the step, nothing is left, and the next spawn succeeds.
+//! Any system call may fail because the kernel is out of memory or another resource. Whichever call
+//! fails: the error names the step, nothing is left behind, and the next spawn succeeds.
 //!
-//! Most of it is made up by filters, which hold for a thread and for what it starts, so that
-//! another thread can show that nothing is left. In the last test the want is real.
+//! Most failures are simulated by filters. A filter applies to one thread and what it starts, so
+//! another thread can check that nothing is left. In the last test the memory really runs out.
 
 mod common;
 
@@ -18,13 +18,13 @@ use exile_os::life::keeper;
 use exile_os::pipe::{DEFAULT_CAPACITY, GROWN_CAPACITY, set_capacity};
 use exile_os::{Errno, Signal, SpawnError, Status, Stdio, Step, Teardown, exit, guard};
 
-/// What the C library calls for `fcntl`.
+/// The system call that the C library makes for `fcntl`.
 #[cfg(target_pointer_width = "64")]
 const FCNTL: libc::c_long = libc::SYS_fcntl;
 #[cfg(target_pointer_width = "32")]
 const FCNTL: libc::c_long = libc::SYS_fcntl64;
 
-/// What a thread gets for which a system call fails.
+/// Runs `work` in a thread in which a system call fails, and returns its result.
 fn where_refused<T: Send>(
     call: libc::c_long,
     argument: Option<(u32, u32)>,
@@ -40,7 +40,7 @@ fn where_refused<T: Send>(
     })
 }
 
-/// Fails to spawn, several times, and then succeeds.
+/// Several times, checks that a spawn fails under the filter and that the next one succeeds.
 fn fails_and_recovers(
     command: &Run,
     call: libc::c_long,
@@ -64,9 +64,9 @@ fn fails_and_recovers(
     }
 }
 
-/// The step that is named for what the new process has failed to do.
+/// Returns the step that the error names when the new process fails at `step`.
 fn in_child(step: Step, errno: libc::c_int) -> Step {
-    // posix_spawn does not tell whether it was the making of the process that failed.
+    // The error of posix_spawn does not show whether creating the process failed.
     if cfg!(exile_portable) && matches!(errno, libc::ENOMEM | libc::EAGAIN) {
         Step::Clone
     } else {
@@ -78,7 +78,7 @@ fn with_pipes() -> Run {
     command("/bin/true", &[]).stdio(Stdio::Pipe, Stdio::Pipe, Stdio::Pipe)
 }
 
-/// The number of an open flag, or of a command of `fcntl`, as a filter compares it.
+/// Converts an open flag, or a command of `fcntl`, to the type that a filter compares.
 fn value(flags: libc::c_int) -> u32 {
     flags as u32
 }
@@ -179,20 +179,20 @@ fn a_keeper_that_cannot_start_says_why_and_starts_when_it_can() {
             let waker = where_refused(libc::SYS_pipe2, None, libc::ENOMEM, keeper::start);
             assert_eq!(waker, Err(Errno::ENOMEM));
             assert_eq!(descriptors(), before);
-            // Which of the two makes a thread depends on the C library.
+            // Which of the two calls creates a thread depends on the C library.
             let thread = where_refused(libc::SYS_clone3, None, libc::EAGAIN, || {
                 refuse(libc::SYS_clone, None, libc::EAGAIN);
                 keeper::start()
             });
             assert_eq!(thread, Err(Errno::EAGAIN));
-            // What the thread needs is made once and kept for it: a pipe to wake it up, and with
-            // epoll what it waits on.
+            // The thread's descriptors are created once and kept: a pipe to wake it up and, where
+            // it uses epoll, the epoll descriptor.
             let count = before.len() + if cfg!(exile_portable) { 2 } else { 3 };
             assert_eq!(descriptors().len(), count);
             assert_eq!(keeper::start(), Ok(()));
             assert_eq!(keeper::start(), Ok(()));
             assert_eq!(descriptors().len(), count);
-            // It does its work.
+            // The keeper works.
             let stubborn = spawn(&sh("trap '' TERM; echo ready; exec sleep 1000"));
             assert_eq!(common::line(stubborn.stdout.as_ref().unwrap()), "ready");
             let at_once = Teardown {
@@ -212,7 +212,7 @@ fn a_keeper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same() {
     alone(
         "a_keeper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same",
         || {
-            // Which of these waits depends on the processor and on how this is built.
+            // Which of these calls the keeper waits in depends on the architecture and the build.
             let started = thread::spawn(|| {
                 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
                 refuse(libc::SYS_poll, None, libc::ENOMEM);
@@ -252,8 +252,8 @@ fn a_keeper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same() {
     );
 }
 
-/// Spawns where a guard listens, and the child's report of itself fails: how long it took, and
-/// whether a report came.
+/// Spawns with a guard connected while `call` fails with `errno`. Returns how long the spawned
+/// process took to exit, and whether a report arrived.
 fn guarded(call: libc::c_long, errno: libc::c_int) -> (Duration, bool) {
     let theirs = guard::Turn::take().connect().unwrap();
     let start = Instant::now();
@@ -263,7 +263,7 @@ fn guarded(call: libc::c_long, errno: libc::c_int) -> (Duration, bool) {
         start.elapsed()
     });
     guard::disconnect();
-    // The end of the socket makes it readable, too: a report is a byte.
+    // End-of-file also makes the socket readable; a report is one byte.
     let mut byte = 0u8;
     assert!(becomes_readable(theirs.as_raw_fd(), PATIENCE));
     let reported = read_byte(&theirs, &mut byte);
@@ -291,13 +291,13 @@ fn a_child_that_cannot_report_itself_to_the_guard_runs_and_is_reported_by_its_pa
 #[cfg_attr(exile_portable, ignore = "it is told in another way")]
 fn a_guard_that_cannot_be_told_delays_a_spawn_and_does_not_prevent_it() {
     let _one = one_at_a_time();
-    // It tries again later.
+    // The keeper retries the report later.
     keeper::start().unwrap();
     let before = descriptors();
     for errno in [libc::ENOBUFS, libc::ENOMEM] {
         let (time, reported) = guarded(libc::SYS_sendmsg, errno);
         assert!(!reported);
-        // The parent has tried again, but not for ever.
+        // The parent has retried, but not for ever.
         assert!(time > Duration::from_millis(500), "{time:?}");
         assert!(time < PATIENCE, "{time:?}");
     }
@@ -312,7 +312,7 @@ fn a_program_for_which_there_is_no_address_space_is_killed_and_runs_when_there_i
         "a_program_for_which_there_is_no_address_space_is_killed_and_runs_when_there_is",
         || {
             let command = with_pipes();
-            // What this process needs, it has after this.
+            // The first spawn allocates everything that this process keeps.
             assert_eq!(status(&spawn(&command).child), Status::Exited(0));
             let before = descriptors();
             let whole = limit(libc::RLIMIT_AS).rlim_cur;
@@ -320,7 +320,7 @@ fn a_program_for_which_there_is_no_address_space_is_killed_and_runs_when_there_i
                 set_limit(libc::RLIMIT_AS, 0);
                 let spawned = common::try_spawn(&command);
                 set_limit(libc::RLIMIT_AS, whole);
-                // The kernel finds out when there is no way back to the old program.
+                // The kernel notices only after it has discarded the old program.
                 let ended = status(&spawned.unwrap().child);
                 assert!(matches!(ended, Status::Signaled { .. }), "{ended:?}");
                 assert_eq!(descriptors(), before);

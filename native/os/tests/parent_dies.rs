@@ -1,4 +1,4 @@
-//! A program does not outlive the process that spawned it, nor the thread.
+//! A program does not outlive the process or the thread that spawned it.
 #![cfg(not(exile_portable))]
 
 mod common;
@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use common::{Stranger, is_alone, myself, quiet_sh, sh, spawn, status};
 use exile_os::{Signal, Status};
 
-/// Not a test by itself: the process that spawns and is killed.
+/// The name of the test that acts as the process that spawns and is killed.
 const SPAWNER: &str = "spawner";
 
 #[test]
@@ -47,7 +47,7 @@ fn a_program_is_killed_when_the_thread_that_spawned_it_ends() {
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         sender.send(spawn(&sh("echo ready; exec cat"))).unwrap();
-        // Until the other side is dropped.
+        // Blocks until the sender is dropped.
         let _ = ended.recv();
     });
     let spawned = receiver.recv().unwrap();

@@ -76,7 +76,7 @@ fn those_that_want_a_pipe_for_errors_share_one() {
 #[test]
 fn one_that_cannot_be_run_leaves_nothing_of_the_others() {
     let _guard = one_at_a_time();
-    // What is made once is made.
+    // The first run creates everything that is created once and kept.
     run(vec![command("true", &[])], Stdio::Null);
     let before = descriptors();
     for index in 0..3 {
@@ -106,7 +106,7 @@ fn what_the_others_have_started_goes_with_them() {
     let directory = TempDir::new();
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // The second is opened when the first one's child is there.
+    // The second command is spawned while the first one's child exists.
     let script = format!(
         "sleep 1000 & exec 3>{}; echo $! >&3; exit 0",
         fifo.display()
@@ -114,7 +114,7 @@ fn what_the_others_have_started_goes_with_them() {
     let told = std::thread::spawn(move || std::fs::read_to_string(fifo).unwrap());
     let busy = directory.path().join("busy");
     std::fs::copy("/bin/true", &busy).unwrap();
-    // Open for writing, it is tried again for a while, and not executed.
+    // A file that is open for writing cannot be executed. The spawn retries for a while.
     let _writer = std::fs::File::options().append(true).open(&busy).unwrap();
     let commands = vec![quiet_sh(&script), command(&busy, &[])];
     let error = spawn_pipeline(commands, Stdio::Null, Stdio::Null).unwrap_err();

@@ -1,8 +1,8 @@
-//! At the limit of processes a spawn fails with `EAGAIN`, leaves nothing, and succeeds as soon
-//! as there is room.
+//! At the limit of processes, a spawn fails with `EAGAIN`, leaves nothing behind, and succeeds as
+//! soon as there is room.
 //!
 //! # Safety
-//! Unsafe code here gives up the privileges of a process that a test has for itself.
+//! Unsafe code here drops the privileges of a process that only this test uses.
 #![allow(unsafe_code)]
 
 mod common;
@@ -12,13 +12,13 @@ use std::fs;
 use common::{alone, descriptors, has_children, limit, quiet_sh, set_limit, soon, spawn, status};
 use exile_os::{Status, Step};
 
-/// A user that has no other processes: the limit counts all of a user's. Another one for each
-/// run, of those that every container has.
+/// Returns a user that has no other processes, because the limit counts all processes of a user.
+/// Each run gets another user id, from the range that every container has.
 fn nobody() -> libc::uid_t {
     20_000 + std::process::id() % 40_000
 }
 
-/// What this process has of them: the limit counts threads.
+/// Returns the number of threads of this process. The limit counts threads.
 fn threads() -> libc::rlim_t {
     fs::read_dir("/proc/self/task").unwrap().count() as libc::rlim_t
 }
@@ -33,15 +33,15 @@ fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
     alone(
         "at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts",
         || {
-            // SAFETY: they take integers; with the identity gone the process may look at itself
-            // in /proc only if it is allowed to again.
+            // SAFETY: these calls take integers. A change of user makes the process undumpable;
+            // it must be dumpable again to read its own files in /proc.
             unsafe {
                 assert_eq!(libc::setgid(nobody()), 0);
                 assert_eq!(libc::setuid(nobody()), 0);
                 assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
             }
             let command = quiet_sh("exit 0");
-            // Starts the thread that waits, where there is one.
+            // The first spawn starts the thread that waits, where there is one.
             assert_eq!(status(&spawn(&command).child), Status::Exited(0));
             let before = descriptors();
             let whole = limit(libc::RLIMIT_NPROC).rlim_cur;
@@ -52,7 +52,7 @@ fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
                 assert_eq!(descriptors(), before);
                 assert!(!has_children());
 
-                // One more is allowed, a second is not while the first is there.
+                // One more process is allowed; a second is not while the first exists.
                 set_limit(libc::RLIMIT_NPROC, threads() + 1);
                 let waiting = quiet_sh("kill -STOP $$");
                 let first = spawn(&waiting);

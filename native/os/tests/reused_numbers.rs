@@ -1,8 +1,7 @@
-//! A process id that has become somebody else's is never signalled, nor taken for the old one.
+//! A process id that now belongs to another process is never signalled or mistaken for the old one.
 //!
-//! Each test is PID 1 of a namespace of its own, where nobody else takes numbers and the next one
-//! can be chosen, and runs in each of the ways in which the kernel may tell statuses and signal
-//! groups.
+//! Each test is PID 1 of its own namespace, where nothing else uses process ids and the next one
+//! can be chosen. Each test runs once for every way to get statuses and to signal groups.
 
 mod common;
 
@@ -18,36 +17,36 @@ use exile_os::exit::{self, Source};
 use exile_os::life::{keeper, registry};
 use exile_os::{Child, Errno, Signal, Spawned, Status, Teardown};
 
-/// Holds the number after which the kernel looks for the next one.
+/// Holds the number after which the kernel searches for the next process id.
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
 const NAMESPACE: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
 
-/// Tells a test in its namespace which way to go.
+/// The environment variable that names the way that a test in its namespace uses.
 const WAY: &str = "EXILE_TEST_WAY";
 
-/// `PIDFD_SIGNAL_PROCESS_GROUP`, which is the fourth argument of `pidfd_send_signal`.
+/// `PIDFD_SIGNAL_PROCESS_GROUP`, as the fourth argument of `pidfd_send_signal`.
 const TO_GROUP: (u32, u32) = (3, 1 << 2);
 
-/// When the keeper's looks at the rest of a group are farthest apart.
+/// The longest interval at which the keeper polls the rest of a group.
 const LONGEST_LOOKS: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// The kernel reaps, the pidfd tells the status.
+    /// The kernel reaps, and the pidfd provides the status.
     Pidfd,
-    /// `waitid` reaps and tells.
+    /// `waitid` reaps and returns the status.
     Wait,
-    /// The same, and a group can be signalled by its number alone.
+    /// As [`Way::Wait`], but a group can be signalled only by its number.
     Number,
-    /// `waitpid` reaps and tells, and all is by number.
+    /// `waitpid` reaps and returns the status, and processes are known only by number.
     Portable,
 }
 
 impl Way {
     const ALL: [Way; 4] = [Way::Pidfd, Way::Wait, Way::Number, Way::Portable];
 
-    /// Whether this build, on this kernel, can go it.
+    /// Returns whether this build supports the way on this kernel.
     fn is_open(self) -> bool {
         match self {
             Way::Portable => true,
@@ -79,7 +78,7 @@ fn unshare(arguments: &[&str]) -> process::Command {
     command
 }
 
-/// Runs `body` in each way, each time in a namespace of its own: this test, started again.
+/// Runs `body` for each way in its own namespace, by running this test binary again.
 fn in_namespaces(name: &str, body: impl FnOnce(Way)) {
     if is_alone(name) {
         let wanted = env::var(WAY).unwrap();
@@ -117,16 +116,16 @@ fn in_namespaces(name: &str, body: impl FnOnce(Way)) {
     }
 }
 
-/// The next process is called `pid`, if that number is free.
+/// Makes `pid` the id of the next process, if that number is free.
 fn next_pid(pid: libc::pid_t) {
     fs::write(LAST_PID, (pid - 1).to_string()).unwrap();
 }
 
-/// A program that is nobody's business, and leads a group.
+/// A process that Exile does not know and must not signal. It leads a process group.
 struct Stranger(process::Child);
 
 impl Stranger {
-    /// One that gets the number `pid`, as soon as that is free.
+    /// Starts a process that has the id `pid`, as soon as that number is free.
     fn called(pid: libc::pid_t) -> Stranger {
         eventually("the number is free", || {
             next_pid(pid);
@@ -141,7 +140,8 @@ impl Stranger {
         })
     }
 
-    /// It has got no signal until now: one sent before would end it before it could answer.
+    /// Asserts that no signal was sent until now: a signal would have ended the process before it
+    /// could answer.
     fn must_be_well(&mut self) {
         let mut answer = [0];
         self.0.stdin.as_mut().unwrap().write_all(b"?").unwrap();
@@ -153,7 +153,7 @@ impl Stranger {
 impl Drop for Stranger {
     fn drop(&mut self) {
         let _ = self.0.kill();
-        // Nothing to be had where the kernel reaps.
+        // This fails where the kernel reaps.
         let _ = self.0.wait();
     }
 }
@@ -165,14 +165,14 @@ fn at_once() -> Teardown {
     }
 }
 
-/// Has the keeper end `child` and waits until it has nothing left to do.
+/// Makes the keeper end `child` and waits until no teardown is left.
 fn end(child: &std::sync::Arc<Child>, teardown: Teardown) {
     common::end_by(child, &teardown);
     common::no_lives();
 }
 
-/// A program that has ended and whose number is free. Where the kernel reaps, nobody has asked
-/// for its status.
+/// Returns a process that has exited and whose number is free. Where the kernel reaps, the status
+/// has not been read yet.
 fn ended(way: Way) -> Spawned {
     let mut spawned = spawn(&sh("cat; exit 7"));
     let end = spawned.child.end().unwrap();
@@ -221,7 +221,7 @@ fn a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone(
     in_namespaces(
         "a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone",
         |way| {
-            // The member keeps the number until it reads the end of its input.
+            // The group member keeps the number in use until it reads end-of-file.
             let script = "exec 4<&0; trap '' TERM; cat <&4 & trap 'exit 5' TERM; echo ready; wait";
             let mut old = spawn(&sh(script));
             assert_eq!(line(old.stdout.as_ref().unwrap()), "ready");
@@ -234,8 +234,8 @@ fn a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone(
             if matches!(way, Way::Pidfd | Way::Wait) {
                 assert_eq!(registry::under_way(), 1);
             }
-            // By then the keeper looks every 100 ms only, and does not know at once that the group
-            // is empty.
+            // By then the keeper polls only every 100 ms, so it does not notice at once that the
+            // group is empty.
             std::thread::sleep(LONGEST_LOOKS);
             old.stdin = None;
             let mut stranger = Stranger::called(old.child.pid());
@@ -251,9 +251,9 @@ fn a_program_whose_status_somebody_else_took_is_not_signalled_by_its_number() {
         "a_program_whose_status_somebody_else_took_is_not_signalled_by_its_number",
         |way| {
             match way {
-                // The pidfd tells the status, whoever reaped.
+                // The pidfd provides the status, whichever process reaped.
                 Way::Pidfd => return,
-                // A number that another child of this process has got cannot be told from that.
+                // Here a number that another child of this process has taken cannot be told apart.
                 Way::Portable => return,
                 Way::Wait | Way::Number => {}
             }
@@ -265,7 +265,7 @@ fn a_program_whose_status_somebody_else_took_is_not_signalled_by_its_number() {
                 steps: vec![(Signal::TERM, Duration::from_millis(500))],
             };
             assert!(common::end_by(&torn_down.child, &patient));
-            // From here on the kernel throws statuses away.
+            // From here on the kernel discards statuses.
             sigchld(libc::SIG_IGN);
             drop((spawned.stdin, torn_down.stdin));
             let mut strangers =

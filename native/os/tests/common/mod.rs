@@ -1,5 +1,5 @@
-//! What the tests share: small programs to run, ways to wait for them, and the system calls that
-//! neither the crate nor the standard library offers.
+//! Helpers shared by the tests: small commands to run, ways to wait for them, and the system calls
+//! that neither the crate nor the standard library offers.
 //!
 //! # Safety
 //! Unsafe code here makes system calls on values that live in the same function.
@@ -23,20 +23,20 @@ use exile_os::{
     Status, Stdio, Streams, Teardown,
 };
 
-/// Nothing here takes this long unless it never comes.
+/// How long to wait for anything. Longer than any expected event takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often to look at what only the kernel knows and does not announce.
+/// How often to poll for changes that the kernel does not announce.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Set for a test that [`alone`] has given a process of its own.
+/// The environment variable that is set for a test that [`alone`] runs in its own process.
 const ALONE: &str = "EXILE_TEST_ALONE";
 
 pub(crate) fn c(string: impl AsRef<OsStr>) -> CString {
     CString::new(string.as_ref().as_bytes()).unwrap()
 }
 
-/// What a test runs: a command and its streams, pipes for input and output where nothing is said.
+/// A command and its standard streams. By default, the input and output are pipes.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) command: Command,
@@ -85,17 +85,17 @@ impl Run {
     }
 }
 
-/// The command `program` with `arguments`, an empty environment and the usual search path.
+/// Returns the command `program` with `arguments`, an empty environment and the default search path.
 pub(crate) fn command(program: impl AsRef<OsStr>, arguments: &[&str]) -> Run {
     Command::new(c(program), arguments.iter().map(c), Vec::new(), None).into()
 }
 
-/// A shell script with pipes for input and output.
+/// Returns a command that runs a shell script with pipes for input and output.
 pub(crate) fn sh(script: &str) -> Run {
     command("/bin/sh", &["-c", script])
 }
 
-/// A shell script without any pipe.
+/// Returns a command that runs a shell script without any pipe.
 pub(crate) fn quiet_sh(script: &str) -> Run {
     sh(script).stdio(Stdio::Null, Stdio::Null, Stdio::Null)
 }
@@ -104,12 +104,12 @@ pub(crate) fn spawn(run: &Run) -> Spawned {
     try_spawn(run).unwrap()
 }
 
-/// Spawns without anybody who could cancel it.
+/// Spawns with an attempt that nothing can cancel.
 pub(crate) fn try_spawn(run: &Run) -> Result<Spawned, SpawnError> {
     run.spawn(&Attempt::new())
 }
 
-/// Spawns a pipeline, of whose streams only those for errors count.
+/// Spawns a pipeline. Of the streams in `runs`, only standard error is used.
 pub(crate) fn spawn_pipeline(
     runs: Vec<Run>,
     stdin: Stdio,
@@ -126,7 +126,7 @@ pub(crate) fn spawn_pipeline(
     Ok(pipeline)
 }
 
-/// Runs a command to its end with nothing on its input; its output.
+/// Runs a command with empty input until it exits with 0, and returns its output.
 pub(crate) fn output(run: &Run) -> Vec<u8> {
     let mut spawned = spawn(run);
     spawned.stdin = None;
@@ -139,7 +139,7 @@ pub(crate) fn text(run: &Run) -> String {
     String::from_utf8(output(run)).unwrap()
 }
 
-/// Whether the descriptor becomes readable (or hung up) in time.
+/// Returns whether the descriptor becomes readable (or hung up) in time.
 pub(crate) fn becomes_readable(fd: RawFd, patience: Duration) -> bool {
     becomes(fd, libc::POLLIN, patience)
 }
@@ -179,7 +179,7 @@ pub(crate) fn read_to_end(end: &ReadEnd) -> Vec<u8> {
     all
 }
 
-/// Up to the next newline, without it.
+/// Reads up to the next newline and returns the line without it.
 pub(crate) fn line(end: &ReadEnd) -> String {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -193,7 +193,7 @@ pub(crate) fn line(end: &ReadEnd) -> String {
     }
 }
 
-/// What is there, waiting for it; `None` at the end.
+/// Waits for output and returns what is available, or `None` at end-of-file.
 pub(crate) fn read_some(end: &ReadEnd) -> Option<Vec<u8>> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -208,7 +208,7 @@ pub(crate) fn read_some(end: &ReadEnd) -> Option<Vec<u8>> {
     }
 }
 
-/// What belongs to a life, made of what the test says.
+/// The callbacks of a life, as closures that the test provides.
 pub(crate) struct Relatives {
     pub(crate) claimed: Box<dyn Fn() + Send + Sync>,
     pub(crate) ended: Box<dyn Fn() + Send + Sync>,
@@ -216,7 +216,7 @@ pub(crate) struct Relatives {
 }
 
 impl Default for Relatives {
-    /// Those who do nothing.
+    /// Returns callbacks that do nothing.
     fn default() -> Relatives {
         Relatives {
             claimed: Box::new(|| ()),
@@ -243,19 +243,20 @@ impl Kin for Relatives {
     }
 }
 
-/// Begins the life of a program that nobody is told of, and claims it. Whether it could be claimed.
+/// Begins the life of a process with callbacks that do nothing, and claims it. Returns whether it
+/// could be claimed.
 pub(crate) fn end_by(child: &Arc<Child>, teardown: &Teardown) -> bool {
     let life = Life::begin(Arc::clone(child), teardown.clone(), Relatives::default());
     life.unwrap().end()
 }
 
-/// Waits until every program that has a life has ended and nothing is left to do for it.
+/// Waits until every process with a life has exited and no teardown is under way.
 pub(crate) fn no_lives() {
     soon("no program has a life", || registry::children().is_empty());
     assert_eq!(registry::under_way(), 0);
 }
 
-/// Waits for the end of a program by its exit fd.
+/// Waits for the exit of a process on its exit fd, and returns its status.
 pub(crate) fn status(child: &Child) -> Status {
     if let Some(end) = child.end() {
         assert!(becomes_readable(end.as_raw_fd(), PATIENCE), "it runs on");
@@ -263,7 +264,7 @@ pub(crate) fn status(child: &Child) -> Status {
     eventually("its status is known", || child.try_status())
 }
 
-/// Looks until there is something.
+/// Polls `look` until it returns `Some`, and returns the value.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -275,7 +276,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// Looks until it is so.
+/// Polls `look` until it returns true.
 pub(crate) fn soon(what: &str, mut look: impl FnMut() -> bool) {
     eventually(what, || look().then_some(()));
 }
@@ -323,7 +324,7 @@ pub(crate) fn one_at_a_time() -> Turn {
     turn
 }
 
-/// Runs `body` in a process of its own: this test, started again by its name.
+/// Runs `body` in its own process, by running this test binary again for the test `name`.
 pub(crate) fn alone(name: &str, body: impl FnOnce()) {
     if is_alone(name) {
         return body();
@@ -338,12 +339,12 @@ pub(crate) fn alone(name: &str, body: impl FnOnce()) {
     assert!(out.contains("1 passed"), "no test is called {name}\n{out}");
 }
 
-/// Whether this process was started for the test of this name by [`myself`].
+/// Returns whether [`myself`] started this process for the test of this name.
 pub(crate) fn is_alone(name: &str) -> bool {
     std::env::var_os(ALONE).is_some_and(|alone| alone == name)
 }
 
-/// This test binary again, for one test in a process of its own.
+/// Returns a command that runs this test binary again, for one test.
 pub(crate) fn myself(name: &str) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command
@@ -352,14 +353,14 @@ pub(crate) fn myself(name: &str) -> std::process::Command {
     command
 }
 
-/// The numbers of all open descriptors, in order. Those that spawns share are among them from the
-/// start.
+/// Returns the numbers of all open descriptors, in order. Opens the descriptors that all spawns
+/// share first, so that they are always among them.
 pub(crate) fn descriptors() -> Vec<RawFd> {
     exile_os::spawn::reserve();
     let mut numbers: Vec<RawFd> = fs::read_dir("/proc/self/fd")
         .unwrap()
         .map(|entry| entry.unwrap())
-        // The one that lists them is closed by now and has no target.
+        // The descriptor of the listing itself is closed by now and has no target.
         .filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| !is_own_list(&to)))
         .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
         .collect();
@@ -367,7 +368,7 @@ pub(crate) fn descriptors() -> Vec<RawFd> {
     numbers
 }
 
-/// What is open here, by number: what it is.
+/// Returns the number and the target of every open descriptor.
 pub(crate) fn table() -> Vec<(RawFd, String)> {
     descriptors()
         .into_iter()
@@ -382,9 +383,9 @@ fn is_own_list(target: &Path) -> bool {
     target == Path::new(&format!("/proc/{}/fd", std::process::id()))
 }
 
-/// Whether this process has a child, be it a zombie.
+/// Returns whether this process has a child, including zombies.
 pub(crate) fn has_children() -> bool {
-    // SAFETY: all zeroes is a valid siginfo, and waitid writes into it only.
+    // SAFETY: all zeroes is a valid siginfo, and waitid writes only into it.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
@@ -392,7 +393,7 @@ pub(crate) fn has_children() -> bool {
     }
 }
 
-/// Whether it is a child of this process, be it a zombie.
+/// Returns whether `pid` is a child of this process, including zombies.
 fn is_child_of_ours(pid: libc::pid_t) -> bool {
     // SAFETY: as above.
     unsafe {
@@ -402,7 +403,7 @@ fn is_child_of_ours(pid: libc::pid_t) -> bool {
     }
 }
 
-/// The pid of a child that has ended and was not waited for.
+/// Returns whether `pid` is a child that has exited and was not reaped.
 pub(crate) fn is_zombie_of_ours(pid: libc::pid_t) -> bool {
     // SAFETY: as above.
     unsafe {
@@ -413,7 +414,7 @@ pub(crate) fn is_zombie_of_ours(pid: libc::pid_t) -> bool {
     }
 }
 
-/// A child that has ended and was not waited for.
+/// Returns the pid of a child that has exited and was not reaped, if there is one.
 pub(crate) fn a_zombie_of_ours() -> Option<libc::pid_t> {
     // SAFETY: as above.
     unsafe {
@@ -424,8 +425,8 @@ pub(crate) fn a_zombie_of_ours() -> Option<libc::pid_t> {
     }
 }
 
-/// Takes a lease on a file (`F_WRLCK`), so that whoever opens or executes it has to wait, or gives
-/// it up (`F_UNLCK`).
+/// Takes a lease on a file (`F_WRLCK`), so that any process that opens or executes the file blocks,
+/// or releases the lease (`F_UNLCK`).
 #[cfg(target_os = "linux")]
 pub(crate) fn lease(file: impl AsFd, kind: libc::c_int) {
     // SAFETY: the descriptor is open; F_SETLEASE takes an int.
@@ -433,7 +434,7 @@ pub(crate) fn lease(file: impl AsFd, kind: libc::c_int) {
     assert_eq!(leased, 0);
 }
 
-/// Whether somebody waits for the file of a lease.
+/// Returns whether a process waits for the lease on the file to be released.
 #[cfg(target_os = "linux")]
 pub(crate) fn lease_is_being_broken(file: impl AsFd) -> bool {
     // SAFETY: the descriptor is open.
@@ -441,7 +442,7 @@ pub(crate) fn lease_is_being_broken(file: impl AsFd) -> bool {
     lease != libc::F_WRLCK
 }
 
-/// Whether this is the kernel of that version, or a later one.
+/// Returns whether the kernel has at least this version.
 #[cfg(target_os = "linux")]
 pub(crate) fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
@@ -452,7 +453,8 @@ pub(crate) fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     }
 }
 
-/// Finds out where statuses come from here, once, and sets what becomes of SIGCHLD as that wants it.
+/// Chooses the source of statuses once per process, and sets the disposition of SIGCHLD that this
+/// source needs.
 pub(crate) fn choose_source() {
     static SOURCE: LazyLock<Source> = LazyLock::new(|| {
         sigchld(libc::SIG_IGN);
@@ -466,13 +468,14 @@ pub(crate) fn choose_source() {
     });
 }
 
-/// Says that a test is left out, past those who keep what tests print to themselves.
+/// Reports that a test is skipped. Writes to stderr directly, because the test harness captures
+/// what the print macros write.
 pub(crate) fn skip(why: &str) {
     let line = format!("skipped: {why}\n");
     io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// Sets what becomes of SIGCHLD in this process.
+/// Sets the disposition of SIGCHLD in this process.
 pub(crate) fn sigchld(disposition: libc::sighandler_t) {
     disposition_of(libc::SIGCHLD, disposition);
 }
@@ -483,16 +486,16 @@ pub(crate) fn disposition_of(signal: libc::c_int, disposition: libc::sighandler_
     assert_ne!(before, libc::SIG_ERR);
 }
 
-/// A pidfd of any process, to see its end.
+/// A pidfd of any process, used to see its exit.
 pub(crate) struct Stranger(OwnedFd);
 
 impl Stranger {
-    /// `None` when there is no such process.
+    /// Returns `None` if there is no such process.
     pub(crate) fn of(pid: &str) -> Option<Stranger> {
         let pid: libc::pid_t = pid.trim().parse().unwrap();
-        // SAFETY: pidfd_open makes a descriptor or fails.
+        // SAFETY: pidfd_open takes integers, and creates a descriptor or fails.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        // SAFETY: it was made just now and is nobody else's.
+        // SAFETY: the descriptor was just created and nothing else owns it.
         (fd >= 0).then(|| Stranger(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
     }
 
@@ -520,20 +523,20 @@ impl Stranger {
     }
 }
 
-/// Makes orphans of our children ours.
+/// Makes this process the parent of its orphaned descendants.
 pub(crate) fn adopt_orphans() {
     // SAFETY: takes an integer.
     let set = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     assert_eq!(set, 0);
 }
 
-/// What the C library calls the number of a limit.
+/// The C library's type for the number of a limit.
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
 type Resource = libc::c_int;
 
-/// The soft limit, and the hard one.
+/// Returns the soft and the hard limit.
 pub(crate) fn limit(resource: Resource) -> libc::rlimit {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -552,23 +555,23 @@ pub(crate) fn set_limit(resource: Resource, soft: libc::rlim_t) {
     assert_eq!(unsafe { libc::setrlimit(resource, &raw const new) }, 0);
 }
 
-/// A copy of a descriptor at or above `least`, inherited by programs if nobody hides it.
+/// Duplicates a descriptor to a number of at least `least`, without close-on-exec.
 pub(crate) fn inheritable(fd: BorrowedFd<'_>, least: RawFd) -> OwnedFd {
-    // SAFETY: the descriptor is open; F_DUPFD takes the least number wanted.
+    // SAFETY: the descriptor is open; F_DUPFD takes an integer.
     let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, least) };
     assert!(copy >= least);
-    // SAFETY: it was made just now and is nobody else's.
+    // SAFETY: the descriptor was just created and nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(copy) }
 }
 
-/// Makes a system call of this thread, and of what it spawns from now on, fail with `errno`: for
-/// any arguments, or where the argument of a number has one value.
+/// Makes a system call fail with `errno` in this thread and in everything it spawns from now on. If
+/// `argument` is given as an index and a value, only calls with that argument fail.
 pub(crate) fn refuse(call: libc::c_long, argument: Option<(u32, u32)>, errno: libc::c_int) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     // Offsets into `struct seccomp_data`: the number of the call, then (after the architecture
-    // and the instruction pointer) the arguments, 64 bits each, of which the low half counts.
+    // and the instruction pointer) the arguments, 64 bits each. Only the low half is compared.
     const NUMBER: u32 = 0;
     const ARGUMENTS: u32 = 16;
     let low_half = if cfg!(target_endian = "big") { 4 } else { 0 };
@@ -598,7 +601,7 @@ pub(crate) fn refuse(call: libc::c_long, argument: Option<(u32, u32)>, errno: li
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
-    // SAFETY: both take integers, or a filter program that lives until the end of the function.
+    // SAFETY: prctl takes integers here, or a filter program that lives until the function ends.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let mode = libc::SECCOMP_MODE_FILTER;
@@ -607,7 +610,7 @@ pub(crate) fn refuse(call: libc::c_long, argument: Option<(u32, u32)>, errno: li
     }
 }
 
-/// An empty directory, removed at the end.
+/// An empty directory, removed on drop.
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
@@ -624,7 +627,7 @@ impl TempDir {
         &self.0
     }
 
-    /// A file in it.
+    /// Creates a file in the directory.
     pub(crate) fn file(&self, name: impl AsRef<OsStr>, content: &str, mode: u32) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = self.0.join(name.as_ref());
@@ -647,12 +650,12 @@ impl Drop for TempDir {
     }
 }
 
-/// A search path of these directories.
+/// Returns a search path of these directories.
 pub(crate) fn search(directories: &[&Path]) -> OsString {
     std::env::join_paths(directories).unwrap()
 }
 
-/// The null device, as a descriptor of this process.
+/// Opens the null device.
 pub(crate) fn null() -> OwnedFd {
     fs::OpenOptions::new()
         .read(true)
@@ -662,7 +665,7 @@ pub(crate) fn null() -> OwnedFd {
         .into()
 }
 
-/// A copy above the standard streams.
+/// Duplicates a descriptor to a number above the standard streams.
 pub(crate) fn copy(fd: impl AsFd) -> OwnedFd {
     fd.as_fd().try_clone_to_owned().unwrap()
 }
