@@ -1,5 +1,5 @@
-//! What options change about a process reaches the program, and only the program. What cannot be
-//! applied is an error by its name, and nothing runs.
+//! Attributes affect the new program and nothing else. An attribute that cannot be applied is an
+//! error with the name of the attribute, and nothing runs.
 
 mod common;
 
@@ -56,9 +56,9 @@ mod applied {
     use super::*;
     use common::{alone, command, refuse};
 
-    /// The nice value of the process with this entry in /proc, the 19th word there.
+    /// Returns the nice value from the content of `/proc/<pid>/stat`, where it is the 19th word.
     fn nice_value(stat: &str) -> i32 {
-        // The second word is the name in parentheses, which may hold anything.
+        // The second word is the name in parentheses, which may contain anything.
         let after_name = stat.rsplit(") ").next().unwrap();
         after_name.split(' ').nth(16).unwrap().parse().unwrap()
     }

@@ -1,5 +1,5 @@
-//! Old kernels and tight sandboxes: whatever newer system call is denied, programs are spawned,
-//! watched, signalled and ended as ever, and nothing is left.
+//! Old kernels and strict sandboxes: whichever newer system call is denied, commands are still
+//! spawned, watched, signalled and ended, and nothing is left behind.
 #![cfg(not(exile_portable))]
 
 mod common;
@@ -15,14 +15,14 @@ use exile_os::exit::{self, Source};
 use exile_os::life::keeper;
 use exile_os::{Errno, Signal, Status, Teardown, guard};
 
-/// A system call, and the value of the argument with this index, if only that is denied.
+/// A system call, and optionally an argument as index and value: only calls with it are denied.
 type Call = (libc::c_long, Option<(u32, u32)>);
 
-/// A process with a pidfd.
+/// A clone that returns a pidfd.
 const CLONE_WITH_PIDFD: Call = clone_with(libc::CLONE_PIDFD);
 const CLONE_WITH_PIDFD_AND_FILES: Call = clone_with(libc::CLONE_PIDFD | libc::CLONE_FILES);
 
-/// The flags are the first argument everywhere but on s390.
+/// The flags are the first argument on every architecture except s390.
 const fn clone_with(flags: libc::c_int) -> Call {
     let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     (libc::SYS_clone, Some((0, flags as u32)))
@@ -48,7 +48,7 @@ const EVERYTHING: [Call; 7] = [
 ];
 
 fn lives(pid: &str) -> bool {
-    // A zombie that its new parent is slow to bury has ended, too.
+    // A zombie that its new parent has not reaped yet has exited, too.
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
@@ -59,7 +59,7 @@ fn signaled(signal: Signal) -> Status {
     }
 }
 
-/// Ends a program by its teardown and waits until that is over.
+/// Ends a process by a teardown and waits until the teardown is over.
 fn end(child: &std::sync::Arc<exile_os::Child>, wait: Duration) {
     let teardown = Teardown {
         grace: Duration::ZERO,
@@ -69,7 +69,7 @@ fn end(child: &std::sync::Arc<exile_os::Child>, wait: Duration) {
     common::no_lives();
 }
 
-/// What must be so wherever statuses come from.
+/// Checks what must work with every source of statuses.
 fn all_is_as_ever() {
     for code in [0, 7, 255] {
         let spawned = spawn(&quiet_sh(&format!("exit {code}")));
@@ -78,7 +78,7 @@ fn all_is_as_ever() {
     let error = common::try_spawn(&common::command("/nonexistent", &[])).unwrap_err();
     assert_eq!(error.errno.raw(), libc::ENOENT);
 
-    // Nothing but the standard streams is inherited; the shell opens the directory to list it.
+    // Only the standard streams are inherited; the shell opens the directory to list it.
     let listed = spawn(&sh("cd /proc/$$/fd && echo *"));
     assert_eq!(line(listed.stdout.as_ref().unwrap()), "0 1 2 3");
     assert_eq!(status(&listed.child), Status::Exited(0));
@@ -90,7 +90,7 @@ fn all_is_as_ever() {
     assert_eq!(status(&signalled.child), signaled(Signal::TERM));
     assert_eq!(signalled.child.signal(Signal::TERM), Err(Errno::ESRCH));
 
-    // The group goes with its leader, also a member that ignores the first signal.
+    // The group ends with its leader, including a member that ignores the first signal.
     for script in [
         "sleep 1000 & echo $!; wait",
         "(trap '' TERM; exec sleep 1000) & echo $!; exec sleep 1000",
@@ -104,7 +104,7 @@ fn all_is_as_ever() {
         soon("the group is gone", || !lives(&member));
     }
 
-    // What a program leaves behind that ends by itself is left alone.
+    // A program that exits by itself leaves its background children running.
     let left = spawn(&sh("sleep 1000 >/dev/null 2>&1 & echo $!; exit 3"));
     let member = line(left.stdout.as_ref().unwrap());
     assert_eq!(status(&left.child), Status::Exited(3));
@@ -113,13 +113,13 @@ fn all_is_as_ever() {
     nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
 }
 
-/// Finds in this process that without `calls` statuses come from `expected`, and all is as ever.
+/// Denies `calls` in this process and checks that statuses come from `expected` and all works.
 fn all_is_as_ever_without(calls: &[Call], errno: libc::c_int, expected: Source) {
     sigchld(libc::SIG_IGN);
     for &(call, argument) in calls {
         refuse(call, argument, errno);
     }
-    // What this kernel never had cannot be left.
+    // A source that this kernel does not have cannot be expected.
     let expected = match expected {
         Source::Pidfd if !common::kernel_is_at_least(6, 15) => Source::Wait,
         expected => expected,
@@ -129,7 +129,7 @@ fn all_is_as_ever_without(calls: &[Call], errno: libc::c_int, expected: Source) 
         sigchld(libc::SIG_DFL);
     }
     keeper::start().unwrap();
-    // Starts what else there is to start.
+    // The first spawn starts every other thread.
     assert_eq!(status(&spawn(&quiet_sh("exit 1")).child), Status::Exited(1));
     let before = descriptors();
     all_is_as_ever();
@@ -138,8 +138,8 @@ fn all_is_as_ever_without(calls: &[Call], errno: libc::c_int, expected: Source) 
     soon("the kernel has forgotten all children", || !has_children());
 }
 
-/// A test for each way to deny the calls. A filter cannot be taken off again, so each has a
-/// process of its own.
+/// Defines a test for each way to deny the calls. A filter cannot be removed, so each test runs in
+/// its own process.
 macro_rules! without {
     ($($name:ident: $calls:expr, $errno:ident => $expected:ident;)*) => {
         $(#[test] fn $name() {

@@ -1,7 +1,7 @@
-//! Files for the standard streams, opened by the thread that spawns.
+//! Files as standard streams. The thread that spawns opens them.
 //!
 //! # Safety
-//! Unsafe code here makes terminals, and asks for the flags of descriptors.
+//! Unsafe code here redirects standard error and reads and sets the flags of descriptors.
 #![allow(unsafe_code)]
 
 mod common;
@@ -152,7 +152,7 @@ fn a_file_under_a_lease_is_waited_for() {
     assert_eq!(fs::read_to_string(&out).unwrap(), "end\n");
 }
 
-/// The two sides of a new terminal.
+/// Returns the two sides of a new terminal.
 fn terminal() -> (OwnedFd, OwnedFd) {
     let pty = nix::pty::openpty(None, None).unwrap();
     (pty.master, pty.slave)
@@ -171,10 +171,10 @@ fn a_terminal_on_standard_error_is_opened_anew_and_blocks() {
         "a_terminal_on_standard_error_is_opened_anew_and_blocks",
         || {
             let (_master, slave) = terminal();
-            // SAFETY: 2 is a standard stream; its copy is nobody else's.
+            // SAFETY: 2 is a standard stream; nothing else owns the copy.
             let kept = unsafe { OwnedFd::from_raw_fd(libc::dup(2)) };
-            // SAFETY: both are descriptors of this process. As the VM does with a terminal that it
-            // has.
+            // SAFETY: both are open descriptors of this process. The VM also sets O_NONBLOCK on a
+            // terminal.
             unsafe {
                 libc::dup2(slave.as_raw_fd(), 2);
                 libc::fcntl(2, libc::F_SETFL, flags(&slave) | libc::O_NONBLOCK);
@@ -193,7 +193,7 @@ fn a_terminal_on_standard_error_is_opened_anew_and_blocks() {
             assert_eq!(name, ours.to_str().unwrap());
             assert_eq!(tty, name);
             assert_eq!(controlling, "?");
-            // Ours is as it was.
+            // Our own descriptor is still non-blocking.
             assert_eq!(nonblocking, libc::O_NONBLOCK);
             drop(copy(&slave));
         },

@@ -1,5 +1,5 @@
-//! The keeper attends to every program that lives, at the same cost however many there are, and
-//! whatever happens to its thread.
+//! The keeper handles every running process, even after a panic on its thread. The cost of an exit
+//! does not depend on how many processes run.
 
 mod common;
 
@@ -27,12 +27,12 @@ fn begin(child: &Arc<Child>, kin: Relatives) -> Arc<Life<Relatives>> {
     Life::begin(Arc::clone(child), at_once(), kin).unwrap()
 }
 
-/// A program that does nothing until it is ended.
+/// Spawns a program that does nothing until it is killed.
 fn idle() -> Spawned {
     spawn(&command("sleep", &["1000"]).stdio(Stdio::Null, Stdio::Null, Stdio::Null))
 }
 
-/// Nothing is left of any program.
+/// Asserts that nothing is left of any process.
 fn nothing_left(before: &[i32]) {
     no_lives();
     assert_eq!(exit::open_count(), 0);
@@ -47,7 +47,7 @@ fn killed() -> Status {
     }
 }
 
-/// How long the thread of the keeper has been computing.
+/// Returns the CPU time that the keeper's thread has used.
 fn time_used() -> Duration {
     let thread = fs::read_dir("/proc/self/task")
         .unwrap()
@@ -57,7 +57,7 @@ fn time_used() -> Duration {
     Duration::from_nanos(times.split(' ').next().unwrap().parse().unwrap())
 }
 
-/// What the ends of many programs cost the keeper.
+/// Returns the CPU time that the keeper uses for the exits of many processes.
 fn cost_of_ends() -> Duration {
     const ENDS: usize = 500;
     let told = Arc::new(AtomicUsize::new(0));
@@ -101,7 +101,7 @@ fn the_end_of_a_program_costs_the_same_however_many_live() {
             }
             assert!(registry::children().len() >= IDLE);
             let among_many = cost_of_ends();
-            // Were each of them looked at each time, it would be hundreds of times as long.
+            // It would take hundreds of times as long if every exit checked every process.
             assert!(
                 among_many < 4 * among_few + Duration::from_millis(20),
                 "{among_few:?} among 10, {among_many:?} among {IDLE}"
@@ -119,7 +119,7 @@ fn with_nothing_to_do_the_keeper_sleeps() {
         keeper::start().unwrap();
         let idle = idle();
         let life = begin(&idle.child, Relatives::default());
-        // It has begun to sleep by then.
+        // Gives the keeper time to go to sleep.
         std::thread::sleep(Duration::from_millis(100));
         let before = time_used();
         std::thread::sleep(Duration::from_millis(300));
@@ -136,7 +136,7 @@ fn a_panic_on_its_thread_stops_no_teardown_and_the_end_is_told_again() {
         "a_panic_on_its_thread_stops_no_teardown_and_the_end_is_told_again",
         || {
             keeper::start().unwrap();
-            // Starts what else there is to start.
+            // The first spawn starts every other thread.
             assert_eq!(status(&spawn(&quiet_sh("exit 1")).child), Status::Exited(1));
             let before = descriptors();
             let (told, ends) = channel();
@@ -147,7 +147,7 @@ fn a_panic_on_its_thread_stops_no_teardown_and_the_end_is_told_again() {
                     let calls = AtomicUsize::new(0);
                     let kin = Relatives {
                         ended: Box::new(move || {
-                            // Every second one, when it is told first.
+                            // Panics for every other process, at the first report.
                             let first = calls.fetch_add(1, Ordering::AcqRel) == 0;
                             assert!(!first || number % 2 == 0, "as this test wants it");
                             let _ = told.send((number, false));
@@ -161,7 +161,7 @@ fn a_panic_on_its_thread_stops_no_teardown_and_the_end_is_told_again() {
                     (begin(&idle.child, kin), idle)
                 })
                 .collect();
-            // Some end by themselves, some are ended, and some have it all before them.
+            // A third are killed directly; the others are ended by their teardown.
             for (number, (life, idle)) in programs.iter().enumerate() {
                 if number % 3 == 0 {
                     assert_eq!(idle.child.signal(Signal::KILL), Ok(()));
@@ -207,7 +207,7 @@ fn a_panic_of_one_errand_leaves_the_others() {
         all.sort_unstable();
         let expected = ["idle", "in time"].map(|kind| [0, 2, 4, 6, 8].map(|number| (kind, number)));
         assert_eq!(all, expected.concat());
-        // None is done twice.
+        // No errand runs twice.
         assert!(done.recv_timeout(PATIENCE).is_err());
     });
 }
@@ -276,7 +276,7 @@ fn a_program_that_nobody_can_keep_is_killed_with_its_group() {
             let member = Stranger::of(&member).unwrap();
             let child = Arc::clone(&spawned.child);
             let begun = std::thread::spawn(move || {
-                // Which of the two makes a thread depends on the C library.
+                // Which of the two calls creates a thread depends on the C library.
                 refuse(libc::SYS_clone3, None, libc::EAGAIN);
                 refuse(libc::SYS_clone, None, libc::EAGAIN);
                 Life::begin(child, at_once(), Relatives::default()).err()
@@ -286,7 +286,7 @@ fn a_program_that_nobody_can_keep_is_killed_with_its_group() {
             assert!(member.ends());
             assert_eq!(exit::open_count(), 0);
             no_lives();
-            // The next one can be kept.
+            // The life of the next process can begin.
             let next = idle();
             assert!(begin(&next.child, Relatives::default()).end());
             no_lives();
@@ -308,7 +308,7 @@ fn whoever_asks_while_the_keeper_wakes_up_is_heard() {
                         let sender = sender.clone();
                         let errand = move || sender.send(n).unwrap();
                         keeper::at(Instant::now(), Box::new(errand)).unwrap();
-                        // Mostly the keeper sleeps again when all have been heard.
+                        // By now the keeper is usually going back to sleep.
                         assert_eq!(done.recv_timeout(PATIENCE), Ok(n));
                     }
                 });

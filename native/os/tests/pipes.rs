@@ -1,7 +1,7 @@
-//! Bytes through real programs and back, however they are cut.
+//! Bytes go through real programs and come back, however they are split.
 //!
-//! One test at a time: a process on its way to its program holds, for that moment, a copy of
-//! every pipe end that is open here, which lets a pipe end a little later.
+//! Tests run one at a time: until a new process executes its program, it holds a copy of every pipe
+//! end that is open here, which delays end-of-file.
 
 mod common;
 
@@ -16,12 +16,12 @@ use exile_os::pipe::set_capacity;
 use exile_os::pipe::{DEFAULT_CAPACITY, GROWN_CAPACITY, MAX_SLICES, ReadEnd, WriteEnd};
 use exile_os::{Errno, Status};
 
-/// The same numbers in every run.
+/// Pseudo-random numbers, the same in every run.
 struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: usize) -> usize {
-        // Knuth's MMIX generator; the high half is the better one.
+        // Knuth's MMIX generator; the high bits are the better ones.
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -34,7 +34,7 @@ fn some_bytes(count: usize) -> Vec<u8> {
     (0..count).map(|n| (n * 31 + n / 251) as u8).collect()
 }
 
-/// Writes `bytes`, cut at random into slices, and reads at random lengths what comes back.
+/// Writes `bytes` in slices of random lengths, and reads them back in random lengths.
 fn there_and_back(random: &mut Random, ends: (WriteEnd, &ReadEnd), bytes: &[u8], longest: usize) {
     let (input, output) = ends;
     let mut input = Some(input);
@@ -202,7 +202,7 @@ fn a_capacity_that_no_pipe_can_have_is_an_error() {
     for bytes in [usize::MAX, libc::c_int::MAX as usize + 1] {
         assert_eq!(set_capacity(stdin, bytes), Err(Errno::EINVAL));
     }
-    // As before.
+    // The pipe still works.
     assert_eq!(stdin.write(&[IoSlice::new(b"x\n")]), Ok(Some(2)));
     assert_eq!(line(cat.stdout.as_ref().unwrap()), "x");
 }

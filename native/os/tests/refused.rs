@@ -1,8 +1,8 @@
-//! A program that has become another user may not be signalled: whoever wants its end is told so
-//! at once, and nothing waits for it.
+//! A process that runs as another user may not be signalled. A request to end it is refused at
+//! once, and nothing waits for its exit.
 //!
 //! # Safety
-//! Unsafe code here changes the user of a process that a test has for itself.
+//! Unsafe code here changes the user of a process that only one test uses.
 #![allow(unsafe_code)]
 
 mod common;
@@ -22,14 +22,15 @@ use exile_os::{Errno, Life, Signal, Spawned, Status, Teardown, exit};
 
 const LONG: Duration = Duration::from_secs(1000);
 
-/// A user that has no other processes. Another one for each run, of those that every container has.
+/// Returns a user that has no other processes. Each run gets another user id, from the range that
+/// every container has.
 fn nobody() -> libc::uid_t {
     20_000 + std::process::id() % 40_000
 }
 
 fn become_user(user: libc::uid_t) {
-    // SAFETY: they take integers; with the identity gone the process may look at itself in /proc
-    // only if it is allowed to again.
+    // SAFETY: these calls take integers. A change of user makes the process undumpable; it must be
+    // dumpable again to read its own files in /proc.
     unsafe {
         assert_eq!(libc::setresgid(user, user, user), 0);
         assert_eq!(libc::setresuid(user, user, user), 0);
@@ -37,8 +38,8 @@ fn become_user(user: libc::uid_t) {
     }
 }
 
-/// No test: the program of another user, which is a copy of this file that belongs to root and has
-/// the set-user-ID bit.
+/// Not a test, but the program of another user. The program is a copy of this test binary that
+/// belongs to root and has the set-user-ID bit.
 #[test]
 fn a_program_of_another_user() {
     if is_alone("a_program_of_another_user") {
@@ -51,7 +52,7 @@ fn a_program_of_another_user() {
     }
 }
 
-/// Runs `body` as a user without privileges, with the file of a program that becomes another one.
+/// Runs `body` as an unprivileged user, with the path of a program that becomes another user.
 fn without_privileges(name: &str, body: impl FnOnce(&std::path::Path)) {
     // SAFETY: geteuid cannot fail.
     if unsafe { libc::geteuid() } != 0 {
@@ -64,7 +65,7 @@ fn without_privileges(name: &str, body: impl FnOnce(&std::path::Path)) {
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         let set_user_id = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
         fs::set_permissions(&program, set_user_id).unwrap();
-        // Who can remove it in the end.
+        // The unprivileged user must be able to remove the directory at the end.
         std::os::unix::fs::chown(directory.path(), Some(nobody()), None).unwrap();
         become_user(nobody());
         if exit::choose(None) != Ok(exit::Source::Pidfd) {
@@ -85,7 +86,7 @@ fn other(program: &std::path::Path) -> Spawned {
     spawned
 }
 
-/// What a life tells its kin.
+/// The callbacks that a life calls.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Claimed,
@@ -99,7 +100,7 @@ fn the_end_of_a_program_that_became_another_user_is_refused_at_once_and_can_be_w
         "the_end_of_a_program_that_became_another_user_is_refused_at_once_and_can_be_wanted_again",
         |program| {
             keeper::start().unwrap();
-            // Starts what else there is to start.
+            // The first spawn starts every other thread.
             assert_eq!(status(&spawn(&quiet_sh("exit 1")).child), Status::Exited(1));
             let before = descriptors();
             let mut other = other(program);
@@ -128,11 +129,11 @@ fn the_end_of_a_program_that_became_another_user_is_refused_at_once_and_can_be_w
                 assert_eq!(registry::under_way(), 0);
                 assert_eq!(other.child.try_status(), None);
             }
-            // What waits for quiet does not wait for it.
+            // An idle errand does not wait for the process.
             let (quiet, is_quiet) = channel();
             keeper::when_idle(Box::new(move || quiet.send(()).unwrap())).unwrap();
             assert_eq!(is_quiet.recv_timeout(PATIENCE), Ok(()));
-            // The keeper still sees its end.
+            // The keeper still sees the exit.
             other.stdin = None;
             assert_eq!(heard.recv_timeout(PATIENCE), Ok(Told::Ended));
             assert_eq!(other.child.try_status(), Some(Status::Exited(0)));
@@ -168,7 +169,7 @@ fn the_end_of_a_program_of_another_user_is_refused_when_its_grace_is_over() {
             assert!(life.end());
             assert_eq!(heard.recv_timeout(PATIENCE), Ok(Some(Errno::EPERM)));
             assert!(start.elapsed() >= grace);
-            // One that ends in its grace is not refused.
+            // A process that exits within its grace period does not cause a refusal.
             assert!(life.end_by(&Teardown {
                 grace: LONG,
                 steps: vec![],

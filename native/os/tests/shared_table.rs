@@ -1,5 +1,5 @@
-//! A child that shares the table of descriptors for a moment gets what is its own, changes nothing
-//! for others, and leaves nothing behind.
+//! A child briefly shares the table of descriptors. It gets the right descriptors, changes nothing
+//! for other threads, and leaves nothing behind.
 #![cfg(not(exile_portable))]
 
 mod common;
@@ -15,7 +15,7 @@ use common::{
 };
 use exile_os::{Errno, Status, Stdio, Step, guard, spawn::reserve};
 
-/// A spawn with every kind of stream, whose output ends when it ends.
+/// Checks a spawn that uses a pipe for every stream, and that both outputs end.
 fn all_streams_work() {
     let script = "cat; echo err >&2; cd /proc/$$/fd && echo *";
     let mut spawned = spawn(&sh(script).stdio(Stdio::Pipe, Stdio::Pipe, Stdio::Pipe));
@@ -25,13 +25,13 @@ fn all_streams_work() {
         .unwrap()
         .write(&[IoSlice::new(b"in\n")]);
     assert_eq!(written, Ok(Some(3)));
-    // The end comes only if nobody else has the other end.
+    // End-of-file arrives only if nothing else holds the write end.
     assert_eq!(read_to_end(&spawned.stdout.unwrap()), b"in\n0 1 2 3\n");
     assert_eq!(read_to_end(&spawned.stderr.unwrap()), b"err\n");
     assert_eq!(status(&spawned.child), Status::Exited(0));
 }
 
-/// Descriptors of this process, every other one to be inherited if nobody hides it.
+/// Opens `count` descriptors or more; every other one would be inherited if it were not hidden.
 fn crowd(count: usize) -> Vec<OwnedFd> {
     set_limit(libc::RLIMIT_NOFILE, limit(libc::RLIMIT_NOFILE).rlim_max);
     let null = null();
@@ -76,7 +76,7 @@ fn with_many_descriptors_open_a_program_gets_its_own() {
 #[test]
 fn without_low_numbers_a_program_gets_its_own() {
     alone("without_low_numbers_a_program_gets_its_own", || {
-        // They are gone before the first spawn.
+        // The low numbers are taken before the first spawn.
         let _crowd = crowd(500);
         reserve();
         let before = table();
@@ -118,7 +118,7 @@ fn a_guard_with_a_high_number_hears_of_the_program_before_it_runs() {
             let theirs = guard::Turn::take().connect().unwrap();
             let before = table();
             let spawned = spawn(&sh("cat"));
-            // It has been told already.
+            // The guard has the report already.
             let report = guard::take_report(theirs.as_fd()).unwrap().unwrap();
             report.kill_group();
             drop(report);
@@ -128,7 +128,7 @@ fn a_guard_with_a_high_number_hears_of_the_program_before_it_runs() {
             ));
             drop(spawned);
             assert_eq!(table(), before);
-            // The guard sees the end of the socket.
+            // The guard sees end-of-file on the socket.
             guard::disconnect();
             assert!(becomes_readable(theirs.as_raw_fd(), PATIENCE));
             assert!(guard::take_report(theirs.as_fd()).unwrap().is_none());
@@ -136,7 +136,7 @@ fn a_guard_with_a_high_number_hears_of_the_program_before_it_runs() {
     );
 }
 
-/// Makes clones fail that copy the table.
+/// Makes every clone that copies the table fail.
 fn refuse_copies() {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     refuse(libc::SYS_clone, Some((0, flags as u32)), libc::EPERM);
@@ -147,7 +147,7 @@ fn the_table_is_not_copied_where_it_need_not_be() {
     alone("the_table_is_not_copied_where_it_need_not_be", || {
         refuse_copies();
         all_streams_work();
-        // What is refused once is not tried again.
+        // After the first refusal, sharing the table is not tried again.
         let unshare = (2, libc::CLOSE_RANGE_UNSHARE);
         refuse(libc::SYS_close_range, Some(unshare), libc::ENOSYS);
         for _ in 0..2 {
@@ -164,7 +164,7 @@ fn where_a_child_cannot_leave_the_table_it_is_copied_from_then_on() {
         || {
             let before = table();
             for errno in [libc::ENOSYS, libc::EPERM, libc::EINVAL] {
-                // A filter cannot be taken off again: a thread for each.
+                // A filter cannot be removed, so each case runs in its own thread.
                 let refused = std::thread::spawn(move || {
                     let unshare = (2, libc::CLOSE_RANGE_UNSHARE);
                     refuse(libc::SYS_close_range, Some(unshare), errno);
@@ -187,7 +187,7 @@ fn a_limit_below_the_reserved_numbers_costs_no_output() {
     alone("a_limit_below_the_reserved_numbers_costs_no_output", || {
         let before = table();
         let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;
-        // Free some low numbers: the limit is for new ones.
+        // Leave some low numbers free: the limit applies only to new descriptors.
         let lowest = before.iter().position(|(_, target)| target == "/dev/null");
         for soft in [lowest.unwrap() as libc::rlim_t + 1, 20, 30, 40, 63] {
             set_limit(libc::RLIMIT_NOFILE, soft);
@@ -204,7 +204,7 @@ fn a_limit_below_the_reserved_numbers_costs_no_output() {
             all_streams_work();
             assert_eq!(table(), before);
         }
-        // Here the streams are made before, and only the reserved numbers are out of reach.
+        // Here the streams exist already, and only the reserved numbers are above the limit.
         let (read, write) = nix::unistd::pipe().unwrap();
         let command = sh("echo through").stdio(Stdio::Null, Stdio::Fd(write), Stdio::Null);
         set_limit(libc::RLIMIT_NOFILE, 3);
@@ -253,7 +253,7 @@ fn more_spawns_at_once_than_there_are_reserved_numbers_all_succeed() {
                         .count()
                         == 12
                 });
-                // The others do not wait for them.
+                // Other spawns do not wait for those that hang.
                 assert_eq!(text(&sh("echo hello")), "hello\n");
                 all_streams_work();
                 common::lease(&leased, libc::F_UNLCK);

@@ -1,4 +1,4 @@
-//! The spawners do their jobs in the order in which these came, and jobs that hang hold up nobody.
+//! The spawners run jobs in the order of submission, and jobs that hang do not delay others.
 
 mod common;
 
@@ -11,13 +11,13 @@ use exile_os::life::keeper;
 use exile_os::spawn::pool::{pending, submit};
 use exile_os::{Errno, Status};
 
-/// The most spawners there are.
+/// The maximum number of spawners.
 const MOST: usize = 256;
 
-/// As long as others may be held up.
+/// How long other jobs may be delayed.
 const SOON: Duration = Duration::from_millis(300);
 
-/// Submits a job that hangs until the sender is dropped, and tells when it begins.
+/// Submits a job that sends its number when it begins and hangs until the returned sender is dropped.
 fn hang(begun: &Sender<usize>, number: usize) -> Sender<()> {
     let (go_on, wait) = channel::<()>();
     let begun = begun.clone();
@@ -45,7 +45,7 @@ fn jobs_begin_in_the_order_in_which_they_came_and_at_most_256_hang() {
             let mut first: Vec<usize> = (0..MOST).map(|_| next(&begun)).collect();
             first.sort_unstable();
             assert!(first.into_iter().eq(0..MOST));
-            // There is no spawner for another one, unless one gets free.
+            // Another job gets a spawner only when one becomes free.
             assert!(begun.recv_timeout(SOON).is_err());
             assert_eq!(pending(), COUNT);
             for number in MOST..COUNT {
@@ -61,7 +61,7 @@ fn jobs_begin_in_the_order_in_which_they_came_and_at_most_256_hang() {
     );
 }
 
-/// How long another job takes when `count` hang.
+/// Returns how long another job takes while `count` jobs hang.
 fn time_beside(count: usize) -> Duration {
     let (sender, begun) = channel();
     let hanging: Vec<_> = (0..count).map(|number| hang(&sender, number)).collect();
@@ -81,7 +81,7 @@ fn a_job_is_done_soon_although_8_hang() {
     alone("a_job_is_done_soon_although_8_hang", || {
         let time = time_beside(8);
         assert!(time < SOON, "{time:?}");
-        // From then on there are enough spawners.
+        // From now on there are enough spawners.
         let again = time_beside(8);
         assert!(again < Duration::from_millis(100), "{again:?}");
     });
@@ -102,7 +102,7 @@ fn a_job_that_comes_when_all_spawners_hang_is_done_soon() {
         || {
             let (sender, begun) = channel();
             let cores = std::thread::available_parallelism().unwrap().get();
-            // As many as there are spawners at first: none waits.
+            // As many jobs as there are spawners at first, so no job waits.
             let hanging: Vec<_> = (0..=cores).map(|number| hang(&sender, number)).collect();
             for _ in &hanging {
                 next(&begun);
@@ -135,7 +135,7 @@ fn jobs_that_come_all_at_once_at_first_hang_no_more_than_later_ones() {
     );
 }
 
-/// How many spawners there are.
+/// Returns the number of spawners.
 fn spawners() -> usize {
     std::fs::read_dir("/proc/self/task")
         .unwrap()
@@ -150,7 +150,7 @@ fn a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned() {
         "a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned",
         || {
             const COUNT: usize = 50;
-            // A program ends with the thread that has spawned it.
+            // A program is killed when the thread that spawned it ends.
             let (told, spawned) = channel();
             for _ in 0..COUNT {
                 let told = told.clone();
@@ -213,7 +213,7 @@ fn without_any_thread_a_job_is_refused_and_the_next_one_is_done_when_there_is_on
         || {
             keeper::start().unwrap();
             let refused = std::thread::spawn(|| {
-                // Which of the two makes a thread depends on the C library.
+                // Which of the two calls creates a thread depends on the C library.
                 refuse(libc::SYS_clone3, None, libc::EAGAIN);
                 refuse(libc::SYS_clone, None, libc::EAGAIN);
                 submit(Box::new(|| panic!("it must not be done")))

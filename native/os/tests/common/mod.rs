@@ -85,7 +85,7 @@ impl Run {
     }
 }
 
-/// Returns the command `program` with `arguments`, an empty environment and the default search path.
+/// Returns the command `program` with `arguments`, an empty environment and the usual search path.
 pub(crate) fn command(program: impl AsRef<OsStr>, arguments: &[&str]) -> Run {
     Command::new(c(program), arguments.iter().map(c), Vec::new(), None).into()
 }

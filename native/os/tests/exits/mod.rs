@@ -1,5 +1,5 @@
-//! How a program ended is known exactly, wherever statuses come from. `crate::setup` chooses the
-//! source, `crate::bury_strangers` sees to zombies that are nobody's.
+//! The exit status of a program is exact, whichever source statuses come from. `crate::setup`
+//! chooses the source; `crate::bury_strangers` reaps children that nothing else waits for.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ fn signaled(signal: i32) -> Status {
     }
 }
 
-/// Nothing is left of any program.
+/// Asserts that nothing is left of any process.
 fn nothing_left() {
     assert_eq!(exit::open_count(), 0);
     soon("the kernel has forgotten all children", || !has_children());
@@ -137,7 +137,7 @@ fn background_children_do_not_delay_the_status_of_a_program() {
     setup();
     let spawned = spawn(&sh("exec 4<&0; cat <&4 & exit 5"));
     assert_eq!(status(&spawned.child), Status::Exited(5));
-    // Which lets `cat` end; it may have become a child of ours.
+    // This ends `cat`, which may have become a child of this process.
     drop(spawned.stdin);
     bury_strangers();
     nothing_left();
@@ -174,7 +174,7 @@ fn a_watched_pidfd_stays_open_until_its_watcher_lets_go() {
     });
     assert_eq!(exit::open_count(), 1);
     assert!(descriptors().contains(&number));
-    // As often as one likes, and readable for good.
+    // It can be watched any number of times, and stays readable.
     assert!(becomes_readable(number, std::time::Duration::ZERO));
     assert!(spawned.child.watch().is_some());
     spawned.child.unwatched();
