@@ -1,4 +1,4 @@
-//! A spawn that is cancelled fails and leaves nothing, also while the program is being executed.
+//! A cancelled spawn fails and leaves nothing behind, even while the program is being executed.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -14,10 +14,10 @@ use common::{
 };
 use exile_os::{Attempt, SpawnError, Status, Stdio, exit};
 
-/// Longer than a cancelled spawn may take, and far less than a lease is waited for.
+/// Longer than a cancelled spawn may take, and much less than the kernel waits for a lease.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// A program that cannot be executed until the lease on it is given up.
+/// A program that cannot be executed until the lease on it is released.
 struct Leased {
     path: PathBuf,
     file: File,
@@ -79,7 +79,7 @@ fn a_spawn_that_hangs_in_exec_is_cancelled_at_once() {
     let _one = one_at_a_time();
     for _ in 0..10 {
         for ignored in [false, true] {
-            // By number and with pidfds, whoever reaps.
+            // Cancelling works whether the kernel or this process reaps.
             if !cfg!(exile_portable) && ignored {
                 sigchld(libc::SIG_IGN);
             }
@@ -93,7 +93,7 @@ fn a_spawn_that_hangs_in_exec_is_cancelled_at_once() {
                 let start = Instant::now();
                 attempt.cancel();
                 if cfg!(exile_portable) {
-                    // Nobody can reach it.
+                    // With posix_spawn, the child cannot be killed here.
                     leased.give_up();
                 }
                 assert_eq!(spawning.join().unwrap(), Some(SpawnError::CANCELLED));
@@ -115,7 +115,7 @@ fn where_children_are_zombies_until_they_are_waited_for_a_hanging_spawn_is_cance
         || {
             for source in [Source::Wait, Source::Portable] {
                 assert_eq!(exit::choose(Some(source)), Ok(source));
-                // Starts the thread that waits, where there is one.
+                // The first spawn starts the thread that waits, where there is one.
                 assert_eq!(status(&spawn(&quiet_sh("exit 1")).child), Status::Exited(1));
                 for _ in 0..10 {
                     let leased = Leased::new();
@@ -147,7 +147,7 @@ fn a_cancelled_pipeline_leaves_none_of_its_commands_and_nothing_that_they_starte
             told.display()
         )
     };
-    // Without a pidfd nothing names the group of a leader that has ended by itself.
+    // Without a pidfd, nothing identifies the group of a leader that has exited by itself.
     let leaders: &[&str] = if cfg!(exile_portable) {
         &["wait"]
     } else {
@@ -212,7 +212,7 @@ fn whenever_it_is_cancelled_a_spawn_either_succeeds_or_leaves_nothing() {
             let together = together.clone();
             move || {
                 together.wait();
-                // Another moment each time.
+                // Cancels at a different moment in every round.
                 for _ in 0..(round % 500) * 100 {
                     std::hint::spin_loop();
                 }
@@ -224,7 +224,7 @@ fn whenever_it_is_cancelled_a_spawn_either_succeeds_or_leaves_nothing() {
             Ok(spawned) => {
                 outcomes[0] += 1;
                 assert_eq!(status(&spawned.child), Status::Exited(7));
-                // What it leaves behind is not our business, but that of this test.
+                // Exile leaves this group alone, so the test must kill it.
                 let _ = nix::sys::signal::killpg(
                     nix::unistd::Pid::from_raw(spawned.child.pid()),
                     nix::sys::signal::SIGKILL,

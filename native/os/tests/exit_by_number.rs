@@ -1,4 +1,4 @@
-//! Statuses from `waitpid`, where children are never more than a number.
+//! Statuses from `waitpid`, where children are known only by number.
 
 mod common;
 mod exits;
@@ -25,7 +25,7 @@ fn bury_strangers() {
     });
 }
 
-/// A zombie of this process that another part of it has yet to wait for.
+/// Returns a zombie of this process that other code has yet to wait for.
 fn stranger() -> std::process::Child {
     let stranger = std::process::Command::new("true").spawn().unwrap();
     let pid = stranger.id() as libc::pid_t;
@@ -55,7 +55,7 @@ fn the_end_of_a_program_that_was_not_watched_yet_is_told_to_who_watches_it_then(
     let before = descriptors();
     for code in 0..20 {
         let spawned = spawn(&quiet_sh(&format!("exit {code}")));
-        // The waiter has learned of it: it is no zombie any more.
+        // The waiter thread has reaped it.
         soon("it is reaped", || !has_children());
         let end = spawned.child.watch().unwrap();
         assert!(becomes_readable(end.as_raw_fd(), Duration::ZERO));
@@ -81,7 +81,7 @@ fn a_status_that_somebody_else_took_is_unknown_and_never_a_success() {
     let _one = one_at_a_time();
     setup();
     let spawned = spawn(&sh("cat"));
-    // From here on the kernel throws statuses away.
+    // From here on the kernel discards statuses.
     common::sigchld(libc::SIG_IGN);
     drop(spawned.stdin);
     assert_eq!(status(&spawned.child), Status::Unknown);

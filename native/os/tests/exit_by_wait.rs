@@ -1,4 +1,4 @@
-//! Statuses from `waitid`, with SIGCHLD at its default, and the zombies of strangers.
+//! Statuses from `waitid`, with SIGCHLD at its default, and zombies that Exile did not spawn.
 #![cfg(not(exile_portable))]
 
 mod common;
@@ -61,7 +61,7 @@ fn a_spawn_on_a_slow_disk_holds_up_nobody() {
     let directory = common::TempDir::new();
     let path = directory.path().join("slow");
     std::fs::copy("/bin/true", &path).unwrap();
-    // A file that somebody holds a lease on is executed when that is given up.
+    // A file under a lease can be executed only after the lease is released.
     let leased = std::fs::File::open(&path).unwrap();
     common::lease(&leased, libc::F_WRLCK);
     let slow = std::thread::spawn({
@@ -95,7 +95,7 @@ fn a_sweep_keeps_the_statuses_of_our_own() {
     exit::sweep();
     assert!(!is_zombie_of_ours(stranger));
     assert!(!has_children());
-    // The sweep has learned them all, and who waits for one is told.
+    // The sweep has collected all statuses and signals every watcher.
     for (code, spawned) in spawned.iter().enumerate() {
         let end = spawned.child.watch().unwrap();
         assert!(becomes_readable(end.as_raw_fd(), Duration::ZERO));
@@ -178,7 +178,7 @@ fn a_status_that_somebody_else_took_is_unknown_and_never_a_success() {
     let _one = one_at_a_time();
     setup();
     let spawned = spawn(&sh("cat"));
-    // From here on the kernel throws statuses away.
+    // From here on the kernel discards statuses.
     common::sigchld(libc::SIG_IGN);
     drop(spawned.stdin);
     assert_eq!(status(&spawned.child), Status::Unknown);

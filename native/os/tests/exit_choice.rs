@@ -1,4 +1,4 @@
-//! Where statuses come from is found out on the running kernel.
+//! The source of statuses is detected on the running kernel.
 #![cfg(not(exile_portable))]
 
 mod common;
@@ -7,7 +7,7 @@ use common::{alone, descriptors, has_children, quiet_sh, refuse, sigchld, soon, 
 use exile_os::exit::{self, Source};
 use exile_os::{Errno, Status};
 
-/// Since Linux 6.15 a pidfd tells the status of a child that was reaped.
+/// Since Linux 6.15, a pidfd provides the status of a child that was reaped.
 fn expected() -> Source {
     if common::kernel_is_at_least(6, 15) {
         Source::Pidfd
@@ -48,7 +48,8 @@ fn the_probe_finds_that_a_pidfd_which_does_not_tell_is_no_source() {
             sigchld(libc::SIG_DFL);
             assert_eq!(status(&spawn(&quiet_sh("exit 6")).child), Status::Exited(6));
             assert!(!has_children());
-            // SIGCHLD is not ignored any more, which must not be taken for the pidfd's doing.
+            // SIGCHLD is no longer ignored, so the probe must not conclude that pidfds provide
+            // statuses.
             assert_eq!(exit::choose(None), Ok(Source::Wait));
         },
     );
@@ -71,7 +72,7 @@ fn a_probe_for_which_there_is_nothing_to_be_had_fails_and_the_next_one_finds_out
                 (libc::SYS_ioctl, libc::ENOMEM),
             ];
             for (call, errno) in wants {
-                // A filter cannot be taken off again: a thread for each.
+                // A filter cannot be removed, so each case runs in its own thread.
                 let chosen = std::thread::spawn(move || {
                     refuse(call, None, errno);
                     exit::choose(None)

@@ -1,4 +1,4 @@
-//! Where the guard is told numbers, it watches a command before that can be reaped.
+//! Where reports contain numbers, the guard watches a process before it can be reaped.
 #![cfg(exile_portable)]
 
 mod common;
@@ -19,7 +19,7 @@ fn killed() -> Status {
     }
 }
 
-/// What the guard does while `body` spawns: takes one report, when `first` has returned.
+/// Acts as the guard while `body` spawns: takes one report after `first` has returned.
 fn with_guard<T: Send>(
     first: impl FnOnce(),
     body: impl FnOnce() -> T + Send,
@@ -49,7 +49,7 @@ fn a_command_that_ends_meanwhile_is_not_reaped_before_the_guard_watches_it() {
     let ended = || {
         drop(ours);
         let pid = eventually("it has ended", a_zombie_of_ours);
-        // Neither by the thread that waits nor by the sweep.
+        // Neither the thread that waits nor the sweep reaps it.
         exit::sweep();
         std::thread::sleep(Duration::from_millis(50));
         assert!(is_zombie_of_ours(pid));
@@ -61,7 +61,7 @@ fn a_command_that_ends_meanwhile_is_not_reaped_before_the_guard_watches_it() {
     ));
     assert_eq!(status(&spawned.child), Status::Exited(5));
     assert!(!has_children());
-    // Its number may be somebody else's by now.
+    // Its number may belong to another process by now, which must not be signalled.
     process.kill_group();
 }
 
@@ -76,7 +76,7 @@ fn the_guard_kills_the_group_of_a_command_that_runs() {
     ));
     process.kill_group();
     assert_eq!(status(&spawned.child), killed());
-    // The other member held it open.
+    // End-of-file shows that the other member, which held the pipe open, was killed too.
     assert!(common::read_to_end(spawned.stdout.as_ref().unwrap()).is_empty());
 }
 

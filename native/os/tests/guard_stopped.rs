@@ -1,5 +1,5 @@
-//! A guard that is stopped holds up one spawn for a second and none after that, and hears of all
-//! commands when it goes on. The guard is played by the test: stopped, it takes no reports.
+//! A stopped guard delays one spawn for a second and no later ones, and receives all reports when it
+//! continues. The test plays the guard: while stopped, it takes no reports.
 
 mod common;
 
@@ -10,20 +10,20 @@ use common::{PATIENCE, alone, becomes_readable, command, has_children, spawn, st
 use exile_os::life::keeper;
 use exile_os::{Signal, Spawned, Status, Stdio, guard};
 
-/// How long a report waits at most, and some more for a machine that is busy.
+/// The longest time that a report waits, with some margin for a busy machine.
 const ABOUT_A_SECOND: Duration = Duration::from_millis(1900);
 
-/// How often to look whether all have ended.
+/// How often to check whether all processes have exited.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// What no report takes that does not wait.
+/// A spawn that takes less than this did not wait for the guard.
 const NO_WAIT: Duration = Duration::from_millis(500);
 
 fn idle() -> Spawned {
     spawn(&command("sleep", &["1000"]).stdio(Stdio::Null, Stdio::Null, Stdio::Null))
 }
 
-/// Spawns, and how long that took.
+/// Spawns a process and returns how long that took.
 fn timed() -> (Spawned, Duration) {
     let start = Instant::now();
     (idle(), start.elapsed())
@@ -32,14 +32,14 @@ fn timed() -> (Spawned, Duration) {
 fn set_up() -> OwnedFd {
     common::sigchld(libc::SIG_DFL);
     keeper::start().unwrap();
-    // Starts what else there is to start.
+    // The first spawn starts every other thread.
     let first = idle();
     first.child.signal(Signal::KILL).unwrap();
     status(&first.child);
     guard::Turn::take().connect().unwrap()
 }
 
-/// Spawns until a report has to wait: the last one has.
+/// Spawns until a report has to wait. The report of the last process has waited.
 fn spawn_until_one_waits() -> Vec<Spawned> {
     let mut spawned = Vec::new();
     loop {
@@ -53,7 +53,8 @@ fn spawn_until_one_waits() -> Vec<Spawned> {
     }
 }
 
-/// The guard goes on: it hears of commands until all have ended by what it does with them.
+/// Acts as the continued guard: takes reports and kills the reported processes until all have
+/// exited.
 fn go_on(guard: &OwnedFd, spawned: &[Spawned]) {
     let killed = Status::Signaled {
         signal: libc::SIGKILL as u8,
@@ -78,7 +79,7 @@ fn go_on(guard: &OwnedFd, spawned: &[Spawned]) {
     }
 }
 
-/// Ends what runs still.
+/// Kills the processes that still run.
 fn end(spawned: &[Spawned]) {
     for spawned in spawned {
         let _ = spawned.child.signal(Signal::KILL);
@@ -87,7 +88,7 @@ fn end(spawned: &[Spawned]) {
     assert!(!has_children());
 }
 
-/// It hears of new ones at once, as ever.
+/// Asserts that the guard receives the report of a new process without delay.
 fn hears_at_once(guard: &OwnedFd) {
     std::thread::scope(|scope| {
         let spawning = scope.spawn(timed);
@@ -108,7 +109,7 @@ fn a_stopped_guard_holds_up_one_spawn_and_hears_of_all_when_it_goes_on() {
         "a_stopped_guard_holds_up_one_spawn_and_hears_of_all_when_it_goes_on",
         || {
             let guard = set_up();
-            // Stopped and continued, twice.
+            // The guard stops and continues twice.
             for _ in 0..2 {
                 let mut spawned = spawn_until_one_waits();
                 for _ in 0..50 {
@@ -117,7 +118,7 @@ fn a_stopped_guard_holds_up_one_spawn_and_hears_of_all_when_it_goes_on() {
                     spawned.push(one);
                 }
                 go_on(&guard, &spawned);
-                // What is left in the socket is of commands that have ended.
+                // The reports left in the socket are of processes that have exited.
                 while becomes_readable(guard.as_raw_fd(), 2 * NO_WAIT) {
                     drop(guard::take_report(guard.as_fd()).unwrap());
                 }
@@ -135,14 +136,14 @@ fn spawns_that_wait_for_a_stopped_guard_at_once_wait_together() {
         "spawns_that_wait_for_a_stopped_guard_at_once_wait_together",
         || {
             let guard = set_up();
-            // As many as the socket holds do not wait.
+            // The first `count` spawns fill the socket and do not wait.
             let mut spawned = spawn_until_one_waits();
             let count = spawned.len() - 1;
             guard::disconnect();
             drop(guard);
             let guard = guard::Turn::take().connect().unwrap();
             spawned.extend((0..count).map(|_| idle()));
-            // A program may end with the thread that has spawned it, which is as well.
+            // A process may be killed when the thread that spawned it ends, which does no harm here.
             std::thread::scope(|scope| {
                 let spawning: Vec<_> = (0..8).map(|_| scope.spawn(timed)).collect();
                 for spawning in spawning {

@@ -1,4 +1,4 @@
-//! A program that cannot be run is an error that names the step and the reason, and leaves
+//! A program that cannot be run is an error that contains the step and the reason. It leaves
 //! nothing behind.
 
 mod common;
@@ -15,7 +15,7 @@ use common::{
 };
 use exile_os::{Command, SpawnError, Status, Stdio, Step, exit};
 
-/// The failure of a command, after which everything is as it was.
+/// Returns the error of a spawn, and asserts that the spawn left nothing behind.
 fn failure(command: &Run) -> (Step, i32) {
     let before = descriptors();
     let SpawnError { step, errno } = common::try_spawn(command).expect_err("it runs");
@@ -25,7 +25,7 @@ fn failure(command: &Run) -> (Step, i32) {
     (step, errno.raw())
 }
 
-/// `program`, looked up in `directories`.
+/// Returns a command whose program is looked up in `directories`.
 fn looked_up(program: &str, directories: &[&Path]) -> Run {
     let path = search(directories);
     Command::new(c(program), [], Vec::new(), Some(&path)).into()
@@ -140,7 +140,7 @@ fn a_missing_interpreter_is_enoent() {
 #[test]
 fn arguments_or_an_environment_beyond_what_the_system_takes_are_e2big() {
     let _one = one_at_a_time();
-    // Longer than one string may be, and more than all may be together.
+    // First one string that is too long, then strings that are too long together.
     let long = "x".repeat(32 * 4096);
     assert_eq!(
         failure(&command("/bin/true", &[&long])),
@@ -160,7 +160,7 @@ fn names_that_no_file_can_have_are_errors() {
         failure(&command(temp.path().join(&long), &[])),
         (Step::Exec, libc::ENAMETOOLONG)
     );
-    // Of no directory of the search path is that the fault.
+    // In the search path, the name is merely not found in any directory.
     assert_eq!(
         failure(&looked_up(&long, &[temp.path()])),
         (Step::Exec, libc::ENOENT)
@@ -315,7 +315,7 @@ fn a_program_that_is_closed_by_its_writer_a_moment_later_runs() {
     let spawned = std::thread::scope(|scope| {
         scope.spawn(|| {
             together.wait();
-            // The pipes are there: the spawn has begun.
+            // When the pipes exist, the spawn has begun.
             soon("the spawn begins", || descriptors().len() > before);
             drop(writer);
         });

@@ -17,7 +17,7 @@ const MOST: usize = 256;
 /// How long other jobs may be delayed.
 const SOON: Duration = Duration::from_millis(300);
 
-/// Submits a job that sends its number when it begins and hangs until the returned sender is dropped.
+/// Submits a job that sends `number` when it begins and hangs until the returned sender is dropped.
 fn hang(begun: &Sender<usize>, number: usize) -> Sender<()> {
     let (go_on, wait) = channel::<()>();
     let begun = begun.clone();

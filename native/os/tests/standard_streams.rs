@@ -1,8 +1,7 @@
 //! Where the standard streams of a program go.
 //!
 //! # Safety
-//! Unsafe code here closes and restores the standard streams of a process that a test has for
-//! itself.
+//! Unsafe code here closes and restores the standard streams of a process that only one test uses.
 #![allow(unsafe_code)]
 
 mod common;
@@ -14,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use common::{TempDir, alone, copy, line, read_to_end, sh, spawn, status};
 use exile_os::{Spawned, Status, Stdio};
 
-/// What the descriptor `number` of the program is, told on another one.
+/// Returns a script that writes the target of the descriptor `number` to the descriptor `on`.
 fn tell(number: i32, on: i32) -> String {
     format!("found=$(readlink /proc/$$/fd/{number}); echo $found >&{on}")
 }
@@ -124,7 +123,7 @@ fn the_program_s_ends_of_its_pipes_block() {
     }
 }
 
-/// Closes standard streams of this process and gives them back when dropped.
+/// Closes standard streams of this process, and restores them when dropped.
 struct Without(Vec<(i32, OwnedFd)>);
 
 impl Without {
@@ -133,10 +132,10 @@ impl Without {
             numbers
                 .iter()
                 .map(|&number| {
-                    // SAFETY: it is open until the end of the line, by being a standard stream.
+                    // SAFETY: it is a standard stream, and stays open until it is closed below.
                     let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
                     let kept = copy(borrowed);
-                    // SAFETY: nobody else runs in this process who could use it.
+                    // SAFETY: no other thread in this process uses the descriptor.
                     unsafe { libc::close(number) };
                     (number, kept)
                 })
@@ -196,7 +195,8 @@ fn an_open_file_with_the_number_of_a_standard_stream_is_as_good_as_any() {
         || {
             let temp = TempDir::new();
             let path = temp.path().join("out");
-            // Each number in turn: the stream's own, one that is overwritten before, one after.
+            // Each number in turn: that of the stream itself, of one replaced before it, and of one
+            // replaced after it.
             for number in 0..=2 {
                 let streams = Without::streams(&[number]);
                 let file = File::create(&path).unwrap();

@@ -1,5 +1,5 @@
-//! Teardowns where children are never more than a number: that of a group is only safe to use
-//! while its leader has not been reaped.
+//! Teardowns where children are known only by number. The number of a group is safe to use only
+//! until its leader is reaped.
 
 mod common;
 mod teardowns;

@@ -1,5 +1,5 @@
-//! Teardowns where the kernel buries children and their pidfds tell the status. Before Linux 6.15,
-//! where statuses come from whatever there is.
+//! Teardowns where the kernel reaps children and their pidfds provide the status. Before Linux
+//! 6.15, statuses come from whichever source is available.
 #![cfg(not(exile_portable))]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Teardowns where children are zombies until they are waited for.
+//! Teardowns where exited children are zombies until `waitid` reaps them.
 #![cfg(not(exile_portable))]
 
 mod common;

@@ -1,5 +1,4 @@
-//! Commands under teardown, on real processes, wherever statuses come from. `crate::setup`
-//! chooses the source.
+//! Teardowns of real processes, with every source of statuses. `crate::setup` chooses the source.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::{reaches_group_after_its_leader, setup};
 const MOMENT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(1000);
 
-/// A wait that the command is not expected to need.
+/// Sends SIGTERM, and SIGKILL after `wait`.
 fn term_then_wait(wait: Duration) -> Teardown {
     Teardown {
         grace: Duration::ZERO,
@@ -40,29 +39,29 @@ fn signaled(signal: Signal) -> Status {
     }
 }
 
-/// What a life tells its kin.
+/// The callbacks that a life calls.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Claimed,
-    /// By the thread of this name.
+    /// With the name of the calling thread.
     Ended(Option<String>),
     Over(Option<Errno>),
 }
 
-/// A life, and what it tells its kin.
+/// A life, and the callbacks it has called.
 struct Story {
     life: Arc<Life<Relatives>>,
     told: Receiver<Told>,
-    /// What was told of a teardown before the end was.
+    /// The results of teardowns that were reported before the exit was.
     over: RefCell<Vec<Option<Errno>>>,
 }
 
 impl Story {
-    /// Begins the life of a program.
+    /// Begins the life of a process.
     fn of(child: &Arc<Child>) -> Story {
         let (sender, told) = channel();
         let tell = move |told| {
-            // Unless the test has heard enough.
+            // The test may have dropped the receiver.
             let _ = sender.send(told);
         };
         let [claimed, ended, over] = std::array::from_fn(|_| tell.clone());
@@ -80,7 +79,7 @@ impl Story {
         }
     }
 
-    /// Begins the life of a program and claims it.
+    /// Begins the life of a process and claims it.
     fn of_claimed(child: &Arc<Child>, teardown: &Teardown) -> Story {
         let story = Story::of(child);
         assert!(story.life.end_by(teardown));
@@ -93,12 +92,12 @@ impl Story {
         next.expect("nothing is told any more")
     }
 
-    /// Nothing is told yet.
+    /// Returns whether no callback was called since the last one received.
     fn is_silent(&self) -> bool {
         self.told.try_recv().is_err()
     }
 
-    /// Waits until the keeper tells that the program has ended.
+    /// Waits until the keeper reports the exit of the process.
     fn ends(&self) {
         let ended = Told::Ended(Some("exile_keeper".to_owned()));
         loop {
@@ -110,7 +109,7 @@ impl Story {
         }
     }
 
-    /// Waits for the last that is told. Whether a teardown was over, exactly once, and how.
+    /// Waits for the last callback. Returns the result of every teardown that was over.
     fn last(self) -> Vec<Option<Errno>> {
         drop(self.life);
         let mut over = self.over.into_inner();
@@ -125,13 +124,14 @@ impl Story {
         }
     }
 
-    /// Waits until the program has ended and its teardown is over, and has been told once.
+    /// Waits until the process has exited and its teardown is over, and asserts that the end of the
+    /// teardown was reported exactly once.
     fn must_be_over(self) {
         assert_eq!(self.last(), [None]);
     }
 }
 
-/// What must be as it was when a test is over. One test at a time.
+/// The state that a test must restore. Holds the lock that runs one test at a time.
 struct Before {
     descriptors: Vec<i32>,
     _one: Turn,
@@ -149,7 +149,7 @@ fn before() -> Before {
 }
 
 impl Before {
-    /// To be called when all that the test has spawned is dropped.
+    /// Must be called after everything that the test has spawned is dropped.
     fn must_be_restored(self) {
         no_lives();
         assert_eq!(exit::open_count(), 0);
@@ -158,14 +158,14 @@ impl Before {
     }
 }
 
-/// Spawns a script that says `ready` when its traps are set.
+/// Spawns a script that prints `ready` when its traps are set, and waits for that.
 fn ready(script: &str) -> Spawned {
     let spawned = spawn(&sh(script));
     assert_eq!(line(spawned.stdout.as_ref().unwrap()), "ready");
     spawned
 }
 
-/// Spawns a script that first tells the pid of a background child.
+/// Spawns a script that first prints the pid of a background child.
 fn with_background_child(script: &str) -> (Spawned, Stranger) {
     let spawned = spawn(&sh(script));
     let pid = line(spawned.stdout.as_ref().unwrap());
@@ -289,7 +289,7 @@ fn the_whole_group_is_killed() {
 #[test]
 fn a_member_of_the_group_that_outlives_its_leader_is_killed_in_the_end() {
     let before = before();
-    // The background child ignores SIGTERM from birth, the command does not.
+    // The background child ignores SIGTERM from its start; the command does not.
     let script = "trap '' TERM; sleep 1000 & trap - TERM; echo $!; wait";
     let (spawned, grandchild) = with_background_child(script);
     let child = &spawned.child;
@@ -303,8 +303,8 @@ fn a_member_of_the_group_that_outlives_its_leader_is_killed_in_the_end() {
 #[test]
 fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_reached() {
     let before = before();
-    // The command dies of SIGTERM. Its child, which reads the pipe as descriptor 4, tidies up
-    // when that has ended.
+    // SIGTERM kills the command. Its child reads the input pipe as descriptor 4 and cleans up at
+    // end-of-file.
     let script = "exec 4<&0; (trap 'cat <&4; echo tidy; exit' TERM; echo ready; read x <&4) & wait";
     let mut spawned = ready(script);
     let story = Story::of_claimed(&spawned.child, &term_then_wait(LONG));
@@ -319,12 +319,12 @@ fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_r
     };
     assert_eq!(output, expected);
     drop(spawned);
-    // Long before the next signal is due: nobody is left to get it.
+    // The teardown is over long before the next signal is due, because the group is empty.
     story.must_be_over();
     before.must_be_restored();
 }
 
-/// A grace that is longer than any test.
+/// Returns a teardown with a grace period that is longer than any test.
 fn patient() -> Teardown {
     Teardown {
         grace: LONG,
@@ -332,7 +332,7 @@ fn patient() -> Teardown {
     }
 }
 
-/// Scripts that tell the pid of a background child and end of a closed pipe: of their input, or of
+/// Scripts that print the pid of a background child and exit when a pipe is closed: their input, or
 /// their output.
 const END_OF_A_PIPE: [(&str, Status); 2] = [
     ("sleep 1000 >&- & echo $!; exec cat", Status::Exited(0)),
@@ -345,7 +345,7 @@ const END_OF_A_PIPE: [(&str, Status); 2] = [
     ),
 ];
 
-/// Closes our ends of the pipes of a program.
+/// Closes our ends of the pipes of a process.
 fn close_pipes(spawned: Spawned) -> Arc<Child> {
     spawned.child
 }
@@ -375,7 +375,7 @@ fn unclaimed_a_command_that_ends_of_its_closed_pipe_leaves_its_group_alone() {
         let child = close_pipes(spawned);
         story.ends();
         assert_eq!(child.try_status(), Some(expected));
-        // It is too late to claim it.
+        // It is too late to claim the life.
         assert!(!story.life.end());
         assert!(!story.life.end_by(&term_then_wait(LONG)));
         assert_eq!(registry::under_way(), 0);
@@ -390,7 +390,8 @@ fn unclaimed_a_command_that_ends_of_its_closed_pipe_leaves_its_group_alone() {
 #[test]
 fn what_a_claimed_command_leaves_of_its_group_in_its_grace_gets_the_sequence_at_once() {
     let before = before();
-    // It starts no program, which could be made just when the signal comes and miss it.
+    // The script starts no program, because a process that is created just when the signal arrives
+    // could miss it.
     let script = "(trap 'echo term; exit' TERM; echo ready; while :; do :; done) & \
                   exec cat >/dev/null";
     let mut spawned = ready(script);
@@ -446,7 +447,7 @@ fn however_often_its_end_is_wanted_a_command_has_one_teardown() {
         assert!(story.life.end_by(&term_then_wait(wait)));
         assert_eq!(registry::under_way(), 1);
     }
-    // Claimed and over once.
+    // The life was claimed once, and its teardown is over once.
     story.must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
     drop(spawned);
@@ -472,21 +473,21 @@ fn a_second_request_repeats_no_signal_and_the_next_one_comes_as_soon_as_either_w
     let start = Instant::now();
     let story = Story::of_claimed(&spawned.child, &teardown(LONG, LONG));
     assert_eq!(line(stdout), "hup");
-    // Nothing is sent again, and nothing sooner.
+    // No signal is sent again or earlier.
     for _ in 0..3 {
         assert!(story.life.end_by(&teardown(LONG, LONG)));
     }
     std::thread::sleep(MOMENT);
-    // The time since the first signal counts.
+    // The wait is measured from the first signal.
     assert!(story.life.end_by(&teardown(4 * MOMENT, LONG)));
     assert_eq!(line(stdout), "term");
     assert!(start.elapsed() >= 4 * MOMENT);
-    // What is longer does not slow it.
+    // A longer wait does not delay the next signal.
     assert!(story.life.end_by(&teardown(LONG, MOMENT)));
     assert!(story.life.end_by(&teardown(LONG, LONG)));
     assert_eq!(line(stdout), "int");
     assert!(story.is_silent());
-    // One that has no signals but SIGKILL.
+    // A teardown that sends only SIGKILL.
     assert!(story.life.end_by(&at_once()));
     story.must_be_over();
     assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
@@ -524,7 +525,7 @@ fn a_shorter_teardown_overtakes_a_longer_one() {
         };
         let start = Instant::now();
         assert!(story.life.end_by(&at_once()));
-        // Nobody is left in the group: the longer one does not go on.
+        // The group is empty, so the longer teardown does not go on.
         story.must_be_over();
         assert!(start.elapsed() < LONG);
         assert_eq!(spawned.child.try_status(), Some(signaled(Signal::KILL)));
@@ -539,7 +540,7 @@ fn the_end_is_told_though_others_learn_the_status_first() {
     for _ in 0..ROUNDS {
         let spawned = spawn(&quiet_sh("exit 0"));
         let story = Story::of(&spawned.child);
-        // All the time, up to its end.
+        // Polls the status continuously until the exit.
         while spawned.child.try_status().is_none() {
             std::hint::spin_loop();
         }
@@ -554,7 +555,7 @@ fn hundreds_of_commands_end_at_once() {
     const COUNT: usize = 300;
     let before = before();
     let commands: Vec<Spawned> = (0..COUNT)
-        // One in three ends on SIGTERM, one has to be killed, one ends by itself.
+        // Of every three, one exits on SIGTERM, one must be killed, and one exits by itself.
         .map(|n| match n % 3 {
             0 => ready("trap 'exit 4' TERM; echo ready; while :; do read x; done"),
             1 => ready("trap '' TERM; echo ready; while :; do read x; done"),
