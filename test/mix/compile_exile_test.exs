@@ -8,8 +8,8 @@ defmodule Mix.Tasks.Compile.ExileTest do
 
   @moduletag :tmp_dir
 
-  # Stands in for cargo: counts its builds, and copies a source for a result. Asked for it, it says
-  # where its results are.
+  # A fake cargo. It logs every build and copies a source file as the result. With
+  # --message-format=json it prints where its results are.
   @cargo ~S"""
   #!/bin/sh
   if [ "$1" = --version ]; then echo "cargo ${FAKE_VERSION:-1.100.0} (0123abc 2025-01-01)"; exit; fi
@@ -72,7 +72,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
   end
 
   describe "run/1" do
-    test "puts what cargo made where the VM loads it from", %{project: project} do
+    test "puts cargo's results where the VM loads them from", %{project: project} do
       assert {{:ok, []}, output} = compile(project)
       assert output =~ "with cargo"
       assert File.read!(library(project)) == "first"
@@ -84,7 +84,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
       assert Enum.sort(File.ls!(native(project))) == ["exile_guard", "libexile_nif-#{hash}.so"]
     end
 
-    test "takes away all libraries that were there before", %{project: project} do
+    test "removes all earlier libraries", %{project: project} do
       write(Path.join(native(project), "libexile_nif.so"), "older")
       write(Path.join(native(project), "libexile_nif-0123.so"), "old")
       compile(project)
@@ -139,13 +139,13 @@ defmodule Mix.Tasks.Compile.ExileTest do
       assert compile(project) == {{:noop, []}, ""}
     end
 
-    test "finds what cargo made for another platform", %{project: project} do
+    test "finds cargo's results for another platform", %{project: project} do
       put_env(%{"CARGO_BUILD_TARGET" => "riscv64gc-unknown-linux-gnu"})
       assert {{:ok, []}, _} = compile(project)
       assert File.read!(library(project)) == "first"
     end
 
-    test "finds what cargo made for a platform in its configuration", %{project: project} do
+    test "finds cargo's results for a platform set in its configuration", %{project: project} do
       compile(project)
       write(Path.join(project, "native/nif/src/lib.rs"), "for the other")
       put_env(%{"FAKE_TARGETS" => "riscv64gc-unknown-linux-gnu"})
@@ -172,7 +172,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
       end
     end
 
-    test "has a shared library made for musl", %{project: project} do
+    test "builds a shared library for musl", %{project: project} do
       put_env(%{"CARGO_BUILD_TARGET" => "aarch64-unknown-linux-musl", "RUSTFLAGS" => "-g"})
       compile(project)
       assert flags() == "-g -C target-feature=-crt-static"
@@ -192,7 +192,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
       assert File.exists?(library(project))
     end
 
-    test "runs cargo again when it is told to", %{project: project} do
+    test "runs cargo again with --force", %{project: project} do
       compile(project)
       assert {{:ok, []}, _} = compile(project, ["--force"])
     end
@@ -216,28 +216,28 @@ defmodule Mix.Tasks.Compile.ExileTest do
       assert {{:ok, []}, _} = compile(project)
     end
 
-    test "tells what to install when there is no cargo", %{project: project} do
+    test "says what to install when there is no cargo", %{project: project} do
       put_env(%{"CARGO" => "/nowhere/cargo"})
       assert_fails(project, ["/nowhere/cargo was not found", "Install Rust 1.85 or later"])
     end
 
-    test "tells what to install when cargo is too old", %{project: project} do
+    test "says what to install when cargo is too old", %{project: project} do
       put_env(%{"FAKE_VERSION" => "1.84.1"})
       assert_fails(project, ["which is version 1.84.1", "Install Rust 1.85 or later"])
       assert builds() == 0
     end
 
-    test "is content with the oldest cargo that Cargo.toml allows", %{project: project} do
+    test "accepts the oldest cargo that Cargo.toml allows", %{project: project} do
       put_env(%{"FAKE_VERSION" => "1.85.0"})
       assert {{:ok, []}, _} = compile(project)
     end
 
-    test "shows what cargo said when it failed", %{project: project} do
+    test "shows cargo's output when cargo fails", %{project: project} do
       put_env(%{"FAKE_FAILURE" => "mismatched types"})
       assert assert_fails(project, ["cargo exited with status 101"]) =~ "error: mismatched types"
     end
 
-    test "tries again after a failure, although nothing has changed", %{project: project} do
+    test "tries again after a failure even if nothing has changed", %{project: project} do
       compile(project)
       put_env(%{"FAKE_FAILURE" => "mismatched types"})
       write(Path.join(project, "native/nif/src/lib.rs"), "second")
@@ -252,18 +252,18 @@ defmodule Mix.Tasks.Compile.ExileTest do
     setup %{tmp_dir: tmp_dir} do
       directory = Path.join(tmp_dir, "built elsewhere")
       for name <- ~w(exile_guard libexile_nif.so), do: build(directory, name, "first")
-      # There is no cargo.
+      # No cargo is available.
       put_env(%{"CARGO" => "/nowhere/cargo", "EXILE_NATIVE_PATH" => directory})
       %{directory: directory}
     end
 
-    # Stands in for a file of the library.
+    # Writes a fake file of the library.
     defp build(directory, name, content, version \\ Exile.Native.Library.version()) do
       mark = "#{Path.basename(name, ".so")} version #{version};"
       write(Path.join(directory, name), <<0, 255, mark::binary, content::binary>>)
     end
 
-    test "installs what is there, without cargo", %{project: project, directory: directory} do
+    test "installs the files without cargo", %{project: project, directory: directory} do
       assert compile(project) == {{:ok, []}, ""}
 
       guard = Path.join(native(project), "exile_guard")
@@ -282,26 +282,26 @@ defmodule Mix.Tasks.Compile.ExileTest do
       assert compile(project) == {{:noop, []}, ""}
     end
 
-    test "installs again what has changed", %{project: project, directory: directory} do
+    test "installs a changed file again", %{project: project, directory: directory} do
       compile(project)
       build(directory, "libexile_nif.so", "second")
       assert compile(project) == {{:ok, []}, ""}
       assert File.read!(library(project)) =~ "second"
     end
 
-    test "heeds no variables that say for what platform to build", %{project: project} do
+    test "ignores the variables that name the target platform", %{project: project} do
       put_env(%{"TARGET_ARCH" => "arm"})
       assert compile(project) == {{:ok, []}, ""}
     end
 
-    test "replaces what cargo made, and the other way round", %{project: project} do
+    test "replaces cargo's results and is replaced by them", %{project: project} do
       compile(project)
       put_env(%{"CARGO" => nil, "EXILE_NATIVE_PATH" => nil, "PATH" => fake_path()})
       assert {{:ok, []}, _} = compile(project)
       assert File.read!(library(project)) == "first"
     end
 
-    test "tells of a file that is missing", %{project: project, directory: directory} do
+    test "reports a missing file", %{project: project, directory: directory} do
       File.rm!(Path.join(directory, "exile_guard"))
 
       assert_fails(project, [
@@ -310,19 +310,19 @@ defmodule Mix.Tasks.Compile.ExileTest do
       ])
     end
 
-    test "tells of a file of another version", %{project: project, directory: directory} do
+    test "reports a file of another version", %{project: project, directory: directory} do
       build(directory, "exile_guard", "first", "7.0.0-rc.1")
       assert_fails(project, ["#{directory}/exile_guard is of version 7.0.0-rc.1, but Exile of"])
     end
 
-    test "tells of a file that is something else", %{project: project, directory: directory} do
+    test "reports a file that is something else", %{project: project, directory: directory} do
       write(Path.join(directory, "libexile_nif.so"), "hello")
       assert_fails(project, ["#{directory}/libexile_nif.so is not a part of Exile's"])
     end
   end
 
   describe "clean/0" do
-    test "removes all that run/1 made", %{project: project} do
+    test "removes everything that run/1 created", %{project: project} do
       compile(project)
       in_project(project, &Compile.Exile.clean/0)
 
@@ -331,10 +331,10 @@ defmodule Mix.Tasks.Compile.ExileTest do
     end
   end
 
-  # A PATH with the cargo that setup has made.
+  # A PATH that contains the fake cargo of setup.
   defp fake_path, do: "#{Path.dirname(System.fetch_env!("FAKE_LOG"))}:#{System.get_env("PATH")}"
 
-  # Returns what the task returned and all that it printed.
+  # Returns the result of the task and everything it printed.
   defp compile(project, args \\ []) do
     {{result, stdout}, stderr} =
       with_io(:stderr, fn ->
@@ -344,7 +344,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     {result, stdout <> stderr}
   end
 
-  # Returns what was printed.
+  # Returns everything that was printed.
   defp assert_fails(project, messages) do
     assert {{:error, [diagnostic]}, output} = compile(project)
     assert %Mix.Task.Compiler.Diagnostic{severity: :error} = diagnostic
@@ -368,7 +368,7 @@ defmodule Mix.Tasks.Compile.ExileTest do
     Path.join([project, "_build", to_string(Mix.env()), "lib/exile_stand_in/priv/native"])
   end
 
-  # What the last build was told for rustc.
+  # The RUSTFLAGS of the last build.
   defp flags, do: File.read!(System.fetch_env!("FAKE_LOG") <> ".flags")
 
   defp builds do

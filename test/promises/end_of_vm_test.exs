@@ -12,11 +12,11 @@ defmodule Exile.EndOfVMTest do
   @each 50
   @time 20_000
 
-  # Where the kernel does not do it, the guard has to, and a command runs for a moment before that
-  # knows of it.
+  # Where the kernel does not bind commands to the VM, the guard must end them, and a command runs
+  # briefly before the guard knows of it.
   @unbound Exile.Native.guard_is_needed() && "commands are not bound to the VM by the kernel"
 
-  # The commands themselves, for ends at which nobody can do anything for their children.
+  # Only the commands themselves, for cases in which nothing can end their children.
   defp commands(mark) do
     for {os_pid, line} <- VM.marked(mark), line =~ "ready" or line =~ "beam", do: {os_pid, line}
   end
@@ -25,7 +25,7 @@ defmodule Exile.EndOfVMTest do
     assert_receive {^port, {:exit_status, ^status}}, @time
   end
 
-  # Nothing may be left in these places, however the VM ends.
+  # No file may be left in the directory of the library, however the VM ends.
   setup do
     native = Application.app_dir(:exile, "priv/native")
     files = File.ls!(native)
@@ -64,7 +64,7 @@ defmodule Exile.EndOfVMTest do
         assert [{^vm, _}] =
                  VM.marked(mark) |> Enum.reject(fn {_, line} -> line =~ "child_setup" end)
 
-        # The guard goes last.
+        # The guard exits last.
         eventually(fn -> VM.zombies(vm) == [] and VM.guard(vm) == nil end, @time)
         signal("KILL", vm)
         ends(port, 137)
@@ -112,7 +112,7 @@ defmodule Exile.EndOfVMTest do
       ends(port, 137)
       eventually(fn -> commands(mark) == [] end, @time)
 
-      # What they had started lives on: two of a parent, and what a shell that ignores SIGTERM runs.
+      # Their children live on: two of each :parent, and the sleep of each :stubborn shell.
       assert length(VM.marked(mark)) == 3 * @each
       end_the_rest(mark)
     end
@@ -123,14 +123,14 @@ defmodule Exile.EndOfVMTest do
       ends(port, 4)
       eventually(fn -> commands(mark) == [] end, @time)
 
-      # What they had started lives on: two of a parent, and what a shell that ignores SIGTERM runs.
+      # Their children live on: two of each :parent, and the sleep of each :stubborn shell.
       assert length(VM.marked(mark)) == 3 * @each
       end_the_rest(mark)
     end
   end
 
   describe "nothing is left of commands that are being spawned" do
-    # At any time there are some that wait for a spawn, some in it, and many that run.
+    # At any time some commands wait for a spawner, some are being spawned, and many run.
     @spawning """
     {:ok, _} = Application.ensure_all_started(:exile)
     for _ <- 1..200, do: {:ok, _} = Exile.Process.start_link(["sleep", "600"])
@@ -140,10 +140,10 @@ defmodule Exile.EndOfVMTest do
     IO.puts("ready")
     """
 
-    # How many milliseconds after its start the storm is met: the moment is what is being varied.
+    # How many milliseconds after the start of the storm the VM is ended.
     @moments [0, 30]
 
-    # A VM in whose storm `finale` is evaluated, or that is to be ended from outside.
+    # Starts a VM that evaluates `finale` while it spawns, or that the test ends from outside.
     defp storm(moment, finale, guard) do
       mark = VM.mark()
 
@@ -185,7 +185,7 @@ defmodule Exile.EndOfVMTest do
       end
     end
 
-    test "when the application stops, though those who spawn live on" do
+    test "when the application stops while the spawning processes live on" do
       program = """
       {:ok, _} = Application.ensure_all_started(:exile)
 
@@ -205,18 +205,18 @@ defmodule Exile.EndOfVMTest do
       vm = VM.os_pid(port)
       assert_receive {^port, {:data, {:eol, "stopped"}}}, @time
       commands = fn -> for {os_pid, "sleep" <> _} <- VM.marked(mark), do: os_pid end
-      # Those whose spawn was under way may be found a moment later.
+      # Commands whose spawn was under way may take a moment to disappear.
       eventually(fn -> commands.() == [] and VM.zombies(vm) == [] end, 2_000)
       signal("KILL", vm)
       ends(port, 137)
     end
   end
 
-  test "a guard that comes during a spawn is told of the command" do
+  test "a guard that starts during a spawn gets a report of the command" do
     mark = VM.mark()
     program = Path.join(VM.tmp_dir(mark), "busy")
 
-    # A program that is open for writing cannot be executed: the spawn tries for some 60 ms.
+    # A program that is open for writing cannot be executed; the spawn retries for about 60 ms.
     program = """
     Application.put_env(:exile, :guard, false)
     {:ok, _} = Application.ensure_all_started(:exile)
@@ -266,7 +266,7 @@ defmodule Exile.EndOfVMTest do
     eventually(fn -> VM.marked(mark) == [] and VM.guard(vm) == nil end, @time)
   end
 
-  test "a guard leaves alone what a command that ended by itself left in the background" do
+  test "the guard leaves the background children of a command that ended by itself alone" do
     mark = VM.mark()
 
     program = """
@@ -294,7 +294,7 @@ defmodule Exile.EndOfVMTest do
   end
 
   defp assert_nothing(mark, vm) do
-    # Without pidfds it cannot be seen when the last members of a group, which were killed, are gone.
+    # Without pidfds, Exile does not see when the last, killed members of a group are gone.
     if Exile.Native.exit_source() == :portable do
       eventually(fn -> VM.marked(mark) == [] end, 1_000)
     else

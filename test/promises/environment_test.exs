@@ -1,8 +1,8 @@
 defmodule Exile.EnvironmentTest do
   use ExUnit.Case
 
-  # What the command sees is compared with what System.cmd/3 hands on, in a VM of its own because
-  # its environment has to be there when it starts.
+  # Compares the environment of the command with what System.cmd/3 passes on. This runs in its own
+  # VM, because the environment must be set when the VM starts.
   @program """
   script = "printf %s \\"$EXILE_A\\" | od -An -tx1; printf %s \\"$EXILE_B\\" | od -An -tx1"
   {:ok, _} = Application.ensure_all_started(:exile)

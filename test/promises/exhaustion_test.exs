@@ -1,8 +1,8 @@
 defmodule Exile.ExhaustionTest do
   use ExUnit.Case
 
-  # Commands are started until the system has no more to give, twice: the second time shows that
-  # the failures of the first left nothing behind, and that all is well as soon as there is room.
+  # Starts commands until the system runs out of a resource, twice. The second round shows that
+  # the failures of the first left nothing behind and that commands run as soon as there is room.
   @program """
   # The guard would be counted.
   Application.put_env(:exile, :guard, false)
@@ -22,7 +22,7 @@ defmodule Exile.ExhaustionTest do
     for p <- started, do: {:ok, 137} = Exile.Process.await_exit(p)
   end
 
-  # The VM may close a descriptor a moment after it was told to.
+  # The VM may close a descriptor with a short delay.
   wait = fn wait, condition, left ->
     cond do
       condition.() -> true
@@ -31,7 +31,7 @@ defmodule Exile.ExhaustionTest do
     end
   end
 
-  # What is made once is made.
+  # The first command creates everything that is created once and kept.
   {:ok, p} = Exile.Process.start_link(["true"])
   {:ok, 0} = Exile.Process.await_exit(p)
   true = wait.(wait, fn -> Enum.all?(Exile.Native.counts(), &(elem(&1, 1) == 0)) end, 500)

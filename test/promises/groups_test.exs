@@ -1,7 +1,7 @@
 defmodule Exile.GroupsTest do
   @moduledoc """
-  Of a command that is ended because somebody has gone, nothing of its group is left, also where its
-  leader has ended first, of the pipe that was closed.
+  When a command is ended because its owner or reader has gone, no process of its group is left.
+  This includes the case that the leader exits first because its pipe was closed.
   """
 
   use Exile.Case
@@ -12,7 +12,7 @@ defmodule Exile.GroupsTest do
 
   @count 20
 
-  # Leaders with a child in the background that ignores SIGTERM. All say when they are ready.
+  # Leaders with a background child that ignores SIGTERM. All print "ready".
   @child "trap '' TERM; sleep 600 & trap - TERM; echo ready; "
   @leaders [
     {"waits", @child <> "wait"},
@@ -26,8 +26,9 @@ defmodule Exile.GroupsTest do
     {"returns", quote(do: fn -> :ok end)}
   ]
 
-  # Runs `run` in processes that end when all their commands are ready: `run` calls the function that
-  # it gets when the command is. Returns when all the processes have ended.
+  # Calls `run` in @count processes, and returns when the command of each is ready. `run` gets a
+  # function that it calls when its command is ready. The returned function lets the processes
+  # go on and waits until all of them have ended.
   defp in_processes(run) do
     test = self()
 
@@ -51,7 +52,7 @@ defmodule Exile.GroupsTest do
 
   defp options(mark), do: [env: [{"EXILE_TEST_MARK", mark}], stderr: :disable]
 
-  # A leader and a child of each command.
+  # Each command is a leader and a child.
   defp assert_all_there(mark), do: eventually(fn -> length(VM.marked(mark)) == 2 * @count end)
 
   defp assert_none_left(mark), do: eventually(fn -> VM.marked(mark) == [] end)
@@ -80,7 +81,7 @@ defmodule Exile.GroupsTest do
     for {what, script} <- @leaders,
         {how, ending} <- @endings,
         input <- [:none, :evaluated],
-        # It would end by itself.
+        # Without input, it would exit by itself.
         {what, input} != {"reads", :none} do
       how = if how == "returns", do: "has enough", else: how
       with_input = if input == :evaluated, do: ", its input is being evaluated", else: ""
@@ -107,7 +108,7 @@ defmodule Exile.GroupsTest do
     end
   end
 
-  # When the first command ends, the others do, one after the other, before their signals.
+  # When the first command exits, the others exit one after the other, before they are signalled.
   describe "of 20 pipelines none is left when the reader" do
     @reads "sleep 600 & exec cat"
     @pipeline [
@@ -134,8 +135,8 @@ defmodule Exile.GroupsTest do
       end
     end
 
-    # Whether a command ends before it is claimed is a matter of microseconds.
-    test "is killed, all of them at once, again and again" do
+    # Whether a command exits before it is claimed depends on microseconds.
+    test "is killed, repeatedly and all readers at once" do
       for _ <- 1..8 do
         mark = VM.mark()
         test = self()
@@ -175,7 +176,7 @@ defmodule Exile.GroupsTest do
     end
   end
 
-  # In a VM of its own, which chooses how it learns of exits when it starts.
+  # A VM chooses the source of exits when it starts, so each source needs its own VM.
   for source <- ["auto", "wait", "portable"] do
     describe "of 60 groups none is left, exits being learned by #{source}, when" do
       @source source
@@ -189,8 +190,8 @@ defmodule Exile.GroupsTest do
       test "the application stops" do
         {port, mark, vm} = vm(@source, "Application.stop(:exile)")
 
-        # Where no group can be reached without its leader, it is killed at the end of the leader, and
-        # that its members are gone is not seen.
+        # Where a group cannot be reached without its leader, it is killed when the leader exits,
+        # and Exile does not see when its members are gone.
         if @source == "auto",
           do: assert(others(mark, vm) == []),
           else: eventually(fn -> others(mark, vm) == [] end, 1_000)
@@ -236,7 +237,7 @@ defmodule Exile.GroupsTest do
     {port, mark, vm}
   end
 
-  # All but the VM itself and its helper for ports.
+  # All processes except the VM and its helper for ports.
   defp others(mark, vm) do
     for {os_pid, line} <- VM.marked(mark), os_pid != vm, not (line =~ "child_setup"), do: os_pid
   end

@@ -1,5 +1,5 @@
 defmodule Exile.HandlesTest do
-  @moduledoc "What becomes of commands and streams of which nobody has a handle any more."
+  @moduledoc "Commands and streams whose last handle is garbage."
 
   use Exile.Case
 
@@ -10,7 +10,7 @@ defmodule Exile.HandlesTest do
 
   @count 20
 
-  # Until the garbage of the caller is collected and what that leads to has happened.
+  # Waits until the caller's garbage is collected and `condition` holds.
   defp eventually_collected(condition) do
     eventually(fn ->
       :erlang.garbage_collect()
@@ -18,7 +18,7 @@ defmodule Exile.HandlesTest do
     end)
   end
 
-  # In a process of its own frame: when it returns nobody has the handle.
+  # In its own function, so that no reference to the handle is left when it returns.
   defp start_and_forget(command, use) do
     {:ok, p} = Exile.Process.start_link(command, stderr: :consume)
     use.(p)
@@ -47,7 +47,7 @@ defmodule Exile.HandlesTest do
       end
     end
 
-    test "what it left in the background holds its pipes" do
+    test "a background child keeps its pipes open" do
       before = LeftBehind.count()
       test = self()
 
@@ -65,9 +65,9 @@ defmodule Exile.HandlesTest do
 
   describe "a command that runs and whose handle is garbage" do
     @tag :tmp_dir
-    test "lives on with its owner, and ends with it", %{tmp_dir: dir} do
+    test "keeps running while its owner lives, and ends with it", %{tmp_dir: dir} do
       test = self()
-      # It is asked by a signal whether it is well, and asks itself whether its output is.
+      # The command reports on SIGUSR1 that it is alive. It exits if its output is closed.
       script = "trap 'echo well >well' USR1; echo $$; while sleep 0.01; do echo output; done"
 
       owner =
@@ -93,7 +93,7 @@ defmodule Exile.HandlesTest do
   end
 
   describe "a suspended stream" do
-    # Two processes that ignore what can be ignored, and a leader that waits, writes or reads.
+    # A background child that ignores signals, and a leader that waits, writes or reads.
     @group "trap '' TERM INT HUP; sleep 600 & trap - TERM INT HUP; echo $$ $!; "
 
     defp suspend_and_forget(stream) do
@@ -118,7 +118,7 @@ defmodule Exile.HandlesTest do
       end
     end
 
-    test "that is dropped stops the evaluation of its input, and the process that sees to it" do
+    test "that is dropped stops the evaluation of its input, and its feeder" do
       test = self()
 
       input = fn _sink ->
@@ -140,14 +140,14 @@ defmodule Exile.HandlesTest do
       assert_no_message()
     end
 
-    test "that is kept goes on, however much garbage is collected" do
+    test "that is kept goes on after garbage collections" do
       {first, continuation} = step(Exile.stream!(["cat"], input: ["1\n", "2\n", "3\n"]))
 
       for _ <- 1..3, do: :erlang.garbage_collect()
       assert Enum.join([first | rest(continuation)]) == "1\n2\n3\n"
     end
 
-    test "that was halted or read to its end is done with" do
+    test "that was halted or read to its end leaves nothing" do
       before = LeftBehind.count()
       {_, continuation} = step(Exile.stream!(["yes"], ignore_epipe: true))
       {:halted, _} = continuation.({:halt, nil})
@@ -157,8 +157,8 @@ defmodule Exile.HandlesTest do
     end
   end
 
-  # In a VM of its own, since it used to crash.
-  test "whoever looks at what monitors the owner of commands that end does no harm" do
+  # This runs in its own VM, because it used to crash the VM.
+  test "reading the monitors of an owner while its commands end does no harm" do
     program = """
     defmodule Test do
       def look(owner), do: Process.info(owner, :monitored_by) && look(owner)

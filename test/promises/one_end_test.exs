@@ -1,5 +1,5 @@
 defmodule Exile.OneEndTest do
-  @moduledoc "A command is ended once, whoever asks for it, and however many do."
+  @moduledoc "A command is ended once, however many processes ask for it."
 
   use Exile.Case
 
@@ -7,10 +7,10 @@ defmodule Exile.OneEndTest do
 
   alias Exile.VM
 
-  # Says which signals it gets; SIGTERM is not enough.
+  # Prints the signals that it gets. SIGTERM does not end it.
   @telling "trap 'echo INT' INT; trap 'echo TERM' TERM; echo ready; while :; do sleep 0.01; done"
 
-  # An owner that waits for the end, while the test reads the output.
+  # Starts an owner that awaits the exit while the test reads the output.
   defp awaited(timeout, options) do
     test = self()
 
@@ -34,17 +34,17 @@ defmodule Exile.OneEndTest do
       Process.exit(owner, :kill)
       {time, output} = timed(fn -> read_all(p) end)
       assert output == "TERM\n"
-      # The waits are what they were.
+      # The waits have not changed.
       assert time in 1_000..10_000
     end
 
-    test "makes the waits of the default shorter" do
+    test "shortens the default waits" do
       {owner, p} = awaited(16_000, [])
       assert read_lines(p, 1) == ["TERM"]
       Process.exit(owner, :kill)
       {time, output} = timed(fn -> read_all(p) end)
       assert output == "TERM\n"
-      # There would have been eight seconds to come.
+      # Without the owner's death, eight more seconds would have passed.
       assert time < 4_000
     end
   end
@@ -59,12 +59,12 @@ defmodule Exile.OneEndTest do
       @describetag skip: "only root can start a VM as another user"
     end
 
-    test "is an error at once, and the reader's own exception counts more" do
+    test "is an error at once, but the reader's own exception takes precedence" do
       mark = VM.mark()
       setpriv = Path.join(VM.tmp_dir(mark), "setpriv")
       File.mkdir_p!(VM.tmp_dir(mark))
       File.cp!(System.find_executable("setpriv"), setpriv)
-      # Whoever executes it may become any user.
+      # The set-user-ID bit lets any user run it and become another user.
       File.chmod!(setpriv, 0o4755)
       File.chmod!(VM.tmp_dir(mark), 0o755)
 
@@ -110,7 +110,7 @@ defmodule Exile.OneEndTest do
       end
 
       assert_receive {^port, {:exit_status, 0}}, 30_000
-      # They gave up their bond to the VM, too.
+      # A change of user clears the parent-death signal, so these commands outlive the VM.
       for {os_pid, _} <- VM.marked(mark), do: Exile.ProcessHelpers.kill_os_process(os_pid)
     end
   end

@@ -1,8 +1,8 @@
 defmodule Exile.PID1Test do
   use ExUnit.Case
 
-  # In a container the VM is often PID 1 and inherits the orphans of all that its commands start.
-  # Here every command leaves an orphan behind that ends a moment after it.
+  # In a container the VM is often PID 1, which becomes the parent of every orphan. Here every
+  # command leaves an orphan that ends shortly after it.
   @program """
   "1" = System.pid()
   {:ok, _} = Application.ensure_all_started(:exile)
@@ -15,7 +15,7 @@ defmodule Exile.PID1Test do
     end)
     |> Enum.map(fn {:ok, {:ok, status}} -> status end)
 
-  # Others than the VM, its helper for ports, and whoever asks.
+  # All processes except the VM and its helper for ports.
   others = fn ->
     for entry <- File.ls!("/proc"), entry =~ ~r/^[0-9]+$/, entry != "1",
         {:ok, stat} <- [File.read("/proc/" <> entry <> "/stat")],
@@ -43,7 +43,7 @@ defmodule Exile.PID1Test do
     )
   end
 
-  # Making a namespace takes privileges that a user or a container may not have.
+  # Creating a namespace takes privileges that a user or a container may not have.
   if match?(
        {_, 0},
        System.cmd("unshare", ~w(--pid --fork --mount-proc true), stderr_to_stdout: true)
@@ -54,15 +54,15 @@ defmodule Exile.PID1Test do
   end
 
   describe "a VM that is PID 1 buries the orphans it inherits and loses no status" do
-    test "where the kernel tells statuses by pidfd" do
+    test "where statuses come from pidfds" do
       assert run("auto") == {"{true, :nobody}\n", 0}
     end
 
-    test "where children are never more than a number" do
+    test "where children are known only by number" do
       assert run("portable") == {"{true, :nobody}\n", 0}
     end
 
-    test "where statuses come from waitid and the sweep buries strangers" do
+    test "where statuses come from waitid and the sweep reaps orphans" do
       assert run("wait") == {"{true, :nobody}\n", 0}
     end
   end

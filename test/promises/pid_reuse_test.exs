@@ -1,14 +1,14 @@
 defmodule Exile.PidReuseTest do
   use ExUnit.Case
 
-  # A VM in a PID namespace, where nobody else takes numbers and the next one can be chosen. Again
-  # and again a command ends and a program that Exile knows nothing of gets its number.
+  # A VM in a PID namespace, where nothing else uses process ids and the next one can be chosen.
+  # Repeatedly, a command exits and a process that Exile does not know gets its number.
   @helpers ~S"""
   alias Exile.Process, as: P
   {:ok, _} = Application.ensure_all_started(:exile)
 
   defmodule Stranger do
-    # Leads a group of its own, and answers as long as nobody has sent it a signal.
+    # Leads its own group, and answers as long as no signal has ended it.
     def called(pid, program \\ "exec cat") do
       File.write!("/proc/sys/kernel/ns_last_pid", "#{pid - 1}")
       port = Port.open({:spawn_executable, "/bin/sh"}, [:binary, args: ["-c", program]])
@@ -39,7 +39,7 @@ defmodule Exile.PidReuseTest do
     {p, pid}
   end
 
-  # Has ended by itself, and its status is known.
+  # A command that has exited by itself and whose status is known.
   ended = fn ->
     {p, pid} = start.("cat; exit 7")
     :ok = P.close_stdin(p)
@@ -48,14 +48,14 @@ defmodule Exile.PidReuseTest do
   end
   """
 
-  # The guard is itself a child that is counted.
+  # The guard is a child too and would be counted.
   @program "Application.put_env(:exile, :guard, false)\n" <>
              @helpers <>
              ~S"""
-             # Of the end of the application, too, is nothing said.
+             # The stop of the application must not be logged either.
              Logger.configure(level: :none)
 
-             # Nothing runs, and nothing is to be ended any more.
+             # No command runs and no teardown is under way.
              at_rest = fn ->
                eventually.(eventually, fn ->
                  counts = Exile.Native.counts()
@@ -100,7 +100,7 @@ defmodule Exile.PidReuseTest do
              at_rest.()
              IO.puts("the owner's death: #{Stranger.well?(stranger)}")
 
-             # Their command has ended of the first signal, the rest of its group has not.
+             # The command has exited on the first signal; the rest of its group has not.
              owner =
                spawn(fn ->
                  {p, pid} =
@@ -135,12 +135,12 @@ defmodule Exile.PidReuseTest do
              {_p, pid} = ended.()
              {_p, _} = start.("exec sleep 600")
              Stranger.called(pid, "exec sleep 600")
-             # What is printed may be lost with the VM.
+             # Printed output may be lost when the VM is killed.
              File.write!(System.fetch_env!("STRANGER"), "#{pid}")
              System.cmd("kill", ["-KILL", System.pid()])
              """
 
-  # Here the shell is PID 1: the VM is to be like any other.
+  # The shell is PID 1, so that the VM is not.
   @namespace ~w(--pid --fork --mount-proc --kill-child sh -c)
 
   defp run(script, program, environment \\ []) do
@@ -148,7 +148,7 @@ defmodule Exile.PidReuseTest do
     System.cmd("unshare", arguments, env: environment, stderr_to_stdout: true)
   end
 
-  # Takes privileges that a user or a container may not have.
+  # This takes privileges that a user or a container may not have.
   @allowed "echo 100 > /proc/sys/kernel/ns_last_pid"
   unless match?({_, 0}, System.cmd("unshare", @namespace ++ [@allowed], stderr_to_stdout: true)) do
     @moduletag skip: "this user may not make a PID namespace and choose its numbers"
@@ -187,7 +187,7 @@ defmodule Exile.PidReuseTest do
       done
       """
 
-      # The shell, too, has something to say about the end of the VM.
+      # The output also contains the shell's message about the killed VM.
       assert {output, _} = run(script, @guarded)
       assert [_, pid, pid] = Regex.run(~r/^(\d+) (\d+)$/m, output)
     end

@@ -1,8 +1,9 @@
 defmodule Exile.PromisesTest do
   @moduledoc """
-  What README says happens when something ends, row by row, and the limits it states, in the same
-  words. The last test compares the words. What else is to be said about a row is in the tests
-  of the functions concerned, in `end_of_vm_test.exs` and in `supervision_test.exs`.
+  Tests every row of the table in README about what happens when something ends, and the limits
+  that README states, in the same words. The last test compares the words. Further tests about
+  these rows are those of the functions concerned, `end_of_vm_test.exs` and
+  `supervision_test.exs`.
   """
 
   use Exile.Case
@@ -13,7 +14,7 @@ defmodule Exile.PromisesTest do
 
   @moduletag :capture_log
 
-  # A command with a child, which ignore what can be ignored, and say who they are.
+  # A command with a child. Both ignore the signals that can be ignored, and print their ids.
   @stubborn "trap '' TERM INT HUP PIPE; sleep 60 & echo $$ $!; while :; do sleep 1; done"
 
   @time 10_000
@@ -25,7 +26,7 @@ defmodule Exile.PromisesTest do
     eventually(fn -> not Enum.any?(os_pids, &os_process_alive?/1) end)
   end
 
-  # Runs `fun` in a process that owns what it starts, and then ends it in one of three ways.
+  # Runs `fun` in a process that owns what it starts, then ends the process in one of three ways.
   defp in_process(ending, fun) do
     test = self()
 
@@ -64,15 +65,15 @@ defmodule Exile.PromisesTest do
       {:ok, p} = Exile.Process.start_link(sh("sleep 60 >&- 2>&- & echo $!"))
       [background] = numbers_of(p)
       assert Exile.Process.await_exit(p) == {:ok, 0}
-      # Longer than a teardown takes.
+      # This is longer than a teardown takes.
       Process.sleep(700)
       assert os_process_alive?(background)
       kill_os_process(background)
     end
   end
 
-  # Reads the first line of a command that does not end by itself. When the reader has it and goes
-  # on with `next`, command and child must be gone; returns after how many milliseconds.
+  # Reads the first line of a command that does not exit by itself, then calls `next` in the
+  # reader. Returns how many milliseconds later the command and its child are gone.
   defp reader_ends(next) do
     test = self()
 
@@ -146,7 +147,7 @@ defmodule Exile.PromisesTest do
       end
     end
 
-    test "a :teardown that you give is kept to, however long it takes" do
+    test "a given :teardown is followed, however long it takes" do
       script = "trap 'sleep 1.2; echo done; exit' TERM; echo ready; while :; do sleep 0.01; done"
 
       test = self()
@@ -180,7 +181,7 @@ defmodule Exile.PromisesTest do
   end
 
   describe "the last handle of a command is garbage" do
-    # In a function of its own, of which no variable is left.
+    # In its own function, so that no variable refers to the handle afterwards.
     defp start_and_forget(command) do
       {:ok, p} = Exile.Process.start_link(command, stderr: :consume)
       {:ok, output} = Exile.Process.read(p)
@@ -241,7 +242,7 @@ defmodule Exile.PromisesTest do
 
         assert read_all(reading) == "all of it"
         assert Exile.Process.await_exit(reading) == {:ok, 0}
-        # Of SIGPIPE, which comes with EPIPE.
+        # 141 is SIGPIPE, which is sent with EPIPE.
         assert Exile.Process.await_exit(writing, :infinity) == {:ok, 141}
       end
     end
@@ -299,7 +300,7 @@ defmodule Exile.PromisesTest do
     end
   end
 
-  # A VM with a command of each kind.
+  # The VM runs a command of each kind.
   @kinds [:plain, :stubborn, :stopped, :parent]
 
   defp signal(name, os_pid), do: System.cmd("kill", ["-" <> name, "#{os_pid}"])
@@ -388,7 +389,7 @@ defmodule Exile.PromisesTest do
       guard = VM.guard(vm)
       signal("KILL", guard)
       eventually(fn -> VM.guard(vm) not in [nil, guard] end, @time)
-      # A descriptor for each command of which it was told.
+      # The guard holds a descriptor for each reported command.
       eventually(fn -> length(File.ls!("/proc/#{VM.guard(vm)}/fd")) >= length(@kinds) end, @time)
       signal("KILL", vm)
       assert_receive {^port, {:exit_status, 137}}, @time

@@ -1,14 +1,14 @@
 defmodule Exile.ReloadTest do
   use Exile.Case
 
-  # What a shell that recompiles does.
+  # Reloads the module as `recompile` in IEx does.
   defp reload do
     :code.purge(Exile.Native)
     {:module, Exile.Native} = :code.load_file(Exile.Native)
   end
 
   describe "loading the native module again" do
-    test "does no harm to commands that run, nor to later ones" do
+    test "does not affect running commands or later ones" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       for _ <- 1..3, do: reload()
       assert Exile.Process.write(p, "hello") == :ok
@@ -17,7 +17,7 @@ defmodule Exile.ReloadTest do
       assert Exile.stream!(["cat"], input: "again") |> Enum.to_list() == ["again"]
     end
 
-    test "leaves teardowns under way to be finished" do
+    test "lets teardowns that are under way finish" do
       {:ok, p} = Exile.Process.start_link(sh("trap '' TERM; echo ready; sleep 60; sleep 60"))
       {:ok, "ready\n"} = Exile.Process.read(p)
       exit = Task.async(fn -> Process.sleep(50) && reload() end)
@@ -25,7 +25,7 @@ defmodule Exile.ReloadTest do
       assert {:module, _} = Task.await(exit)
     end
 
-    test "wakes a process that waits across it" do
+    test "wakes a process that was waiting before the reload" do
       {:ok, p} = Exile.Process.start_link(sh("read line; echo got $line"))
       parent = self()
 
@@ -43,7 +43,7 @@ defmodule Exile.ReloadTest do
     end
   end
 
-  # In another VM, since a library that was loaded stays until the VM ends.
+  # These tests run in another VM, because a loaded library stays until the VM ends.
   describe "loading another build of the library" do
     @describetag :tmp_dir
 
@@ -58,7 +58,7 @@ defmodule Exile.ReloadTest do
       %{app: app}
     end
 
-    # Replaces the library as the compiler does. Bytes after the end of an ELF file do no harm.
+    # Replaces the library as the compiler does. Extra bytes at the end of an ELF file do no harm.
     @start """
     alias Exile.Native
     alias Exile.Native.Library
@@ -97,7 +97,7 @@ defmodule Exile.ReloadTest do
       assert output == "done\n"
     end
 
-    test "runs later commands with it", %{app: app} do
+    test "runs later commands with the new build", %{app: app} do
       run(app, """
       load_another.()
       ["new"] = Enum.to_list(Exile.stream!(["cat"], input: "new"))
@@ -108,7 +108,7 @@ defmodule Exile.ReloadTest do
       """)
     end
 
-    test "leaves commands that run to their owners, and to the old one", %{app: app} do
+    test "leaves running commands to their owners and the old build", %{app: app} do
       run(app, """
       parent = self()
 
@@ -135,7 +135,7 @@ defmodule Exile.ReloadTest do
       """)
     end
 
-    test "stops a process that waits for an old command when that has ended", %{app: app} do
+    test "stops a process that waits for an old command when the command exits", %{app: app} do
       run(app, """
       script = "read line; echo $line"
       {:ok, p} = Exile.Process.start_link(["sh", "-c", script])
@@ -152,7 +152,7 @@ defmodule Exile.ReloadTest do
       """)
     end
 
-    test "after the application was stopped brings all over to it", %{app: app} do
+    test "after the application was stopped moves everything to the new build", %{app: app} do
       run(app, """
       Application.put_env(:exile, :guard, true)
       for _ <- 1..2 do

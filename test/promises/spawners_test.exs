@@ -6,29 +6,29 @@ defmodule Exile.SpawnersTest do
 
   @count 60
 
-  # Spawns that are not answered.
+  # The number of unanswered spawn requests.
   defp requests, do: Exile.Native.counts()[:requests]
 
   describe "many commands that are started at once" do
-    # A program that somebody has open for writing: starting it takes a while, and fails.
+    # The program is open for writing, so starting it takes a while and fails.
     @describetag :tmp_dir
 
     setup %{tmp_dir: dir} do
       path = Path.join(dir, "busy")
       File.cp!("/bin/true", path)
-      # Closed when the test ends, of which its device is told.
+      # The file is closed when the test process ends.
       File.open!(path, [:append])
       {:ok, busy: path}
     end
 
-    # Processes that start it, all at once.
+    # Tasks that all start the program at once.
     defp starters(busy) do
       for _ <- 1..@count, do: Task.async(fn -> Exile.Process.start_link([busy]) end)
     end
 
     defp unfinished(tasks), do: Enum.count(tasks, &Process.alive?(&1.pid))
 
-    test "leave the VM its threads for files", %{busy: busy} do
+    test "do not block the VM's threads for files", %{busy: busy} do
       tasks = starters(busy)
       eventually(fn -> requests() > @count / 2 end)
       for _ <- 1..20, do: File.stat!(busy)
@@ -39,7 +39,7 @@ defmodule Exile.SpawnersTest do
       end
     end
 
-    test "get their turn though others are killed while they wait for theirs", %{busy: busy} do
+    test "run even if others are killed while they wait", %{busy: busy} do
       Process.flag(:trap_exit, true)
 
       for _ <- 1..3 do
@@ -54,7 +54,7 @@ defmodule Exile.SpawnersTest do
       end
     end
 
-    test "come to nothing when their owners are killed before it is their turn", %{
+    test "never run when their owners are killed before their turn", %{
       busy: busy,
       tmp_dir: dir
     } do
@@ -87,8 +87,8 @@ defmodule Exile.SpawnersTest do
     end
   end
 
-  # Somebody holds a lease on the program: its execution hangs in the kernel, as on a file system
-  # whose server does not answer, until the lease is given up, or for 45 seconds.
+  # Another process holds a lease on the program. Its execution hangs in the kernel, as on a file
+  # system whose server does not answer, until the lease is released or for 45 seconds.
   describe "a program whose execution hangs" do
     @describetag :tmp_dir
 
@@ -119,7 +119,7 @@ defmodule Exile.SpawnersTest do
       {:ok, hangs: path, holder: holder}
     end
 
-    # Processes that execute it and hang, each of which sends what came of it.
+    # Starts processes that hang while they start the program. Each sends its result to the test.
     defp hanging(path, count, options \\ []) do
       test = self()
 
@@ -129,14 +129,14 @@ defmodule Exile.SpawnersTest do
         end
 
       eventually(fn -> requests() == count end)
-      # Of those the spawners have taken each is a child that waits for its program.
+      # Every request that a spawner has taken is a child that waits for its program.
       eventually(fn -> children() != [] end)
       starters
     end
 
     defp children, do: Exile.LeftBehind.os_children()
 
-    # No spawner is at work any more.
+    # No spawner is busy any more.
     defp assert_nothing_hangs do
       eventually(fn -> Exile.Native.counts()[:spawns] == 0 end)
       assert children() == []
@@ -162,7 +162,7 @@ defmodule Exile.SpawnersTest do
       assert_nothing_hangs()
     end
 
-    test "is :etimedout for a caller that does not wait at all", %{hangs: path} do
+    test "is :etimedout at once when start_timeout is 0", %{hangs: path} do
       for _ <- 1..20 do
         assert {:error, %{reason: :etimedout}} =
                  Exile.Process.start_link([path], start_timeout: 0)
@@ -182,7 +182,7 @@ defmodule Exile.SpawnersTest do
       assert_nothing_hangs()
     end
 
-    test "is killed when its callers are", %{hangs: path} do
+    test "is killed when its callers are killed", %{hangs: path} do
       starters = hanging(path, 20)
       for starter <- starters, do: Process.exit(starter, :kill)
       assert_nothing_hangs()
@@ -190,14 +190,14 @@ defmodule Exile.SpawnersTest do
       refute_received {:result, _, _}
     end
 
-    test "holds up no other program", %{hangs: path} do
+    test "does not delay other programs", %{hangs: path} do
       starters = hanging(path, 12)
 
       for _ <- 1..3 do
         {time, result} = timed(fn -> Exile.Process.start_link(["true"]) end)
         assert {:ok, p} = result
         assert Exile.Process.await_exit(p) == {:ok, 0}
-        # It hangs for 45 seconds.
+        # The others hang for 45 seconds.
         assert time < 5_000
       end
 
@@ -205,7 +205,7 @@ defmodule Exile.SpawnersTest do
       assert_nothing_hangs()
     end
 
-    # In a VM of its own, with the spawners that there are at first: they never become fewer.
+    # This runs in its own VM with the initial spawners, because spawners never end.
     test "holds up no other program for long, though not all began to hang at once", %{
       hangs: path
     } do
@@ -224,7 +224,7 @@ defmodule Exile.SpawnersTest do
 
       arguments = ["-pa", Application.app_dir(:exile, "ebin"), "-e", program]
       {time, 0} = System.cmd("elixir", arguments)
-      # It takes more than 6,000 where there are three spawners more after every 100.
+      # It would take more than 6,000 ms if only three spawners were added every 100 ms.
       assert String.to_integer(time) < 4_000
     end
 
@@ -248,13 +248,13 @@ defmodule Exile.SpawnersTest do
       assert_nothing_hangs()
     end
 
-    test "runs when it hangs no longer", %{hangs: path, holder: holder} do
+    test "runs as soon as it no longer hangs", %{hangs: path, holder: holder} do
       starters = hanging(path, 8)
       kill_os_process(holder)
       for starter <- starters, do: assert_receive({:result, ^starter, {:ok, _}}, 10_000)
     end
 
-    test "does not hold up the stop of the application", %{hangs: path} do
+    test "does not delay the stop of the application", %{hangs: path} do
       on_exit(fn -> {:ok, _} = Application.ensure_all_started(:exile) end)
       {:ok, other} = Exile.Process.start_link(["sleep", "600"])
       starters = hanging(path, 12)

@@ -13,7 +13,7 @@ defmodule Exile.StopTest do
   end
 
   describe "when the application was never started" do
-    test "whoever starts a command is told so at once" do
+    test "starting a command fails at once with that reason" do
       program = """
       {time, {:error, error}} = :timer.tc(fn -> Exile.Process.start_link(["true"]) end)
       if time < 5_000_000, do: IO.puts(error)
@@ -29,7 +29,7 @@ defmodule Exile.StopTest do
   end
 
   describe "when the application has stopped" do
-    test "no command can be started, until it is started again" do
+    test "no command can be started until it is started again" do
       capture_log(fn -> Application.stop(:exile) end)
       assert {:error, error} = Exile.Process.start_link(~w(true))
       assert error.reason == :ecanceled
@@ -40,14 +40,14 @@ defmodule Exile.StopTest do
       assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
-    test "no command is there, however many were being started" do
+    test "no command is left, however many were being started" do
       for _ <- 1..10 do
         starters = for _ <- 1..8, do: Task.async(fn -> start_many([]) end)
         eventually(fn -> Exile.Native.counts()[:children] > 20 end)
         capture_log(fn -> Application.stop(:exile) end)
         assert Exile.LeftBehind.os_children() == []
 
-        # All of them have ended, and nothing came after that.
+        # All commands have ended, and none was started afterwards.
         commands = starters |> Task.await_many(30_000) |> List.flatten()
         assert length(commands) >= 20
         assert commands |> Enum.map(&Exile.Process.os_pid/1) |> Enum.uniq() == [:undefined]
@@ -63,7 +63,7 @@ defmodule Exile.StopTest do
       end
     end
 
-    test "every command has had its teardown, however long some say that theirs may take" do
+    test "every command has had its teardown, however long another's may take" do
       {:ok, patient} = Exile.Process.start_link(~w(sleep 600), teardown: [sigterm: 0xFFFFFFFF])
 
       script =
@@ -78,7 +78,7 @@ defmodule Exile.StopTest do
       {:ok, _} = Application.ensure_all_started(:exile)
     end
 
-    test "and is started again, all is as before" do
+    test "and is started again, commands run as before" do
       for _ <- 1..3, do: restart()
       assert Enum.join(Exile.stream!(~w(echo hi))) == "hi\n"
     end

@@ -7,11 +7,11 @@ defmodule Exile.SupervisionTest do
   alias Exile.{LeftBehind, VM}
 
   defmodule Worker do
-    @moduledoc "Runs a family of three while it lives, and tells the test of each."
+    @moduledoc "Runs a command with a child and a grandchild, and sends their ids to the test."
 
     use GenServer
 
-    # A child that ignores SIGTERM, and a grandchild.
+    # Starts a child that ignores SIGTERM, and a grandchild.
     @script "trap '' TERM; sleep 60 & sh -c 'sleep 60 & echo $!; wait' & trap - TERM; echo $$; wait"
 
     def child_spec({name, _} = args) do
@@ -52,9 +52,9 @@ defmodule Exile.SupervisionTest do
 
   defp crash(workers, name), do: GenServer.cast(elem(workers[name], 0), :crash)
 
-  # What one command is to the VM: a handle, pipes, and monitors of their owners.
+  # Adds to the counts what `count` commands use: handles, pipes, and monitors of the owners.
   defp of_commands(before, count) do
-    # Two pipes and what tells of the end, which without pidfds is both ends of a pipe.
+    # Two pipes and the exit fd, which without pidfds is a pipe whose two ends are open.
     descriptors = if Exile.Native.exit_source() == :portable, do: 4, else: 3
 
     before
@@ -86,7 +86,7 @@ defmodule Exile.SupervisionTest do
                 eventually(fn -> gone?(old) end)
                 workers = Map.merge(workers, again)
                 assert Enum.all?(os_pids(workers), &os_process_alive?/1)
-                # As many as before, and nothing of the others.
+                # The counts are as before: nothing of the old commands is left.
                 LeftBehind.assert_nothing(of_commands(before, 3))
                 workers
             end
@@ -98,7 +98,7 @@ defmodule Exile.SupervisionTest do
       end
     end
 
-    test "end all when there are too many restarts" do
+    test "all end when there are too many restarts" do
       Process.flag(:trap_exit, true)
 
       capture_log(fn ->
@@ -125,7 +125,7 @@ defmodule Exile.SupervisionTest do
     end
   end
 
-  # Another VM, since its Exile is what ends.
+  # Runs the program in another VM, because Exile is stopped in it.
   defp vm(program, expected) do
     mark = VM.mark()
 
@@ -142,7 +142,7 @@ defmodule Exile.SupervisionTest do
           p
         end
 
-        # Another process by that name, when this one is killed.
+        # Kills the process of that name and waits for its successor.
         restarted = fn name ->
           old = Process.whereis(name)
           ref = Process.monitor(old)
@@ -167,7 +167,7 @@ defmodule Exile.SupervisionTest do
   end
 
   describe "an application with a tree of such processes" do
-    test "stops with the VM, without a command left" do
+    test "stops with the VM and leaves no command" do
       program = """
       children = for n <- 1..5, do: %{id: n, start: {Agent, :start_link, [fn -> run.() end]}}
       {:ok, _} = Supervisor.start_link(children, strategy: :one_for_all)
@@ -187,7 +187,7 @@ defmodule Exile.SupervisionTest do
   end
 
   describe "the shutdown process and the guard" do
-    test "take no harm of stray calls, casts and messages" do
+    test "ignore stray calls, casts and messages" do
       program = """
       for name <- [:exile_shutdown, Exile.Runtime.Guard] do
         pid = Process.whereis(name)
@@ -226,7 +226,7 @@ defmodule Exile.SupervisionTest do
   end
 
   describe "when it is killed," do
-    test "the shutdown process is restarted, commands run on, and all end when the application stops" do
+    test "the shutdown process restarts, commands keep running and end with the application" do
       program = """
       commands = for _ <- 1..5, do: run.()
       for _ <- 1..3, do: restarted.(:exile_shutdown)
@@ -241,13 +241,13 @@ defmodule Exile.SupervisionTest do
       {port, mark, vm} = vm(program, "stopped")
       others = Enum.reject(VM.marked(mark), fn {_, line} -> line =~ "child_setup" end)
       assert [{^vm, _}] = others
-      # The guard goes last.
+      # The guard exits last.
       eventually(fn -> VM.zombies(vm) == [] and VM.guard(vm) == nil end)
       VM.go_on(port)
       assert_receive {^port, {:exit_status, 0}}, 30_000
     end
 
-    test "the server of the guard is restarted, with one guard that is told of all commands" do
+    test "the guard's server restarts with one guard, which gets reports of all commands" do
       program = """
       commands = for _ <- 1..5, do: run.()
       for _ <- 1..3, do: restarted.(Exile.Runtime.Guard)
@@ -259,7 +259,7 @@ defmodule Exile.SupervisionTest do
       {port, mark, vm} = vm(program, "restarted")
       eventually(fn -> length(guards(vm)) == 1 end)
       [guard] = guards(vm)
-      # Three streams, the VM, and one for each command, of what it is told.
+      # The guard has three streams, a descriptor for the VM, and one for each reported command.
       eventually(fn -> length(File.ls!("/proc/#{guard}/fd")) >= 3 + 1 + 5 end)
       System.cmd("kill", ["-KILL", "#{vm}"])
       assert_receive {^port, {:exit_status, 137}}, 30_000

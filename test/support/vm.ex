@@ -37,7 +37,7 @@ defmodule Exile.VM do
     end
     for p <- commands, do: {:ok, "ready\\n"} = Exile.Process.read(p)
     IO.puts("ready")
-    # End-of-file: whoever started this VM is gone.
+    # End-of-file means that the VM which started this one is gone.
     if IO.gets("") == :eof, do: System.halt(1)
     #{finale}
     Process.sleep(:infinity)

@@ -1,5 +1,5 @@
-//! A stopped guard delays one spawn for a second and no later ones, and receives all reports when it
-//! continues. The test plays the guard: while stopped, it takes no reports.
+//! A stopped guard delays one spawn for a second and no later ones. When it continues, it receives
+//! all reports. The test plays the guard: while stopped, it takes no reports.
 
 mod common;
 
@@ -143,7 +143,7 @@ fn spawns_that_wait_for_a_stopped_guard_at_once_wait_together() {
             drop(guard);
             let guard = guard::Turn::take().connect().unwrap();
             spawned.extend((0..count).map(|_| idle()));
-            // A process may be killed when the thread that spawned it ends, which does no harm here.
+            // A process may be killed when the thread that spawned it ends. This does no harm here.
             std::thread::scope(|scope| {
                 let spawning: Vec<_> = (0..8).map(|_| scope.spawn(timed)).collect();
                 for spawning in spawning {
