@@ -11,7 +11,7 @@ defmodule Exile.CommandTest do
   end
 
   describe "new!/2, the command" do
-    test "is a list of binaries, kept as it is" do
+    test "is a list of binaries and is kept unchanged" do
       for argv <- [["true"], ["./a b", "", "-x", "żółć", <<0xFF, 1>>]] do
         assert %Command{argv: ^argv} = Command.new!(argv, [])
       end
@@ -38,7 +38,7 @@ defmodule Exile.CommandTest do
       assert_raise ArgumentError, message, fn -> Command.new!(["a" | "b"], []) end
     end
 
-    test "with an argument that is no binary is refused, naming it" do
+    test "with an argument that is not a binary is refused, naming it" do
       for bad <- [:a, 1, nil, ~c"a", ["a"], <<1::3>>] do
         message = "expected every argument of a command to be a binary, got: #{inspect(bad)}"
         assert_raise ArgumentError, message, fn -> Command.new!(["a", "b", bad], []) end
@@ -73,7 +73,7 @@ defmodule Exile.CommandTest do
       end
     end
 
-    test "that are no keyword list are refused" do
+    test "that are not a keyword list are refused" do
       for bad <- [nil, :cd, %{cd: "/"}, [:cd], [{"cd", "/"}], [{:cd, "/"} | :x], {:cd, "/"}] do
         assert_refused(bad, "expected options to be a keyword list, got: #{inspect(bad)}")
       end
@@ -90,7 +90,7 @@ defmodule Exile.CommandTest do
       assert_refused([cdd: nil], "unknown option :cdd with value nil" <> @known)
     end
 
-    test "given twice count by the first" do
+    test "given twice have their first value" do
       assert %{cd: "/a"} = new!(cd: "/a", cd: "/b")
       assert %{stderr: :disable} = new!(stderr: :disable, stderr: :console)
     end
@@ -122,7 +122,7 @@ defmodule Exile.CommandTest do
   end
 
   describe "new!/2, an integer in a range" do
-    test "is kept, and what is none or beyond it is refused" do
+    test "is kept, and any other value is refused" do
       for {name, first, last} <- [{:nice, -20, 19}, {:umask, 0, 0o777}] do
         for good <- [first, 0, last], do: assert(new!([{name, good}])[name] == good)
 
@@ -154,14 +154,14 @@ defmodule Exile.CommandTest do
       assert %{env: [{"A", ""}]} = new!(env: %{"A" => ""})
     end
 
-    test "has nil and false for what is unset" do
+    test "has nil and false for unset variables" do
       for {name, value} <- new!(env: [{"A", nil}, {"B", false}]).env do
         assert name in ["A", "B"]
         assert value in [nil, false]
       end
     end
 
-    test "counts the last of several values for one name" do
+    test "uses the last of several values for one name" do
       assert %{env: [{"A", "2"}]} = new!(env: [{"A", "1"}, {"A", "2"}])
       assert %{env: [{"A", nil}]} = new!(env: [{"A", "1"}, {"A", nil}])
     end
@@ -176,7 +176,7 @@ defmodule Exile.CommandTest do
       end
     end
 
-    test "takes names and values that are atoms, numbers or charlists for their text" do
+    test "converts names and values that are atoms, numbers or charlists to text" do
       for {given, text} <- [
             {"b", "b"},
             {:b, "b"},
@@ -196,7 +196,7 @@ defmodule Exile.CommandTest do
       assert %{env: [{"1", "a"}]} = new!(env: %{1 => "a"})
     end
 
-    test "counts the last of several values for one name, however the name is given" do
+    test "uses the last of several values for one name, however the name is given" do
       assert %{env: [{"A", "2"}]} = new!(env: [{"A", "1"}, {:A, "2"}])
       assert %{env: [{"A", nil}]} = new!(env: [{~c"A", "1"}, {"A", false}])
     end
@@ -211,7 +211,7 @@ defmodule Exile.CommandTest do
       end
     end
 
-    test "with a name or a value that is no text is refused, naming it" do
+    test "with a name or a value that is not text is refused, naming it" do
       for bad <- [
             <<1::3>>,
             {},
@@ -281,7 +281,7 @@ defmodule Exile.CommandTest do
   end
 
   describe "new!/2, :stderr" do
-    test "is one of four" do
+    test "is one of four atoms" do
       for where <- [:console, :redirect_to_stdout, :disable, :consume] do
         assert %{stderr: ^where} = new!(stderr: where)
       end
@@ -336,7 +336,7 @@ defmodule Exile.CommandTest do
       end
     end
 
-    test "with what is no signal is refused, naming it" do
+    test "with an unknown signal is refused, naming it" do
       for bad <- [:sigfoo, :term, :SIGTERM, nil, true, :"", :"sigterm\0", :sigżółć] do
         assert_refused(
           [teardown: [{bad, 1}]],

@@ -147,7 +147,7 @@ defmodule Exile.PromisesTest do
       end
     end
 
-    test "a given :teardown is followed, however long it takes" do
+    test "a :teardown that you give is kept to, however long it takes" do
       script = "trap 'sleep 1.2; echo done; exit' TERM; echo ready; while :; do sleep 0.01; done"
 
       test = self()

@@ -5,7 +5,7 @@ defmodule Exile.Native.LibraryTest do
 
   @moduletag :tmp_dir
 
-  # The application with a library of its own, to be loaded by another VM.
+  # Copies the application with its library, to be loaded by another VM.
   setup %{tmp_dir: dir} do
     app = Path.join(dir, "exile")
     File.mkdir_p!(app)
@@ -25,7 +25,7 @@ defmodule Exile.Native.LibraryTest do
   )
   """
 
-  # What a VM says that starts the application.
+  # Returns the output of a VM that starts the application.
   defp start(app, options \\ []) do
     arguments = ["-pa", Path.join(app, "ebin")] ++ options ++ ["-e", @program]
     {output, 0} = System.cmd("elixir", arguments, stderr_to_stdout: true)
@@ -43,7 +43,7 @@ defmodule Exile.Native.LibraryTest do
       assert start(app) =~ "started"
     end
 
-    test "tells of a library of another version", %{app: app, library: file} do
+    test "reports a library of another version", %{app: app, library: file} do
       File.rm!(Path.join(app, "ebin/Elixir.Exile.Native.Library.beam"))
       source = File.read!("lib/exile/native/library.ex")
       later = String.replace(source, "Mix.Project.config()[:version]", ~s("77.0.0"))
@@ -54,24 +54,24 @@ defmodule Exile.Native.LibraryTest do
                "#{file} is of version #{Library.version()}, but Exile of 77.0.0."
     end
 
-    test "tells of a library for another processor", %{app: app, library: file} do
+    test "reports a library for another processor", %{app: app, library: file} do
       # The machine is the 16-bit number 18 bytes from the start of an ELF file.
       <<start::binary-size(18), _::16, rest::binary>> = File.read!(file)
       File.write!(file, <<start::binary, 0xFFFF::16, rest::binary>>)
       assert start(app) =~ "#{file} cannot be loaded: "
     end
 
-    test "tells of a file that is no library", %{app: app, library: file} do
+    test "reports a file that is not a library", %{app: app, library: file} do
       File.write!(file, "no library")
       assert start(app) =~ "#{file} is not a part of Exile's native library."
     end
 
-    test "tells of a missing library", %{app: app, library: file} do
+    test "reports a missing library", %{app: app, library: file} do
       File.rm!(file)
       assert start(app) =~ "there is no library in #{Path.dirname(file)}. Compile it again"
     end
 
-    test "tells of a directory with another name", %{app: app} do
+    test "reports a directory with the wrong name", %{app: app} do
       moved = Path.join(Path.dirname(app), "moved")
       File.rename!(app, moved)
 
@@ -79,10 +79,10 @@ defmodule Exile.Native.LibraryTest do
                "the directory that Exile is installed in must be named exile or exile-"
     end
 
-    test "tells of a lack of descriptors, and starts when it is over", %{app: app, library: file} do
+    test "reports a lack of descriptors, and starts when some are free", %{app: app, library: file} do
       program = """
       Logger.configure(level: :none)
-      # One is left for files that are read. It is not enough for the library.
+      # One descriptor is left for reading files. It is not enough for the library.
       open = fn open, files ->
         case :file.open("/dev/null", [:read, :raw]) do
           {:ok, file} -> open.(open, [file | files])
@@ -100,7 +100,7 @@ defmodule Exile.Native.LibraryTest do
 
       arguments = ["elixir", "-pa", Path.join(app, "ebin"), "-e", program]
       limited = ["-c", ~S(ulimit -n 256; exec "$@"), "sh" | arguments]
-      # The source is given, since finding it out takes descriptors, too.
+      # The source is given because detecting it takes descriptors, too.
       env = [{"EXILE_EXIT_SOURCE", "wait"}]
       {output, 0} = System.cmd("sh", limited, env: env, stderr_to_stdout: true)
 
@@ -108,7 +108,7 @@ defmodule Exile.Native.LibraryTest do
       assert output =~ "started"
     end
 
-    test "tells of two libraries", %{app: app, library: file} do
+    test "reports two libraries", %{app: app, library: file} do
       File.cp!(file, Path.join(Path.dirname(file), "libexile_nif.so"))
 
       assert start(app) =~
@@ -123,19 +123,19 @@ defmodule Exile.Native.LibraryTest do
   end
 
   describe "check/1" do
-    test "finds nothing wrong with what was built", %{library: file} do
+    test "accepts the files that were built", %{library: file} do
       assert Library.check(file) == :ok
       assert Library.check(Path.join(Path.dirname(file), "exile_guard")) == :ok
     end
 
-    test "tells the files from each other", %{library: file} do
+    test "distinguishes the library from the guard", %{library: file} do
       guard = Path.join(Path.dirname(file), "exile_guard")
       File.cp!(guard, file)
       assert {:error, message} = Library.check(file)
       assert message =~ "is not a part of"
     end
 
-    test "tells of a missing file", %{library: file} do
+    test "reports a missing file", %{library: file} do
       File.rm!(file)
       assert Library.check(file) == {:error, "#{file} cannot be read: no such file or directory"}
     end
@@ -154,7 +154,7 @@ defmodule Exile.Native.LibraryTest do
       Library.refused(file, ~c"Library #{callback}-call unsuccessful (#{number}).")
     end
 
-    test "names what the system could not give", %{library: file} do
+    test "names the resource that the system lacks", %{library: file} do
       for {number, words} <- [
             {if(:os.type() == {:unix, :linux}, do: 11, else: 35),
              "resource temporarily unavailable (eagain)"},
@@ -169,16 +169,16 @@ defmodule Exile.Native.LibraryTest do
       end
     end
 
-    test "keeps a number that has no name", %{library: file} do
+    test "keeps an unknown error number", %{library: file} do
       assert refused(file, 4095) == "#{file} cannot start here: error number 4095."
     end
 
-    test "tells of a library that does not fit", %{library: file} do
+    test "reports a library that does not fit", %{library: file} do
       assert refused(file, 1) =~
                "#{file} cannot be loaded: Library load-call unsuccessful (1).. Compile it again"
     end
 
-    test "looks at the file first", %{library: file} do
+    test "checks the file first", %{library: file} do
       File.write!(file, "no library")
       assert refused(file, 11) =~ "#{file} is not a part of Exile's native library. Compile"
     end

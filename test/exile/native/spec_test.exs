@@ -20,8 +20,8 @@ defmodule Exile.Native.SpecTest do
       Running.close([stdout])
     end
 
-    # The options are checked in Elixir; this is what the native side makes of a fault there.
-    test "are bad arguments beyond their ranges, of another type, or where one is missing" do
+    # Elixir checks the options. This tests what the native side does if that check has a bug.
+    test "raise ArgumentError when out of range, of another type, or missing" do
       bad =
         for(nice <- [-21, 20, 1 <<< 31, 1 <<< 80, 1.0, "5"], do: %{@none | nice: nice}) ++
           for(umask <- [-1, 0o1000, 1 <<< 32, 1 <<< 80, :none], do: %{@none | umask: umask}) ++

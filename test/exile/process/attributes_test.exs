@@ -3,7 +3,7 @@ defmodule Exile.Process.AttributesTest do
 
   defp output(argv, options), do: argv |> Exile.stream!(options) |> Enum.join()
 
-  # The 19th word of its entry in /proc, where the second may hold blanks.
+  # The nice value is the 19th word of /proc/<pid>/stat; the second word may contain blanks.
   defp nice(stat) do
     stat
     |> String.split(") ")
@@ -28,8 +28,8 @@ defmodule Exile.Process.AttributesTest do
       assert nice(File.read!("/proc/self/stat")) == ours
     end
 
-    test "holds for each command of a pipeline" do
-      # What each of them says of itself, the first on its standard error.
+    test "applies to each command of a pipeline" do
+      # Each command prints its own status, the first one on its standard error.
       first = sh("cat /proc/self/stat >&2")
       pipeline = [first, ~w(cat /proc/self/stat)]
       said = pipeline |> Exile.stream!(nice: 7, stderr: :consume) |> Enum.map(&elem(&1, 1))
@@ -49,7 +49,7 @@ defmodule Exile.Process.AttributesTest do
   end
 
   describe "start_link/2, :arg0" do
-    test "is what the program sees as its name, while it is found by its own" do
+    test "is the name that the program sees, but not the one that is looked up" do
       assert output(["sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline"], arg0: "-login") =~
                ~r/^-login -c /
 
@@ -60,8 +60,8 @@ defmodule Exile.Process.AttributesTest do
   describe "an option that cannot be applied" do
     @describetag :tmp_dir
 
-    # A user without privileges, in a VM that has given its own up, must not raise its priority.
-    test "is an error by its name, and nothing runs", %{tmp_dir: directory} do
+    # A VM that has dropped its privileges may not raise the priority of a command.
+    test "is an error with the name of the option, and nothing runs", %{tmp_dir: directory} do
       marker = Path.join(directory, "ran")
 
       program = """
@@ -72,7 +72,7 @@ defmodule Exile.Process.AttributesTest do
       """
 
       ebin = Application.app_dir(:exile, "ebin")
-      # Without CAP_SYS_NICE, and without a limit that would allow it.
+      # Drops CAP_SYS_NICE, and sets a limit that does not allow it either.
       drop = ~w(setpriv --bounding-set -sys_nice --inh-caps -sys_nice prlimit --nice=0:0)
       {output, 0} = System.cmd(hd(drop), tl(drop) ++ ["elixir", "-pa", ebin, "-e", program])
 

@@ -3,16 +3,16 @@ defmodule Exile.Process.AwaitExitTest do
 
   import Exile.ProcessHelpers
 
-  # Says which signals it gets, and does not end of them.
+  # Prints the signals that it gets, and does not exit on them.
   @telling """
   for signal in HUP INT QUIT TERM USR1; do trap "echo $signal" $signal; done
   echo ready; while :; do sleep 5 & wait; done
   """
 
-  # Starts a command whose standard output a task reads to its end: await_exit/2 drops only what its
-  # caller owns. Returns when the command has said that it is ready.
+  # Starts a command whose standard output a task reads up to end-of-file, because await_exit/2
+  # drops what its caller owns. Returns when the command has printed "ready".
   defp start_read_by_task(command, options \\ []) do
-    # Shells tell there how their children end.
+    # Shells report on stderr how their children end.
     {:ok, p} = Exile.Process.start_link(command, Keyword.put_new(options, :stderr, :disable))
     test = self()
 
@@ -44,7 +44,7 @@ defmodule Exile.Process.AwaitExitTest do
       end
     end
 
-    test "returns the same as often as it is called" do
+    test "returns the same status on every call" do
       {:ok, p} = Exile.Process.start_link(sh("exit 3"))
       for _ <- 1..5, do: assert(Exile.Process.await_exit(p) == {:ok, 3})
       assert Exile.Process.await_exit(p, 0) == {:ok, 3}
@@ -70,14 +70,14 @@ defmodule Exile.Process.AwaitExitTest do
       end
     end
 
-    test "leaves pipes of other processes open" do
+    test "leaves the pipes of other processes open" do
       {p, reader} = start_read_by_task(sh("echo ready; cat; echo end"))
       :ok = Exile.Process.write(p, "written\n")
       assert Exile.Process.await_exit(p) == {:ok, 0}
       assert Task.await(reader) == "written\nend\n"
     end
 
-    test "returns at once when the command ends, also while others hold its pipes" do
+    test "returns at once when the command ends, even while others hold its pipes" do
       {:ok, p} = Exile.Process.start_link(sh("sleep 60 & echo $!"))
       [background] = read_numbers(p, 1)
       assert Exile.Process.await_exit(p, :infinity) == {:ok, 0}
@@ -96,7 +96,7 @@ defmodule Exile.Process.AwaitExitTest do
       kill_os_process(background)
     end
 
-    test "drops what the command still writes, however much, so that it ends by itself" do
+    test "drops any amount of remaining output, so that the command ends by itself" do
       script = "yes | head -c 3000000; yes | head -c 3000000 >&2; exit 7"
 
       for stderr <- [:consume, :redirect_to_stdout, :disable], timeout <- [20_000, :infinity] do
@@ -106,7 +106,7 @@ defmodule Exile.Process.AwaitExitTest do
       end
     end
 
-    test "never ends a command by a closed pipe: one that writes for ever ends of its signal" do
+    test "never ends a command by a closed pipe: a signal ends one that writes for ever" do
       for _ <- 1..10 do
         {:ok, p} = Exile.Process.start_link(["yes"])
         assert Exile.Process.await_exit(p, 40) == {:ok, 143}
@@ -114,7 +114,7 @@ defmodule Exile.Process.AwaitExitTest do
       end
     end
 
-    test "drops what the command writes when it is told to end" do
+    test "drops what the command writes after a signal" do
       script =
         "trap 'yes | head -c 1000000; exit 9' TERM; echo ready; while :; do sleep 0.01; done"
 
@@ -125,14 +125,14 @@ defmodule Exile.Process.AwaitExitTest do
       assert Exile.Process.await_exit(p, 0) == {:ok, 9}
     end
 
-    test "drops nothing that others read" do
+    test "drops no output that other processes read" do
       script = "echo ready; yes | head -c 1000000; yes | head -c 1000000 >&2"
       {p, reader} = start_read_by_task(sh(script), stderr: :consume)
       assert Exile.Process.await_exit(p, :infinity) == {:ok, 0}
       assert byte_size(Task.await(reader)) == 1_000_000
     end
 
-    test "drains without mixing up the messages of others" do
+    test "drains without reordering other messages" do
       for n <- 1..100, do: send(self(), n)
       {:ok, p} = Exile.Process.start_link(["yes"])
       assert Exile.Process.await_exit(p, 100) == {:ok, 143}
@@ -148,7 +148,7 @@ defmodule Exile.Process.AwaitExitTest do
       end
     end
 
-    test "leaves the messages of others where they are" do
+    test "leaves other messages in the mailbox" do
       send(self(), :mine)
       {:ok, p} = Exile.Process.start_link(["cat"])
       assert Exile.Process.await_exit(p) == {:ok, 0}
@@ -156,7 +156,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert_no_message()
     end
 
-    test "is refused to everybody but the owner, without any effect" do
+    test "is refused to every process except the owner, without any effect" do
       {:ok, p} = Exile.Process.start_link(["cat"])
 
       task =
@@ -173,7 +173,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
-    test "of a bad timeout raises and closes nothing" do
+    test "with an invalid timeout raises and closes nothing" do
       {:ok, p} = Exile.Process.start_link(["cat"])
 
       for bad <- [-1, 1.5, nil, :never, "1", 0x1_0000_0000] do
@@ -188,14 +188,14 @@ defmodule Exile.Process.AwaitExitTest do
   end
 
   describe "await_exit/2 of a command that does not end by itself" do
-    test "gives it SIGTERM after a quarter of the timeout" do
+    test "sends SIGTERM after a quarter of the timeout" do
       {:ok, p} = Exile.Process.start_link(["sleep", "60"])
       {time, result} = timed(fn -> Exile.Process.await_exit(p, 800) end)
       assert result == {:ok, 143}
       assert time in 200..399
     end
 
-    test "gives it SIGTERM twice and then SIGKILL, evenly spread, and returns in time" do
+    test "sends SIGTERM twice and then SIGKILL, evenly spread, and returns in time" do
       {p, reader} = start_read_by_task(sh(@telling))
       {time, result} = timed(fn -> Exile.Process.await_exit(p, 1_600) end)
       assert result == {:ok, 137}
@@ -211,7 +211,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert Task.await(reader) == ""
     end
 
-    test "ends it though it is stopped" do
+    test "ends it even if it is stopped" do
       {:ok, p} = Exile.Process.start_link(["sleep", "60"])
       :ok = Exile.Process.kill(p, :sigstop)
       assert Exile.Process.await_exit(p, 400) == {:ok, 143}
@@ -228,7 +228,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert Task.await(reader) == ""
     end
 
-    test "gives it the chance to end in its own way after a signal" do
+    test "lets it end in its own way after a signal" do
       {p, reader} =
         start_read_by_task(
           sh("trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 5 & wait; done")
@@ -238,7 +238,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert Task.await(reader) == "bye\n"
     end
 
-    test "ends its whole group, grandchildren included" do
+    test "ends its whole group, including grandchildren" do
       {:ok, p} =
         Exile.Process.start_link(
           sh("sh -c 'sleep 60 & echo $!; sleep 60' & echo $$; echo $!; wait")
@@ -249,7 +249,7 @@ defmodule Exile.Process.AwaitExitTest do
       eventually(fn -> not Enum.any?(os_pids, &os_process_alive?/1) end)
     end
 
-    test "ends a child that ignores SIGTERM, too" do
+    test "also ends a child that ignores SIGTERM" do
       script = "(trap '' TERM; echo; exec sleep 60) & echo $!; wait"
       {:ok, p} = Exile.Process.start_link(sh(script))
       [child] = p |> read_lines(2) |> Enum.reject(&(&1 == "")) |> Enum.map(&String.to_integer/1)
@@ -257,7 +257,7 @@ defmodule Exile.Process.AwaitExitTest do
       eventually(fn -> not os_process_alive?(child) end)
     end
 
-    test "waits as long as it takes with :infinity, and sends no signal" do
+    test "waits without limit with :infinity, and sends no signal" do
       {p, reader} = start_read_by_task(sh(@telling))
 
       killer =
@@ -265,7 +265,7 @@ defmodule Exile.Process.AwaitExitTest do
           receive do: (:go -> :ok)
           wait_until_waiting(p.owner)
           :ok = Exile.Process.kill(p, :sigusr1)
-          # The reader must see it before the end.
+          # The reader must see USR1 before the command is killed.
           receive do: (:end -> Exile.Process.kill(p, :sigkill))
         end)
 
@@ -285,7 +285,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert Task.await(reader) == "HUP\nINT\nUSR1\n"
     end
 
-    test "waits after each signal as long as it says, where there is the time" do
+    test "waits the given time after each signal if the timeout allows it" do
       {p, reader} = start_read_by_task(sh(@telling), teardown: [sigint: 400, sigterm: 300])
       {time, {:ok, 137}} = timed(fn -> Exile.Process.await_exit(p, 2_000) end)
       assert Task.await(reader) == "INT\nTERM\n"
@@ -293,7 +293,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert time in 1_200..1_490
     end
 
-    test "keeps to its waits where they take longer than the timeout leaves" do
+    test "keeps the given waits even if they exceed the timeout" do
       {p, reader} = start_read_by_task(sh(@telling), teardown: [sigint: 500, sigterm: 500])
       {time, {:ok, 137}} = timed(fn -> Exile.Process.await_exit(p, 400) end)
       assert Task.await(reader) == "INT\nTERM\n"
@@ -316,7 +316,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert Task.await(reader) == "INT\nINT\n"
     end
 
-    test "stops where the command ends" do
+    test "stops when the command ends" do
       {p, reader} =
         start_read_by_task(
           sh(
@@ -329,7 +329,7 @@ defmodule Exile.Process.AwaitExitTest do
       assert Task.await(reader) == "int\n"
     end
 
-    test "does not touch a command that ends by itself" do
+    test "does not signal a command that ends by itself" do
       {p, reader} =
         start_read_by_task(sh("echo ready; read line; exit 8"), teardown: [sigkill: 0])
 

@@ -1,12 +1,13 @@
 defmodule Exile.Process.ChaosTest do
   @moduledoc """
-  Random options and random calls, in random order, by several processes at several commands.
+  Several processes make random calls with random options on several commands, in random order.
 
-  What is checked is what holds for all of them: a call returns what it may return, no call hangs
-  once its command is gone, no message is left with a caller, and after it all nothing is left.
+  The tests check what must always be true: a call returns only results that it may return, no
+  call hangs once its command is gone, no message is left with a caller, and at the end nothing
+  is left behind.
 
-    * `EXILE_CHAOS_SECONDS` - how long to go on. Default: 2 for each test
-    * `EXILE_CHAOS_SEED` - the number of the first round, as a failure prints it
+  * `EXILE_CHAOS_SECONDS` - how long each test runs. Default: 2
+  * `EXILE_CHAOS_SEED` - the seed of the first round, as printed by a failure
   """
 
   use Exile.Case
@@ -14,7 +15,7 @@ defmodule Exile.Process.ChaosTest do
   @moduletag :capture_log
   @moduletag timeout: :infinity
 
-  # Nothing takes nearly as long, not on a loaded machine either.
+  # No call takes nearly this long, even on a loaded machine.
   @deadline 20_000
 
   @workers 12
@@ -22,7 +23,7 @@ defmodule Exile.Process.ChaosTest do
   @not_ours {:error, :pipe_closed_or_invalid_caller}
   @pipes [:stdin, :stdout, :stderr]
 
-  # Runs `round` with numbers that seed the generator, until the time is over.
+  # Runs `round` with one seed after the other until the time is over.
   defp rounds(round) do
     seconds = "EXILE_CHAOS_SECONDS" |> System.get_env("2") |> String.to_integer()
     first = System.get_env("EXILE_CHAOS_SEED") || "#{:rand.uniform(1_000_000_000)}"
@@ -45,7 +46,7 @@ defmodule Exile.Process.ChaosTest do
   end
 
   describe "start_link/2" do
-    test "with random commands and options starts, returns an error, or raises ArgumentError" do
+    test "with random commands and options starts, returns an error or raises ArgumentError" do
       rounds(fn _seed ->
         command = command()
         options = options()
@@ -71,7 +72,7 @@ defmodule Exile.Process.ChaosTest do
   end
 
   describe "all functions" do
-    test "in random order, by several processes at several commands, leave nothing behind" do
+    test "called in random order by several processes on several commands leave nothing behind" do
       rounds(fn seed ->
         before = Exile.LeftBehind.count()
         test = self()
@@ -86,8 +87,8 @@ defmodule Exile.Process.ChaosTest do
 
         for pid <- pids, do: send(pid, {:go, List.flatten(commands), pids})
 
-        # A call may wait for another process that waits, too. From time to time something
-        # happens to one of them; at last all commands go.
+        # A call may wait for another process that waits, too. So processes and commands are
+        # disturbed now and then, and at the end all commands are killed.
         for _ <- 1..@workers do
           Process.sleep(:rand.uniform(5))
           disturb(Enum.random(pids), commands |> List.flatten() |> Enum.random())
@@ -95,7 +96,7 @@ defmodule Exile.Process.ChaosTest do
 
         for p <- List.flatten(commands), do: Exile.Process.kill(p, :sigkill)
         for {pid, monitor} <- workers, do: assert_ended(pid, monitor)
-        # Those that were given to the test.
+        # Close the pipes that the test became the owner of.
         for p <- List.flatten(commands), pipe <- @pipes, do: close(p, pipe)
         Exile.LeftBehind.assert_nothing(before)
         assert_no_message()
@@ -122,7 +123,7 @@ defmodule Exile.Process.ChaosTest do
     end
   end
 
-  # Owns some commands and makes random calls at those of everybody.
+  # Owns some commands and makes random calls on all commands.
   defp worker(test, seed) do
     :rand.seed(:exsss, :erlang.phash2(seed))
     if :rand.uniform(2) == 1, do: Process.flag(:trap_exit, true)
@@ -134,11 +135,11 @@ defmodule Exile.Process.ChaosTest do
     end
 
     {:messages, messages} = Process.info(self(), :messages)
-    # What somebody sent who disturbs.
+    # The exit signals of `disturb/2` are expected.
     [] = Enum.reject(messages, &match?({:EXIT, ^test, :shutdown}, &1))
   end
 
-  # No background process of theirs lives long, since a random signal may leave it alone.
+  # Their background processes are short-lived, because a random signal may not reach them.
   defp start do
     command =
       Enum.random([
@@ -198,7 +199,7 @@ defmodule Exile.Process.ChaosTest do
   end
 
   defp await_exit(%{owner: owner} = p) when owner == self() do
-    # Seldom, since it ends the command.
+    # Called rarely, because it ends the command.
     if :rand.uniform(4) == 1, do: p |> Exile.Process.await_exit(:rand.uniform(50)) |> one_of([])
   end
 
@@ -274,7 +275,7 @@ defmodule Exile.Process.ChaosTest do
     ]).()
   end
 
-  # Mostly without a NUL byte.
+  # Random bytes, mostly without NUL.
   defp bytes do
     bytes = :rand.bytes(:rand.uniform(20) - 1)
     if :rand.uniform(10) == 1, do: bytes, else: :binary.replace(bytes, <<0>>, "0", [:global])

@@ -56,12 +56,12 @@ defmodule Exile.Process.CloseTest do
     test "gives a command that goes on writing SIGPIPE, and leaves the other pipes open" do
       {:ok, p} = Exile.Process.start_link(sh("(yes >&2; echo $?) | cat"), stderr: :consume)
       assert Exile.Process.close_stderr(p) == :ok
-      # A shell that waits for a program tells its end by signal 13 in this way.
+      # A shell reports with 141 that signal 13 ended a program.
       assert read_lines(p, 1) == ["141"]
       assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
-    test "is refused where standard error is not consumed" do
+    test "is refused if standard error is not consumed" do
       {:ok, p} = Exile.Process.start_link(["true"])
       assert Exile.Process.close_stderr(p) == @not_ours
       Exile.Process.await_exit(p)

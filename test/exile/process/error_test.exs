@@ -19,7 +19,7 @@ defmodule Exile.ErrorTest do
   ]
 
   describe "message/1" do
-    test "names what was being done, with what, and the reason in words and as an atom" do
+    test "contains the operation, the subject, and the reason in words and as an atom" do
       for {operation, message} <- [
             exec: "could not run \"prog\": permission denied (eacces)",
             cd: "could not change to the directory \"prog\": permission denied (eacces)",
@@ -39,7 +39,7 @@ defmodule Exile.ErrorTest do
       end
     end
 
-    test "says of a spawn that was not allowed that the application does not run" do
+    test "says that the application is not running when a spawn is refused" do
       error = %Error{reason: :ecanceled, operation: :clone, subject: "prog"}
 
       assert Exception.message(error) ==
@@ -47,14 +47,14 @@ defmodule Exile.ErrorTest do
                  "(ecanceled)"
     end
 
-    test "says of a program that did not start in time what was waited for, and of no connection" do
+    test "says that a program took too long to start, and mentions no connection" do
       error = %Error{reason: :etimedout, operation: :exec, subject: "prog"}
 
       assert Exception.message(error) ==
                "could not run \"prog\": it took too long to start (etimedout)"
     end
 
-    test "says of a pipe that is not the caller's whose it may be" do
+    test "says that a refused pipe is closed or belongs to another process" do
       error = %Error{reason: :pipe_closed_or_invalid_caller, operation: :read, subject: "prog"}
 
       assert Exception.message(error) ==
@@ -62,26 +62,26 @@ defmodule Exile.ErrorTest do
                  "(pipe_closed_or_invalid_caller)"
     end
 
-    test "does without a subject" do
+    test "works without a subject" do
       assert Exception.message(%Error{reason: :echild, operation: :status}) ==
                "could not learn the exit status of the command: no children (echild)"
     end
 
-    test "keeps a reason that has no words, and a number that has no name" do
+    test "keeps an unknown reason and an unknown error number" do
       error = %Error{reason: :eodd, operation: :exec, subject: "prog"}
       assert Exception.message(error) == "could not run \"prog\": eodd"
       error = %Error{reason: {:errno, 9_999}, operation: :exec, subject: "prog"}
       assert Exception.message(error) == "could not run \"prog\": error number 9999"
     end
 
-    test "shows a subject that is no text" do
+    test "shows a subject that is not text" do
       error = %Error{reason: :enoent, operation: :exec, subject: <<0xFF, 1>>}
 
       assert Exception.message(error) ==
                "could not run <<255, 1>>: no such file or directory (enoent)"
     end
 
-    test "is a text for every operation with every reason, and for nonsense" do
+    test "is text for every operation with every reason, and for invalid values" do
       reasons =
         ~w(e2big eacces eagain echild eio eloop emfile enfile enoent enoexec enomem enotdir eperm
            epipe esrch etxtbsy badarg terminated system_limit)a

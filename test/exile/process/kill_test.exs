@@ -3,7 +3,7 @@ defmodule Exile.Process.KillTest do
 
   import Exile.ProcessHelpers
 
-  # Those that end a program, with their numbers on Linux.
+  # The signals that end a program, with their numbers on Linux.
   @ending [
     sighup: 1,
     sigint: 2,
@@ -33,7 +33,7 @@ defmodule Exile.Process.KillTest do
   describe "kill/2" do
     for {signal, number} <- @ending do
       test "with #{inspect(signal)} ends sleep with status #{128 + number}" do
-        # Some of them would leave a core file.
+        # Some signals would leave a core file.
         {:ok, p} = Exile.Process.start_link(sh("ulimit -c 0; echo ready; exec sleep 60"))
         assert read_lines(p, 1) == ["ready"]
         assert Exile.Process.kill(p, unquote(signal)) == :ok
@@ -53,7 +53,7 @@ defmodule Exile.Process.KillTest do
       assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
-    test "can stop a command and let it go on" do
+    test "can stop and continue a command" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       {:ok, os_pid} = Exile.Process.os_pid(p)
       assert Exile.Process.kill(p, :sigstop) == :ok
@@ -64,7 +64,7 @@ defmodule Exile.Process.KillTest do
       assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
-    test "reaches a handler of the command" do
+    test "runs the command's signal handler" do
       {:ok, p} =
         Exile.Process.start_link(
           sh("trap 'echo usr1; exit 7' USR1; echo ready; while :; do sleep 5 & wait; done")
@@ -101,7 +101,7 @@ defmodule Exile.Process.KillTest do
       assert Exile.Process.kill(p, :sigcont) == {:error, :esrch}
     end
 
-    test "of what is no signal raises, before the exit and after it" do
+    test "with an invalid signal raises, before the exit and after it" do
       {:ok, p} = Exile.Process.start_link(["cat"])
 
       check = fn ->
@@ -118,7 +118,7 @@ defmodule Exile.Process.KillTest do
   end
 
   describe "os_pid/1" do
-    test "is the process id that the command knows itself by" do
+    test "is the process id that the command sees" do
       {:ok, p} = Exile.Process.start_link(sh("echo $$; exec cat"))
       [os_pid] = read_numbers(p, 1)
       assert Exile.Process.os_pid(p) == {:ok, os_pid}
@@ -133,7 +133,7 @@ defmodule Exile.Process.KillTest do
       assert Exile.Process.os_pid(p) == :undefined
     end
 
-    test "may be asked for by any process" do
+    test "may be called by any process to get the process id" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       assert Task.await(Task.async(fn -> Exile.Process.os_pid(p) end)) == Exile.Process.os_pid(p)
       Exile.Process.await_exit(p)

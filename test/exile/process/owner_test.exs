@@ -5,20 +5,20 @@ defmodule Exile.Process.OwnerTest do
 
   @moduletag :capture_log
 
-  # Prints its own pid and that of a child, which both ignore what asks them to end.
+  # Prints its own pid and that of a child. Both ignore SIGTERM, SIGINT and SIGHUP.
   @stubborn "trap '' TERM INT HUP; sleep 60 & echo $$ $!; while :; do sleep 60; done"
 
-  # Prints its own pid, that of a child and that of a grandchild.
+  # Prints its own pid and those of a child and a grandchild.
   @family "sh -c 'sleep 60 & echo $!; sleep 60' & echo $$; echo $!; wait"
 
-  # Starts a command in a process of its own, which does what it is told with `tell/2`. The
-  # command's pipes belong to the test.
+  # Starts a command in another process, which then runs the function sent with `tell/2`. The
+  # test owns the command's pipes.
   defp owned_by_other(command, options \\ []) do
     test = self()
 
     {owner, monitor} =
       spawn_monitor(fn ->
-        # Shells tell there how their children end.
+        # Shells report on stderr how their children end.
         {:ok, p} = Exile.Process.start_link(command, [stderr: :disable] ++ options)
         for pipe <- [:stdin, :stdout], do: :ok = Exile.Process.change_pipe_owner(p, pipe, test)
         send(test, {:started, p})
@@ -60,7 +60,7 @@ defmodule Exile.Process.OwnerTest do
       end
     end
 
-    test "dies is ended in under a second, with its group, though both ignore SIGTERM" do
+    test "dies is ended with its group in under a second, although both ignore SIGTERM" do
       {p, owner, monitor} = owned_by_other(sh(@stubborn))
       os_pids = numbers(p)
       tell(owner, fn _ -> Process.exit(self(), :kill) end)
@@ -77,7 +77,7 @@ defmodule Exile.Process.OwnerTest do
       assert_gone(os_pids)
     end
 
-    test "dies is ended though it is stopped" do
+    test "dies is ended even if it is stopped" do
       {p, owner, monitor} = owned_by_other(sh("echo $$; kill -STOP $$"))
       [os_pid] = read_numbers(p, 1)
       tell(owner, fn _ -> :ok end)
@@ -85,7 +85,7 @@ defmodule Exile.Process.OwnerTest do
       assert_gone([os_pid])
     end
 
-    test "dies is ended by :teardown, whose waits are kept" do
+    test "dies is ended by :teardown with the given waits" do
       script = """
       trap 'echo int' INT; trap 'echo hup' HUP; trap 'echo term; exit 3' TERM
       echo ready; while :; do sleep 0.01; done
@@ -100,7 +100,7 @@ defmodule Exile.Process.OwnerTest do
       assert time in 1_800..10_000
     end
 
-    test "dies is left alone in its background programs when it had ended by itself" do
+    test "dies keeps its background programs if it had ended by itself" do
       {p, owner, monitor} = owned_by_other(sh("sleep 60 >/dev/null & echo $!"))
       [background] = read_numbers(p, 1)
       eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
@@ -123,7 +123,7 @@ defmodule Exile.Process.OwnerTest do
   end
 
   describe "an owner" do
-    test "gets no message when the command ends, however it does, and whether it traps exits or not" do
+    test "gets no message when the command ends, whether or not it traps exits" do
       for trap <- [false, true] do
         Process.flag(:trap_exit, trap)
 
@@ -154,7 +154,7 @@ defmodule Exile.Process.OwnerTest do
       assert Exile.Process.await_exit(long) == {:ok, 0}
     end
 
-    test "that dies takes all its commands along" do
+    test "that dies ends all its commands" do
       test = self()
 
       {owner, monitor} =

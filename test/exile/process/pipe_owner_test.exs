@@ -5,7 +5,7 @@ defmodule Exile.Process.PipeOwnerTest do
 
   @not_ours {:error, :pipe_closed_or_invalid_caller}
 
-  # Calls the functions that are sent to it.
+  # Starts a process that calls the functions sent to it.
   defp worker do
     test = self()
     spawn_link(fn -> work(test) end)
@@ -34,13 +34,13 @@ defmodule Exile.Process.PipeOwnerTest do
     assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
   end
 
-  # By the external form of a pid: node name, number, serial, creation.
+  # Decodes the external form of a pid: node name, number, serial, creation.
   defp remote_pid do
     :erlang.binary_to_term(<<131, 88, 119, 3, "x@y", 1::32, 0::32, 1::32>>)
   end
 
   describe "change_pipe_owner/3" do
-    test "lets another process read, write and close, and the old owner no more" do
+    test "lets only the new owner read, write and close" do
       {:ok, p} = Exile.Process.start_link(["cat"], stderr: :consume)
       worker = worker()
 
@@ -74,7 +74,7 @@ defmodule Exile.Process.PipeOwnerTest do
       Exile.Process.await_exit(p)
     end
 
-    test "moves a pipe back and forth, as often as one likes" do
+    test "moves a pipe back and forth any number of times" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       workers = [self() | for(_ <- 1..3, do: worker())]
 
@@ -91,7 +91,7 @@ defmodule Exile.Process.PipeOwnerTest do
         assert {:ok, "#{n}"} == if(here?.(to), do: read.(), else: call(to, read))
       end
 
-      # Only the last of them count as owners.
+      # Only the last owners matter.
       :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
       :ok = Exile.Process.change_pipe_owner(p, :stdout, self())
       for worker <- workers, worker != self(), do: stop(worker)
@@ -111,7 +111,7 @@ defmodule Exile.Process.PipeOwnerTest do
       Exile.Process.await_exit(p)
     end
 
-    test "to the caller, who owns it, changes nothing" do
+    test "to the caller that owns it already changes nothing" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       for _ <- 1..10, do: assert(Exile.Process.change_pipe_owner(p, :stdin, self()) == :ok)
       assert Exile.Process.write(p, "hi") == :ok
@@ -119,7 +119,7 @@ defmodule Exile.Process.PipeOwnerTest do
       Exile.Process.await_exit(p)
     end
 
-    test "to the process that waits in a read leaves it waiting" do
+    test "to a process that waits in a read leaves it waiting" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       reader = waiting_task(p, :stdout, fn -> Exile.Process.read(p) end)
       for _ <- 1..10, do: assert(Exile.Process.change_pipe_owner(p, :stdout, reader.pid) == :ok)
@@ -137,7 +137,7 @@ defmodule Exile.Process.PipeOwnerTest do
       assert Exile.Process.await_exit(p) == {:ok, 0}
     end
 
-    test "is refused for a closed pipe, and for one that is none" do
+    test "is refused for a closed pipe and for a pipe that does not exist" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       :ok = Exile.Process.close_stdin(p)
       assert Exile.Process.change_pipe_owner(p, :stdin, self()) == @not_ours
@@ -146,7 +146,7 @@ defmodule Exile.Process.PipeOwnerTest do
       assert Exile.Process.change_pipe_owner(p, :stdout, self()) == @not_ours
     end
 
-    test "works on a command that has ended: what it wrote can be read by the new owner" do
+    test "works after the command has ended: the new owner can read the output" do
       {:ok, p} = Exile.Process.start_link(["echo", "bye"])
       eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
       worker = worker()
@@ -182,7 +182,7 @@ defmodule Exile.Process.PipeOwnerTest do
   end
 
   describe "the owner of a pipe" do
-    test "takes the pipe along when it returns, raises or is killed: the command sees end-of-file" do
+    test "closes it by returning, raising or being killed: the command sees end-of-file" do
       for die <- [fn -> :ok end, fn -> exit(:reason) end, fn -> Process.exit(self(), :kill) end] do
         {:ok, p} = Exile.Process.start_link(["cat"])
         test = self()
@@ -204,7 +204,7 @@ defmodule Exile.Process.PipeOwnerTest do
       end
     end
 
-    test "of an output takes it along: a command that goes on writing gets SIGPIPE" do
+    test "of an output closes it by ending: a command that goes on writing gets SIGPIPE" do
       {:ok, p} = Exile.Process.start_link(["yes"])
 
       task =
@@ -218,7 +218,7 @@ defmodule Exile.Process.PipeOwnerTest do
       assert Exile.Process.await_exit(p) == {:ok, 141}
     end
 
-    test "takes it along when it dies waiting" do
+    test "closes it by dying while it waits" do
       {:ok, p} = Exile.Process.start_link(["cat"])
 
       reader =
@@ -234,7 +234,7 @@ defmodule Exile.Process.PipeOwnerTest do
       eventually(fn -> Exile.Process.change_pipe_owner(p, :stdout, self()) == @not_ours end)
     end
 
-    test "that handed it on may die: the pipe is the new owner's" do
+    test "may die after passing it on: the pipe is the new owner's" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       worker = worker()
       :ok = Exile.Process.change_pipe_owner(p, :stdin, worker)
@@ -245,7 +245,7 @@ defmodule Exile.Process.PipeOwnerTest do
       Exile.Process.await_exit(p)
     end
 
-    test "survives the owner of the command, and is told that the command has ended" do
+    test "survives the owner of the command, and sees that the command has ended" do
       test = self()
 
       {owner, monitor} =

@@ -5,14 +5,14 @@ defmodule Exile.Process.ReadTest do
 
   @not_ours {:error, :pipe_closed_or_invalid_caller}
 
-  # Holds its outputs open in a background process that waits for a line on standard input, says
-  # "late" on both and ends. Prints "early" on both.
+  # Prints "early" on both outputs. A background process keeps the outputs open, waits for a line
+  # on standard input, prints "late" on both and ends.
   @late "exec 3<&0; (read line <&3; echo late; echo late >&2) & echo early; echo early >&2"
 
-  # Prints the pid of a background process that holds the outputs, and goes on.
+  # Prints the pid of a background process that keeps the outputs open, and continues.
   @holder "sleep 60 & echo $!; exec sleep 60"
 
-  # The three functions, and the pipes that each needs.
+  # The three functions, and the pipes that each reads.
   @functions [
     {&Exile.Process.read/1, [:stdout]},
     {&Exile.Process.read_stderr/1, [:stderr]},
@@ -24,7 +24,7 @@ defmodule Exile.Process.ReadTest do
   end
 
   describe "read/2" do
-    test "reads what is there" do
+    test "reads what is available" do
       {:ok, p} = Exile.Process.start_link(sh("echo one; read line; echo two"))
       assert Exile.Process.read(p) == {:ok, "one\n"}
       :ok = Exile.Process.write(p, "\n")
@@ -41,7 +41,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "waits until there is something" do
+    test "waits until data is available" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       reader = waiting_task(p, :stdout, fn -> Exile.Process.read(p) end)
       :ok = Exile.Process.write(p, "at last")
@@ -58,7 +58,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "reads as much as is there exactly, and less when more is asked for" do
+    test "reads exactly what is available, even when more is asked for" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       :ok = Exile.Process.write(p, "abcd")
       assert Exile.Process.read(p, 4) == {:ok, "abcd"}
@@ -69,7 +69,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "never returns more than was asked for, 65,535 bytes by default, and nothing empty" do
+    test "never returns more than asked for, 65,535 bytes by default, and never an empty binary" do
       {:ok, p} = Exile.Process.start_link(["head", "-c", "3000000", "/dev/zero"])
       assert Enum.max(sizes(fn -> Exile.Process.read(p) end)) in 1..65_535
       Exile.Process.await_exit(p)
@@ -106,7 +106,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "of a maximum that is no positive integer raises" do
+    test "with a maximum that is not a positive integer raises" do
       {:ok, p} = Exile.Process.start_link(["echo"])
 
       for bad <- [0, -1, 1.0, nil, :infinity, "1"] do
@@ -127,11 +127,11 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "slows a command that writes more than the pipe holds" do
+    test "blocks a command that writes more than the pipe holds" do
       {:ok, p} =
         Exile.Process.start_link(sh("head -c 10000000 /dev/zero; echo done >&2"), stderr: :consume)
 
-      # It cannot be done before it is read from.
+      # The command cannot finish before its output is read.
       {:ok, piece} = Exile.Process.read(p)
       stderr = waiting_task(p, :stderr, fn -> Exile.Process.read_stderr(p) end)
       assert byte_size(piece) + Enum.sum(sizes(fn -> Exile.Process.read(p) end)) == 10_000_000
@@ -159,7 +159,7 @@ defmodule Exile.Process.ReadTest do
   end
 
   describe "read_any/2" do
-    test "reads from where something is, with the name of the pipe" do
+    test "reads from the pipe that has data, and returns its name" do
       {:ok, p} =
         Exile.Process.start_link(sh("echo out; read line; echo err >&2"), stderr: :consume)
 
@@ -171,7 +171,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "wakes for either pipe, and leaves no message of the other" do
+    test "wakes for either pipe, and leaves no message from the other" do
       for {number, name} <- [{"1", :stdout}, {"2", :stderr}] do
         {:ok, p} =
           Exile.Process.start_link(sh("read line; echo hi >&#{number}"), stderr: :consume)
@@ -185,7 +185,7 @@ defmodule Exile.Process.ReadTest do
       end
     end
 
-    test "takes nothing from a process that one of the pipes was given to meanwhile" do
+    test "takes no data from a process that became the owner of one pipe meanwhile" do
       script = "sleep 60 & echo $!; read line; echo out; exec sleep 60"
       {:ok, p} = Exile.Process.start_link(sh(script), stderr: :consume)
       [holder] = read_numbers(p, 1)
@@ -193,7 +193,8 @@ defmodule Exile.Process.ReadTest do
       first =
         waiting_task(p, [:stdout, :stderr], fn -> {Exile.Process.read_any(p), messages()} end)
 
-      # The first learns of both, the output and the loss of a pipe, when the other waits already.
+      # The first process is suspended, so it learns of both the output and the loss of a pipe
+      # when the second one already waits.
       :erlang.suspend_process(first.pid)
       :ok = Exile.Process.write(p, "\n")
       eventually(fn -> Process.info(first.pid, :message_queue_len) == {:message_queue_len, 1} end)
@@ -213,7 +214,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "goes on with the one pipe when the other is at its end" do
+    test "continues with one pipe when the other is at end-of-file" do
       {:ok, p} = Exile.Process.start_link(sh("exec 2>&-; read line; echo out"), stderr: :consume)
       :ok = Exile.Process.write(p, "\n")
       assert Exile.Process.read_any(p) == {:ok, {:stdout, "out\n"}}
@@ -229,7 +230,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "goes on with the one pipe when the other is closed or somebody else's" do
+    test "continues with one pipe when the other is closed or has another owner" do
       {:ok, p} = Exile.Process.start_link(sh("read line; echo err >&2"), stderr: :consume)
       :ok = Exile.Process.close_stdout(p)
       :ok = Exile.Process.write(p, "\n")
@@ -252,14 +253,14 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "reads standard output alone where standard error is not consumed" do
+    test "reads only standard output if standard error is not consumed" do
       {:ok, p} = Exile.Process.start_link(["echo", "out"])
       assert Exile.Process.read_any(p) == {:ok, {:stdout, "out\n"}}
       assert Exile.Process.read_any(p) == :eof
       Exile.Process.await_exit(p)
     end
 
-    test "starves neither of two pipes that always have something" do
+    test "starves neither of two pipes that always have data" do
       script = "head -c 30000 /dev/zero; head -c 30000 /dev/zero >&2"
       {:ok, p} = Exile.Process.start_link(sh(script), stderr: :consume)
       eventually(fn -> Exile.Process.os_pid(p) == :undefined end)
@@ -269,7 +270,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "reads from both of two floods" do
+    test "reads from both outputs when both are flooded" do
       {:ok, p} = Exile.Process.start_link(sh("yes out & exec yes err >&2"), stderr: :consume)
       for tag <- [:stdout, :stderr, :stdout, :stderr], do: wait_for(p, tag)
       assert {:ok, _} = Exile.Process.await_exit(p, 200)
@@ -292,7 +293,7 @@ defmodule Exile.Process.ReadTest do
   end
 
   describe "read/2, read_stderr/2 and read_any/2" do
-    test "are :eof at the end, again and again" do
+    test "are :eof at the end, repeatedly" do
       with_each(fn read, _pipes ->
         {:ok, p} = Exile.Process.start_link(["true"], stderr: :consume)
         for _ <- 1..5, do: assert(read.(p) == :eof)
@@ -300,7 +301,7 @@ defmodule Exile.Process.ReadTest do
       end)
     end
 
-    test "are :eof when the command has closed its outputs, though it runs" do
+    test "are :eof when the command has closed its outputs but still runs" do
       with_each(fn read, _pipes ->
         {:ok, p} = Exile.Process.start_link(sh("exec >&- 2>&-; exec sleep 60"), stderr: :consume)
         for _ <- 1..3, do: assert(read.(p) == :eof)
@@ -326,7 +327,7 @@ defmodule Exile.Process.ReadTest do
       end)
     end
 
-    test "are :eof when the command ends, though a background process holds the pipes" do
+    test "are :eof when the command ends, even if a background process holds the pipes" do
       with_each(fn read, pipes ->
         {:ok, p} = Exile.Process.start_link(sh(@holder), stderr: :consume)
         [holder] = read_numbers(p, 1)
@@ -364,7 +365,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "return when the pipe that they wait for is given to another process, which may go on" do
+    test "return when the pipe gets another owner, which may go on reading" do
       with_each(fn read, pipes ->
         {:ok, p} =
           Exile.Process.start_link(["sh", "-c", "read line; echo hi; echo hi >&2"],
@@ -423,7 +424,7 @@ defmodule Exile.Process.ReadTest do
       end)
     end
 
-    test "are refused to a process that does not own the pipe, and lose nothing by it" do
+    test "are refused to a process that does not own the pipe, and no data is lost" do
       with_each(fn read, _pipes ->
         {:ok, p} = Exile.Process.start_link(sh("echo hi; echo hi >&2"), stderr: :consume)
         assert Task.await(Task.async(fn -> read.(p) end)) == @not_ours
@@ -455,8 +456,8 @@ defmodule Exile.Process.ReadTest do
       assert_not_slowed(&Exile.Process.read_any/1)
     end
 
-    # Compares reads that have to wait, before and after the mailbox is filled. To look through
-    # it for each wait makes them about thirty times as slow.
+    # Compares reads that have to wait, before and after the mailbox is filled. Scanning the
+    # mailbox for each wait would make them about thirty times as slow.
     defp assert_not_slowed(read) do
       {:ok, p} = Exile.Process.start_link(["cat"], stderr: :consume)
       reader = self()

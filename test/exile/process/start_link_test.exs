@@ -5,10 +5,10 @@ defmodule Exile.Process.StartLinkTest do
 
   alias Exile.Process.Error
 
-  # Prints each of its arguments with a NUL byte behind it.
+  # Prints each of its arguments followed by a NUL byte.
   @echo ["sh", "-c", ~S(for argument; do printf '%s\0' "$argument"; done), "sh"]
 
-  # What the command finds in its environment.
+  # Returns the environment that the command gets.
   defp environment(options) do
     {output, 0} = run(["env", "-0"], options)
 
@@ -81,7 +81,7 @@ defmodule Exile.Process.StartLinkTest do
       assert run([path]) == {"said\n", 0}
     end
 
-    test "keeps commands apart that run at the same time" do
+    test "keeps concurrent commands apart" do
       commands = for _ <- 1..20, do: elem(Exile.Process.start_link(["cat"]), 1)
       for {p, n} <- Enum.with_index(commands), do: assert(Exile.Process.write(p, "#{n}") == :ok)
       for {p, n} <- Enum.with_index(commands), do: assert(Exile.Process.read(p) == {:ok, "#{n}"})
@@ -95,7 +95,7 @@ defmodule Exile.Process.StartLinkTest do
       |> Enum.each(fn {task, n} -> assert Task.await(task) == {"#{n}\n", 0} end)
     end
 
-    test "runs the command in a process group of its own" do
+    test "runs the command in its own process group" do
       {:ok, p} = Exile.Process.start_link(["cat", "/proc/self/stat"])
       {:ok, stat} = Exile.Process.read(p)
       [pid, _name, _state, _parent, group | _] = String.split(stat)
@@ -103,12 +103,12 @@ defmodule Exile.Process.StartLinkTest do
       Exile.Process.await_exit(p)
     end
 
-    test "hands no descriptor but the three standard streams to the command" do
+    test "passes only the three standard streams to the command" do
       # The fourth is the directory that ls lists.
       assert run(["ls", "/proc/self/fd"]) == {"0\n1\n2\n3\n", 0}
     end
 
-    test "leaves a command no signal blocked or ignored, whatever the VM does" do
+    test "starts a command with no signal blocked or ignored, whatever the VM does" do
       {status, 0} = run(["cat", "/proc/self/status"])
       assert status =~ ~r/^SigBlk:\t0{16}$/m
       assert status =~ ~r/^SigIgn:\t0{16}$/m
@@ -116,7 +116,7 @@ defmodule Exile.Process.StartLinkTest do
   end
 
   describe "start_link/2, arguments" do
-    test "passes every byte but NUL" do
+    test "passes every byte except NUL" do
       arguments = Enum.map(1..255, &<<&1>>) ++ [:binary.list_to_bin(Enum.to_list(1..255))]
       assert run(@echo ++ arguments) == {Enum.map_join(arguments, &(&1 <> <<0>>)), 0}
     end
@@ -126,7 +126,7 @@ defmodule Exile.Process.StartLinkTest do
       assert run(@echo ++ arguments) == {Enum.map_join(arguments, &(&1 <> <<0>>)), 0}
     end
 
-    test "passes empty ones and ones that look like options" do
+    test "passes empty arguments and arguments that look like options" do
       assert run(@echo ++ ["", "-", "--", "-n", ""]) == {"\0-\0--\0-n\0\0", 0}
     end
 
@@ -134,12 +134,12 @@ defmodule Exile.Process.StartLinkTest do
       assert run(@echo ++ ["żółć", "日本語", "🐘"]) == {"żółć\0日本語\0🐘\0", 0}
     end
 
-    test "passes as much as the system takes" do
+    test "passes an argument of the maximum length" do
       long = String.duplicate("x", 131_071)
       assert run(@echo ++ [long, "end"]) == {long <> "\0end\0", 0}
     end
 
-    test "passes thousands" do
+    test "passes thousands of arguments" do
       arguments = Enum.map(1..5_000, &"#{&1}")
       assert run(@echo ++ arguments) == {Enum.map_join(arguments, &(&1 <> <<0>>)), 0}
     end
@@ -156,7 +156,7 @@ defmodule Exile.Process.StartLinkTest do
       assert_nothing_started()
     end
 
-    test "a command that is no list of binaries raises" do
+    test "a command that is not a list of binaries raises" do
       for bad <- [[], "echo", nil, ["echo", :a], [~c"echo"], [""], ["echo" | "a"], %{}, [nil]] do
         assert_raise ArgumentError, fn -> Exile.Process.start_link(bad) end
       end
@@ -171,31 +171,31 @@ defmodule Exile.Process.StartLinkTest do
       assert run(["pwd", "-P"], cd: path) == {path <> "\n", 0}
     end
 
-    test "is that of the VM by default, also as nil" do
+    test "is the VM's directory by default and when nil" do
       assert run(["pwd", "-P"]) == {File.cwd!() <> "\n", 0}
       assert run(["pwd", "-P"], cd: nil) == {File.cwd!() <> "\n", 0}
     end
 
-    test "may be relative, and leaves the VM where it is" do
+    test "may be relative, and does not change the VM's directory" do
       before = File.cwd!()
       assert run(["pwd", "-P"], cd: "lib") == {Path.join(before, "lib") <> "\n", 0}
       assert File.cwd!() == before
     end
 
-    test "may hold letters that are not ASCII" do
+    test "may contain letters that are not ASCII" do
       path = Path.join(temporary_directory(), "żółć 🐘")
       File.mkdir!(path)
       assert run(["pwd", "-P"], cd: path) == {path <> "\n", 0}
     end
 
-    test "is where a program with a slash in a relative name is found" do
+    test "is where a relative program name with a slash is looked up" do
       path = temporary_directory()
       executable(Path.join(path, "say"), "#!/bin/sh\necho said\n")
       assert run(["./say"], cd: path) == {"said\n", 0}
       assert {:error, %Error{reason: :enoent}} = Exile.Process.start_link(["./say"])
     end
 
-    test "that does not exist is :enoent, and the error tells the directory" do
+    test "that does not exist is :enoent, and the error contains the directory" do
       assert {:error, error} = Exile.Process.start_link(["pwd"], cd: "/no/such/directory")
       assert error == %Error{reason: :enoent, operation: :cd, subject: "/no/such/directory"}
 
@@ -231,7 +231,7 @@ defmodule Exile.Process.StartLinkTest do
       end
     end
 
-    test "that is a symbolic link to itself is :eloop, one with too long a name :enametoolong" do
+    test "that links to itself is :eloop, and a name that is too long is :enametoolong" do
       path = Path.join(temporary_directory(), "loop")
       File.ln_s!(path, path)
       assert {:error, %Error{reason: :eloop}} = Exile.Process.start_link(["pwd"], cd: path)
@@ -263,14 +263,14 @@ defmodule Exile.Process.StartLinkTest do
                environment(env: %{"EXILE_A" => "1", "EXILE_B" => "2"})
     end
 
-    test "sees what was put into the environment of the VM, and what was deleted" do
+    test "follows changes of the VM's environment" do
       put_env("EXILE_LATE", "late")
       assert environment([])["EXILE_LATE"] == "late"
       put_env("EXILE_LATE", nil)
       refute Map.has_key?(environment([]), "EXILE_LATE")
     end
 
-    test "leaves the environment of the VM as it is" do
+    test "does not change the environment of the VM" do
       environment(env: %{"EXILE_ADDED" => "added"})
       assert System.get_env("EXILE_ADDED") == nil
     end
@@ -295,7 +295,7 @@ defmodule Exile.Process.StartLinkTest do
       assert Map.take(environment(env: values), Map.keys(values)) == values
     end
 
-    test "passes bytes that are no letters, in names too" do
+    test "passes bytes that are not letters, in names too" do
       every_byte = :binary.list_to_bin(Enum.to_list(1..255))
       values = %{"EXILE_BYTES" => every_byte, <<"EXILE_", 0xFF>> => "x", "żółć" => "y"}
       assert Map.take(environment(env: values), Map.keys(values)) == values
@@ -308,20 +308,20 @@ defmodule Exile.Process.StartLinkTest do
       refute Map.has_key?(environment(env: %{"EXILE_ŻÓŁĆ" => nil}), "EXILE_ŻÓŁĆ")
     end
 
-    test "takes atoms, numbers and charlists for their text, as names and as values" do
+    test "converts atoms, numbers and charlists to text, as names and as values" do
       env = [{:EXILE_A, :atom}, {~c"EXILE_B", 1}, {"EXILE_C", ~c"żółć"}, {"EXILE_D", true}]
 
       assert Map.take(environment(env: env), ~w(EXILE_A EXILE_B EXILE_C EXILE_D)) ==
                %{"EXILE_A" => "atom", "EXILE_B" => "1", "EXILE_C" => "żółć", "EXILE_D" => "true"}
     end
 
-    test "counts the last of several values for one name" do
+    test "uses the last of several values for one name" do
       assert environment(env: [{"EXILE_A", "1"}, {"EXILE_A", "2"}])["EXILE_A"] == "2"
       found = environment(env: [{"EXILE_A", "1"}, {"EXILE_A", nil}])
       refute Map.has_key?(found, "EXILE_A")
     end
 
-    test "does not change where the program is looked for: that is the PATH of the VM" do
+    test "does not affect the program lookup, which uses the PATH of the VM" do
       path = temporary_directory()
       executable(Path.join(path, "exile-say"), "#!/bin/sh\necho said\n")
 
@@ -377,7 +377,7 @@ defmodule Exile.Process.StartLinkTest do
   end
 
   describe "start_link/2, option :stderr" do
-    # Where the standard streams of the command lead to: [stdin, stdout, stderr].
+    # Returns the targets of the command's standard streams: [stdin, stdout, stderr].
     defp streams(options) do
       {:ok, p} =
         Exile.Process.start_link(sh("for n in 0 1 2; do readlink /proc/$$/fd/$n; done"), options)
@@ -405,12 +405,12 @@ defmodule Exile.Process.StartLinkTest do
       assert run(sh("echo lost >&2; echo kept"), stderr: :disable) == {"kept\n", 0}
     end
 
-    test "is a pipe of its own with :consume" do
+    test "is a separate pipe with :consume" do
       assert [_, stdout, "pipe:" <> _ = stderr] = streams(stderr: :consume)
       assert stderr != stdout
     end
 
-    test "leaves nothing to read where it is not consumed" do
+    test "leaves nothing to read unless it is consumed" do
       for where <- [:console, :redirect_to_stdout, :disable] do
         {:ok, p} = Exile.Process.start_link(["true"], stderr: where)
         assert Exile.Process.read_stderr(p) == {:error, :pipe_closed_or_invalid_caller}
@@ -491,7 +491,7 @@ defmodule Exile.Process.StartLinkTest do
       assert {:error, %Error{reason: :enotdir}} = Exile.Process.start_link([path <> "/program"])
     end
 
-    test "because it is no program is :enoexec" do
+    test "because it is not a program is :enoexec" do
       path = executable(Path.join(temporary_directory(), "data"), "neither script nor program")
 
       assert {:error, %Error{reason: :enoexec, operation: :exec, subject: ^path}} =
@@ -503,7 +503,7 @@ defmodule Exile.Process.StartLinkTest do
       assert {:error, %Error{reason: :enoexec}} = Exile.Process.start_link([path])
     end
 
-    test "because an argument, all arguments, or a variable are too long is :e2big" do
+    test "because an argument, all arguments together, or a variable is too long is :e2big" do
       long = String.duplicate("x", 131_072)
       assert {:error, %Error{reason: :e2big}} = Exile.Process.start_link(["echo", long])
       many = List.duplicate(String.duplicate("x", 100_000), 100)
@@ -513,7 +513,7 @@ defmodule Exile.Process.StartLinkTest do
                Exile.Process.start_link(["echo"], env: [{"A", long}])
     end
 
-    test "because somebody writes to the program is :etxtbsy" do
+    test "because the program is open for writing is :etxtbsy" do
       path = executable(Path.join(temporary_directory(), "busy"), File.read!("/bin/true"))
       file = File.open!(path, [:append, :raw])
       assert {:error, %Error{reason: :etxtbsy}} = Exile.Process.start_link([path])
@@ -521,9 +521,9 @@ defmodule Exile.Process.StartLinkTest do
       assert run([path]) == {"", 0}
     end
 
-    test "because its name is too long is :enametoolong, or a link to itself :eloop" do
+    test "because its name is too long is :enametoolong, and a link to itself is :eloop" do
       name = String.duplicate("x", 300)
-      # Of this name there is none in any directory of the PATH.
+      # No directory of the PATH contains a program of this name.
       assert {:error, %Error{reason: :enoent}} = Exile.Process.start_link([name])
       assert {:error, %Error{reason: :enametoolong}} = Exile.Process.start_link(["/" <> name])
       path = Path.join(temporary_directory(), "loop")
@@ -532,8 +532,8 @@ defmodule Exile.Process.StartLinkTest do
     end
 
     test "because the VM has too many files open is :emfile" do
-      # Lowers the limit of the VM, and gives it back as soon as its input ends: a VM that has no
-      # descriptor left could not run another program to do so.
+      # Lowers the limit of the VM, and restores it at the end of its input. A VM without a free
+      # descriptor could not start another program to restore the limit.
       limit = """
       was=$(ulimit -S -n)
       prlimit --pid $1 --nofile=$(ls /proc/$1/fd | wc -l): && echo lowered
@@ -544,7 +544,7 @@ defmodule Exile.Process.StartLinkTest do
       {:ok, p} = Exile.Process.start_link(["sh", "-c", limit, "sh", System.pid()])
       assert read_lines(p, 1) == ["lowered"]
 
-      # A few below the limit may be free.
+      # A few descriptors below the limit may be free.
       results = for _ <- 1..20, do: Exile.Process.start_link(["cat"])
       errors = for {:error, error} <- results, do: error
       Exile.Process.close_stdin(p)
@@ -554,7 +554,7 @@ defmodule Exile.Process.StartLinkTest do
       assert [%Error{reason: :emfile, operation: :stdio, subject: "cat"} | _] = errors
     end
 
-    test "does not touch a caller, which is linked to nothing and gets no message" do
+    test "leaves the caller without links and messages" do
       for trap <- [false, true] do
         task =
           Task.async(fn ->

@@ -5,14 +5,14 @@ defmodule Exile.Process.WriteTest do
 
   @not_ours {:error, :pipe_closed_or_invalid_caller}
 
-  # More than a pipe ever holds.
+  # More bytes than any pipe holds.
   @too_much 8 * 1024 * 1024
 
-  # Holds its standard input open in a background process when it is killed, and reads nothing.
-  # Prints the pid of that process.
+  # Reads nothing. A background process keeps its standard input open even after it is killed.
+  # Prints the pid of the background process.
   @holder "exec 3<&0; sleep 60 <&3 >/dev/null & echo $!; exec sleep 60"
 
-  # What `cat` makes of iodata.
+  # Writes iodata to `cat` and returns the output.
   defp through_cat(iodata) do
     {:ok, p} = Exile.Process.start_link(["cat"])
 
@@ -49,7 +49,7 @@ defmodule Exile.Process.WriteTest do
       assert through_cat([bits, bytes]) == bits <> bytes
     end
 
-    test "returns at once for empty iodata, also while the pipe is full" do
+    test "returns at once for empty iodata, even while the pipe is full" do
       {:ok, p} = Exile.Process.start_link(["cat"])
 
       for empty <- ["", [], [""], [[], [""], []]],
@@ -69,7 +69,7 @@ defmodule Exile.Process.WriteTest do
       assert Exile.Process.write(p, []) == :ok
     end
 
-    test "writes thousands of parts in order, empty ones among them" do
+    test "writes thousands of parts in order, including empty ones" do
       parts =
         for n <- 1..5_000, do: if(rem(n, 3) == 0, do: "", else: String.duplicate("#{n},", 30))
 
@@ -100,18 +100,18 @@ defmodule Exile.Process.WriteTest do
       Exile.Process.await_exit(p)
     end
 
-    test "and reading move 64 MiB both ways at once, by two processes" do
+    test "moves 64 MiB while another process reads them back" do
       block = :rand.bytes(1024 * 1024)
       parts = for n <- 1..64, do: [<<n>>, block]
       assert hash(through_cat(parts)) == hash(parts)
     end
 
-    test "is :ok as soon as all is in the pipe, though the command reads nothing" do
+    test "is :ok as soon as everything is in the pipe, even if the command reads nothing" do
       {:ok, p} = Exile.Process.start_link(["sleep", "60"])
       assert Exile.Process.write(p, "nobody reads this") == :ok
     end
 
-    test "waits while the command does not read, and goes on where it was when it does" do
+    test "waits while the command does not read, and continues when it does" do
       {:ok, p} = Exile.Process.start_link(["md5sum"])
       :ok = Exile.Process.kill(p, :sigstop)
       data = :rand.bytes(@too_much)
@@ -165,7 +165,7 @@ defmodule Exile.Process.WriteTest do
       assert Task.await(writer) == {:error, :epipe}
     end
 
-    test "that waits returns when the command ends, though a background process holds the pipe" do
+    test "that waits returns when the command ends, even if a background process holds the pipe" do
       {:ok, p} = Exile.Process.start_link(sh(@holder))
       [holder] = read_numbers(p, 1)
       data = String.duplicate("x", @too_much)
@@ -185,7 +185,7 @@ defmodule Exile.Process.WriteTest do
       kill_os_process(holder)
     end
 
-    test "that waits returns when the pipe is given to another process, which may go on" do
+    test "that waits returns when the pipe gets another owner, which may use it" do
       {:ok, p} = Exile.Process.start_link(sh("read line; cat"))
       data = String.duplicate("x", @too_much)
       writer = waiting_task(p, :stdin, fn -> Exile.Process.write(p, data) end)
@@ -227,7 +227,7 @@ defmodule Exile.Process.WriteTest do
       Exile.Process.await_exit(p)
     end
 
-    test "of what is no iodata raises ArgumentError and writes nothing" do
+    test "with invalid iodata raises ArgumentError and writes nothing" do
       {:ok, p} = Exile.Process.start_link(["cat"])
 
       for bad <- [:a, nil, 1, ["a", :b], [256], [-1], %{}, ["a" | 1], <<1::3>>] do

@@ -4,7 +4,7 @@ defmodule Exile.Runtime.SignalTest do
   alias Exile.Runtime.Signal
 
   describe "known?/1" do
-    test "knows the names of signals in small letters, as atoms" do
+    test "knows lower-case signal names as atoms" do
       for signal <- [:sighup, :sigint, :sigkill, :sigusr1, :sigterm, :sigstop, :sigcont] do
         assert Signal.known?(signal)
       end

@@ -14,14 +14,14 @@ defmodule Exile.Runtime.TeardownTest do
   defp named(steps), do: for({signal, wait} <- steps, do: {Atom.to_string(signal), wait})
 
   describe "within/2" do
-    test "of the default is SIGTERM twice, evenly spread over the time" do
+    test "of the default is SIGTERM twice, spread evenly over the time" do
       assert Teardown.within(:default, 1_000) == [{"sigterm", 500}, {"sigterm", 500}]
       assert Teardown.within(:default, 1) == [{"sigterm", 0}, {"sigterm", 0}]
       assert Teardown.within(:default, 0) == [{"sigterm", 0}, {"sigterm", 0}]
       for time <- 0..1_000, do: assert(Teardown.duration(Teardown.within(:default, time)) <= time)
     end
 
-    test "keeps a sequence that was given, whatever the time" do
+    test "keeps a given sequence, whatever the time" do
       for steps <- @given, time <- [0, 1, 300, 100_000, 0xFFFF_FFFF] do
         assert Teardown.within(steps, time) == named(steps)
       end
@@ -33,7 +33,7 @@ defmodule Exile.Runtime.TeardownTest do
       assert Teardown.abandoned(:default) == [{"sigterm", 300}, {"sigterm", 150}]
     end
 
-    test "keeps a sequence that was given" do
+    test "keeps a given sequence" do
       for steps <- @given, do: assert(Teardown.abandoned(steps) == named(steps))
     end
   end
