@@ -1,6 +1,6 @@
 defmodule Exile.ComingFromExile014Test do
   @moduledoc """
-  What the guide "Coming from exile 0.14" says, row by row. Each `describe` is the first column of a
+  Tests every row of the guide "Coming from exile 0.14". Each `describe` is the first column of a
   row, in the same words; the last test compares them.
   """
 
@@ -14,13 +14,13 @@ defmodule Exile.ComingFromExile014Test do
 
   @guide "guides/coming_from_exile_0_14.md"
 
-  # Ignores what can be ignored, and says who it and its child are.
+  # Ignores the signals that can be ignored, and prints its own pid and that of its child.
   @stubborn "trap '' TERM INT HUP PIPE; sleep 60 & echo $$; echo $!; while :; do sleep 1; done"
 
-  # More than a pipe holds.
+  # More bytes than a pipe holds.
   @much 1_000_000
 
-  # Longer than anything here may take, other than the waiting that is tested.
+  # Longer than anything here may take, except the waits under test.
   @soon 3_000
 
   defp milliseconds(fun) do
@@ -93,7 +93,7 @@ defmodule Exile.ComingFromExile014Test do
 
   describe "`max_chunk_size` is 65,536 by default, the size of a read 65,535" do
     test "of a stream" do
-      # A slow reader, so that the pipe is full.
+      # The reader is slow, so that the pipe fills.
       sizes =
         ~w(head -c 4000000 /dev/zero)
         |> Exile.stream!()
@@ -155,7 +155,7 @@ defmodule Exile.ComingFromExile014Test do
 
     test "an input that waits keeps it open" do
       wait = fn _sink -> Process.sleep(:infinity) end
-      # The status of `timeout` when time was up.
+      # 124 is the status of `timeout` when the time is up.
       stream = Exile.stream!(sh("timeout 0.3 cat; echo $?"), input: wait)
       assert Enum.join(stream) == "124\n"
     end
@@ -511,7 +511,7 @@ defmodule Exile.ComingFromExile014Test do
       {:ok, p} = Exile.Process.start_link(sh(script), stderr: :disable)
       assert Exile.Process.read(p) == {:ok, "ready\n"}
 
-      # Another process reads what the owner would drop.
+      # Another process reads the output, which the owner would drop.
       reader =
         Task.async(fn ->
           :ok = Exile.Process.change_pipe_owner(p, :stdout, self())
@@ -659,7 +659,7 @@ defmodule Exile.ComingFromExile014Test do
         from
       end
 
-      # Both come up, but for one time in a trillion.
+      # The chance that the same one comes first 40 times is about one in a trillion.
       seen = Enum.reduce_while(1..40, [], &seen(&1, &2, first))
       assert Enum.sort(seen) == [:stderr, :stdout]
     end

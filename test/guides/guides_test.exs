@@ -1,12 +1,12 @@
 defmodule Exile.GuidesTest do
   use Exile.Case
 
-  # A guide shows how a server fails.
+  # One guide shows a server that fails.
   @moduletag :capture_log
 
   @guides Path.wildcard("guides/*.md")
 
-  # What a guide defines, its examples use.
+  # The examples of a guide use the modules that it defines.
   for guide <- @guides,
       [source] <-
         Regex.scan(~r/^```elixir\n(defmodule .*?)^```$/ms, File.read!(guide),

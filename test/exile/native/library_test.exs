@@ -79,7 +79,7 @@ defmodule Exile.Native.LibraryTest do
                "the directory that Exile is installed in must be named exile or exile-"
     end
 
-    test "reports a lack of descriptors, and starts when some are free", %{app: app, library: file} do
+    test "reports a lack of descriptors, and starts later", %{app: app, library: file} do
       program = """
       Logger.configure(level: :none)
       # One descriptor is left for reading files. It is not enough for the library.
@@ -149,7 +149,7 @@ defmodule Exile.Native.LibraryTest do
   end
 
   describe "refused/2" do
-    # It is remembered, but asked for only when the library is not loaded.
+    # refused/2 stores its text globally, but the text is read only if the library is not loaded.
     defp refused(file, number, callback \\ "load") do
       Library.refused(file, ~c"Library #{callback}-call unsuccessful (#{number}).")
     end

@@ -133,7 +133,7 @@ defmodule Exile.Process.KillTest do
       assert Exile.Process.os_pid(p) == :undefined
     end
 
-    test "may be called by any process to get the process id" do
+    test "may be called by any process, too" do
       {:ok, p} = Exile.Process.start_link(["cat"])
       assert Task.await(Task.async(fn -> Exile.Process.os_pid(p) end)) == Exile.Process.os_pid(p)
       Exile.Process.await_exit(p)

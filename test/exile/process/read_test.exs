@@ -69,7 +69,7 @@ defmodule Exile.Process.ReadTest do
       Exile.Process.await_exit(p)
     end
 
-    test "never returns more than asked for, 65,535 bytes by default, and never an empty binary" do
+    test "never returns more than asked for, 65,535 bytes by default, or an empty binary" do
       {:ok, p} = Exile.Process.start_link(["head", "-c", "3000000", "/dev/zero"])
       assert Enum.max(sizes(fn -> Exile.Process.read(p) end)) in 1..65_535
       Exile.Process.await_exit(p)

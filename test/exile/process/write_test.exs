@@ -165,7 +165,7 @@ defmodule Exile.Process.WriteTest do
       assert Task.await(writer) == {:error, :epipe}
     end
 
-    test "that waits returns when the command ends, even if a background process holds the pipe" do
+    test "that waits returns when the command ends, though a background process holds the pipe" do
       {:ok, p} = Exile.Process.start_link(sh(@holder))
       [holder] = read_numbers(p, 1)
       data = String.duplicate("x", @too_much)

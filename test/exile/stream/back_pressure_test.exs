@@ -3,13 +3,13 @@ defmodule Exile.Stream.BackPressureTest do
 
   import Exile.StreamSteps
 
-  # What our pipes hold: 64 KiB at first, 256 KiB once they are busy.
+  # The capacity of our pipes: 64 KiB at first, 256 KiB once they are busy.
   @pipe 65_536
   @grown_pipe 262_144
   @chunk 65_536
 
   describe "a slow reader" do
-    test "stops the command when the pipe is full, with one chunk more on its way" do
+    test "blocks the command when the pipe is full" do
       stream = Exile.stream!(sh("echo $$; exec yes"), ignore_epipe: true)
       assert {line, go} = step(stream)
       os_pid = number(hd(String.split(line, "\n")))
@@ -18,14 +18,14 @@ defmodule Exile.Stream.BackPressureTest do
       eventually(fn -> written(os_pid) - received >= div(@pipe, 2) end)
       assert settled(fn -> written(os_pid) end) - received <= @pipe
       assert {chunk, go} = step(go)
-      # All that was there comes at once.
+      # The whole content of the pipe arrives at once.
       assert byte_size(chunk) in div(@pipe, 2)..@chunk
       received = received + byte_size(chunk)
       assert settled(fn -> written(os_pid) end) - received <= @pipe
       halt(go)
     end
 
-    test "is never further behind than a grown pipe, however long it reads" do
+    test "is never behind by more than a grown pipe, however long it reads" do
       assert {line, go} = step(Exile.stream!(sh("echo $$; exec yes"), ignore_epipe: true))
       os_pid = number(hd(String.split(line, "\n")))
 
@@ -43,7 +43,7 @@ defmodule Exile.Stream.BackPressureTest do
     test "stops the evaluation of the input through the command" do
       {input, count} = counted(Stream.repeatedly(fn -> :binary.copy("x", 1_000) end))
       assert {first, go} = step(Exile.stream!(~w(cat), input: input, ignore_epipe: true))
-      # In cat, too, is a buffer; and one element is being written.
+      # cat has a buffer, too, and one more element is being written.
       most = byte_size(first) + 2 * @grown_pipe + 262_144 + 1_000
       assert settled(count) * 1_000 <= most
 
@@ -68,15 +68,15 @@ defmodule Exile.Stream.BackPressureTest do
       {input, count} = counted(Stream.cycle([@element]))
       stream = Exile.stream!(sh("echo ready; exec sleep 60"), input: input, ignore_epipe: true)
       assert {"ready\n", go} = step(stream)
-      # The element that does not fit has been asked for.
+      # One element more than fits has been evaluated.
       eventually(fn -> count.() >= 60 end)
       assert settled(count) <= div(@pipe, 1_000) + 1
       halt(go)
     end
 
-    test "that reads a little lets the evaluation go on a little" do
+    test "that reads a little lets the evaluation continue a little" do
       {input, count} = counted(Stream.cycle([@element]))
-      # It reads 40,000 bytes each time it gets the signal.
+      # The command reads 40,000 bytes for each signal.
       script = "trap : USR1; echo $$; while :; do sleep 60 & wait; head -c 40000 >/dev/null; done"
       stream = Exile.stream!(sh(script), input: input, ignore_epipe: true)
       assert {line, go} = step(stream)
@@ -84,12 +84,12 @@ defmodule Exile.Stream.BackPressureTest do
       assert settled(count) <= 66
       assert {_, 0} = System.cmd("kill", ["-USR1", String.trim(line)])
       eventually(fn -> count.() >= 100 end)
-      # By now the pipe may count as a busy one.
+      # By now the pipe may have grown.
       assert settled(count) <= div(@grown_pipe, 1_000) + 42
       halt(go)
     end
 
-    test "lets the input process wait without using the processor" do
+    test "lets the input process wait without using CPU time" do
       {input, count} = counted(Stream.cycle([@element]))
       test = self()
 
@@ -112,7 +112,7 @@ defmodule Exile.Stream.BackPressureTest do
   describe "memory" do
     @gibibyte 1_073_741_824
     @most 24 * 1_048_576
-    # To ask how much is used takes longer than to read a chunk.
+    # Measuring the memory takes longer than reading a chunk, so it is done rarely.
     @seldom 64
 
     test "stays flat while a GiB is read" do
@@ -157,7 +157,7 @@ defmodule Exile.Stream.BackPressureTest do
     end
   end
 
-  # What a program has written in all.
+  # The number of bytes that a process has written in total.
   defp written(os_pid) do
     [_, bytes] = Regex.run(~r/^wchar: (\d+)$/m, File.read!("/proc/#{os_pid}/io"))
     String.to_integer(bytes)
@@ -174,7 +174,7 @@ defmodule Exile.Stream.BackPressureTest do
 
   defp memory, do: :erlang.memory(:binary) + :erlang.memory(:processes)
 
-  # The largest use of memory so far, and that at the beginning.
+  # Holds the memory in use at the beginning, and the largest amount so far.
   defp new_peak do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     peak = :atomics.new(2, [])

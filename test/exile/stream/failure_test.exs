@@ -6,8 +6,7 @@ defmodule Exile.Stream.FailureTest do
 
   alias Exile.Stream.AbnormalExit
 
-  # Commands that say nothing and do not end: by being silent, by closing their output, by being
-  # deaf to SIGTERM.
+  # Commands that write nothing and do not end. Some close their output; one ignores SIGTERM.
   @silent [
     ["sleep", "60"],
     ["sh", "-c", "exec >&-; sleep 60"],
@@ -16,7 +15,7 @@ defmodule Exile.Stream.FailureTest do
   ]
 
   describe "the exit status" do
-    test "0 ends both streams well" do
+    test "0 ends both streams without an error" do
       assert Enum.to_list(Exile.stream!(sh("echo hi"))) == ["hi\n"]
       assert Enum.to_list(Exile.stream(sh("echo hi"))) == ["hi\n", {:exit, {:status, 0}}]
     end
@@ -50,7 +49,7 @@ defmodule Exile.Stream.FailureTest do
       assert_quiet()
     end
 
-    test "of a command that a signal ended is 128 and the number of the signal" do
+    test "of a command that was ended by a signal is 128 plus the signal's number" do
       for {signal, number} <- [HUP: 1, INT: 2, KILL: 9, USR1: 10, SEGV: 11, PIPE: 13, TERM: 15] do
         script = sh("echo hi; kill -#{signal} $$; sleep 60")
         assert Enum.to_list(Exile.stream(script)) == ["hi\n", {:exit, {:status, 128 + number}}]
@@ -75,7 +74,7 @@ defmodule Exile.Stream.FailureTest do
       assert_raise AbnormalExit, ~r/: 3$/, fn -> Stream.run(stream) end
     end
 
-    test "is waited for after the output has ended" do
+    test "is awaited after the output has ended" do
       script = sh("echo hi; exec >&-; sleep 0.3; exit 5")
       assert Enum.to_list(Exile.stream(script)) == ["hi\n", {:exit, {:status, 5}}]
     end
@@ -98,7 +97,7 @@ defmodule Exile.Stream.FailureTest do
   describe "a command that cannot be started" do
     @describetag :tmp_dir
 
-    test "raises Exile.Process.Error that names it and says why, from both functions", %{
+    test "raises Exile.Process.Error with its name and the reason, from both functions", %{
       tmp_dir: dir
     } do
       file = Path.join(dir, "no-program")
@@ -131,7 +130,7 @@ defmodule Exile.Stream.FailureTest do
       end
     end
 
-    test "has none of its input evaluated" do
+    test "does not have its input evaluated" do
       test = self()
       input = fn _sink -> send(test, :evaluated) end
 
@@ -142,7 +141,7 @@ defmodule Exile.Stream.FailureTest do
       assert_quiet()
     end
 
-    test "raises again each time, and may start later", %{tmp_dir: dir} do
+    test "raises again each time, and can start later", %{tmp_dir: dir} do
       path = Path.join(dir, "program")
       stream = Exile.stream!([path])
       for _ <- 1..2, do: assert_raise(Exile.Process.Error, fn -> Stream.run(stream) end)
@@ -166,7 +165,7 @@ defmodule Exile.Stream.FailureTest do
         end
       end
 
-      test "after some elements is raised, too" do
+      test "after some elements is raised too" do
         input = Stream.map(1..10, &if(&1 < 5, do: "x", else: fail(@kind)))
 
         for stream <- both(~w(cat), input: input) do
@@ -175,7 +174,7 @@ defmodule Exile.Stream.FailureTest do
         end
       end
 
-      test "reaches a reader who waits for a silent command, and the command is ended" do
+      test "reaches a reader that waits for a silent command, and the command is ended" do
         test = self()
 
         input = fn _sink ->
@@ -196,7 +195,7 @@ defmodule Exile.Stream.FailureTest do
         end
       end
 
-      test "reaches a reader who reads both outputs" do
+      test "reaches a reader that reads both outputs" do
         test = self()
 
         input = fn _sink ->
@@ -210,14 +209,14 @@ defmodule Exile.Stream.FailureTest do
         assert_no_command()
       end
 
-      test "reaches a reader who trapped exits, and no message stays with it" do
+      test "reaches a reader that traps exits, and leaves no message" do
         Process.flag(:trap_exit, true)
         stream = Exile.stream!(~w(cat), input: fn _ -> fail(@kind) end)
         assert {@kind, _, _} = caught(fn -> Stream.run(stream) end)
         assert_quiet()
       end
 
-      test "while the stream is suspended is raised when it goes on" do
+      test "while the stream is suspended is raised when it is resumed" do
         test = self()
 
         input = fn sink ->
@@ -236,7 +235,7 @@ defmodule Exile.Stream.FailureTest do
         assert_quiet()
       end
 
-      test "counts more than the status of the command" do
+      test "takes precedence over the status of the command" do
         input = fn sink ->
           Enum.into(["x"], sink)
           fail(@kind)
@@ -269,7 +268,7 @@ defmodule Exile.Stream.FailureTest do
     describe "#{name} in the consumer" do
       @kind kind
 
-      test "is not changed, and the command is ended" do
+      test "is passed on unchanged, and the command is ended" do
         commands = [
           ~w(yes),
           sh("echo x; sleep 60"),
@@ -290,7 +289,7 @@ defmodule Exile.Stream.FailureTest do
         end
       end
 
-      test "ends the input, whatever it is doing" do
+      test "ends the input, whatever the input is doing" do
         test = self()
 
         inputs = [
@@ -317,7 +316,7 @@ defmodule Exile.Stream.FailureTest do
         end
       end
 
-      test "at any element is not changed" do
+      test "at any element is passed on unchanged" do
         for n <- 1..4 do
           stream = Exile.stream!(sh("printf abcd; exit 3"), max_chunk_size: 1)
 
@@ -331,14 +330,14 @@ defmodule Exile.Stream.FailureTest do
         end
       end
 
-      test "at the last element of stream/2 is not changed" do
+      test "at the last element of stream/2 is passed on unchanged" do
         stream = Exile.stream(sh("exit 3"))
         assert {@kind, reason, _} = caught(fn -> Enum.each(stream, &fail(@kind, &1)) end)
         assert reason == reason(@kind)
         assert_quiet()
       end
 
-      test "in a lazy step is not changed" do
+      test "in a lazy step is passed on unchanged" do
         stream = Stream.map(Exile.stream!(~w(yes)), &fail(@kind, &1))
         assert {@kind, reason, _} = caught(fn -> Enum.take(stream, 5) end)
         assert reason == reason(@kind)
@@ -370,7 +369,7 @@ defmodule Exile.Stream.FailureTest do
       assert log == ""
     end
 
-    test "that is another Exile stream fails as its commands do" do
+    test "that is another Exile stream fails as its commands fail" do
       inner = Exile.stream!(sh("echo x; exit 7"))
       stream = Exile.stream!(~w(cat), input: inner)
       error = assert_raise AbnormalExit, ~r/: 7$/, fn -> Stream.run(stream) end
@@ -383,7 +382,7 @@ defmodule Exile.Stream.FailureTest do
       assert_raise Exile.Process.Error, fn -> Stream.run(Exile.stream!(~w(cat), input: inner)) end
     end
 
-    test "whose own processes bring it down exits with their reason" do
+    test "whose linked processes exit exits with their reason" do
       input = fn _sink ->
         spawn_link(fn -> exit(:from_below) end)
         Process.sleep(:infinity)
@@ -438,8 +437,8 @@ defmodule Exile.Stream.FailureTest do
   end
 
   describe "the death of the consumer" do
-    test "by whatever reason ends command and input, also an input that traps exits" do
-      # Deaf to SIGTERM, too, which takes its time: so all at once.
+    test "for any reason ends command and input, even an input that traps exits" do
+      # The commands ignore SIGTERM, so ending them takes a while. All run at the same time.
       script = "trap '' TERM; sleep 60 & echo $$ $!; wait"
 
       consumers =
@@ -505,8 +504,8 @@ defmodule Exile.Stream.FailureTest do
     end
   end
 
-  # A process that has enumerated the first element of a command, the numbers in that, and the
-  # process of the input, which does nothing.
+  # Starts a process that enumerates the first element of a command. Returns the process, the
+  # numbers in the element, and the process of the input, which does nothing.
   defp consume_silently(script, trap) do
     test = self()
 
@@ -534,7 +533,7 @@ defmodule Exile.Stream.FailureTest do
 
   defp fail(kind, _element), do: fail(kind)
 
-  # Not in tail position, so that it is in the stack trace.
+  # The call is not in tail position, so that this function is in the stack trace.
   defp fail(kind) do
     [apply(:erlang, kind, [reason(kind)])]
   end

@@ -5,7 +5,7 @@ defmodule Exile.Stream.HaltTest do
 
   alias Exile.Stream.AbnormalExit
 
-  # "About a second", for a machine that has other things to do as well.
+  # "About a second", with a margin for a loaded machine.
   @soon 3_000
 
   describe "a reader who stops early" do
@@ -33,11 +33,11 @@ defmodule Exile.Stream.HaltTest do
       assert_quiet()
     end
 
-    test "before the first element has run nothing" do
+    test "before the first element runs nothing" do
       assert Enum.take(Exile.stream!(["no-such-program"]), 0) == []
     end
 
-    test "at any element but the last gets an :epipe from a command that goes on" do
+    test "at any element except the last gets :epipe from a command that keeps running" do
       for n <- 1..3 do
         stream = Exile.stream!(sh("printf abc; exec sleep 60"), max_chunk_size: 1)
         {ms, _} = timed(fn -> assert_raise AbnormalExit, fn -> Enum.take(stream, n) end end)
@@ -47,7 +47,7 @@ defmodule Exile.Stream.HaltTest do
       end
     end
 
-    test "at exactly the last element of a command that ends well gets no error" do
+    test "at exactly the last element of a command that exits with 0 gets no error" do
       for stream <- both(sh("printf abc"), max_chunk_size: 1) do
         assert Enum.take(stream, 3) == ["a", "b", "c"]
         assert Enum.take(stream, 4) |> Enum.take(3) == ["a", "b", "c"]
@@ -56,21 +56,22 @@ defmodule Exile.Stream.HaltTest do
       assert_quiet()
     end
 
-    test "anywhere gets no error from a command that had written all and ended well" do
+    test "at any element gets no error from a command that wrote everything and exited with 0" do
       for n <- 1..3 do
         assert length(Enum.take(Exile.stream!(sh("printf abc"), max_chunk_size: 1), n)) == n
       end
     end
 
-    test "at the last element of stream/2, the exit, gets it" do
+    test "at the last element of stream/2 gets the exit" do
       stream = Exile.stream(sh("printf abc; exit 3"), max_chunk_size: 1)
       assert Enum.take(stream, 4) == ["a", "b", "c", {:exit, {:status, 3}}]
       assert Enum.take(stream, 3) == ["a", "b", "c"]
       assert_quiet()
     end
 
-    test "gets the status of a command that fails when nobody reads on" do
-      # It goes on when its input is closed, which is when it is not read from any more.
+    test "gets the status of a command that fails because its output is not read" do
+      # The command continues when its input is closed, which happens when its output is no
+      # longer read.
       input = fn _ -> Process.sleep(:infinity) end
       script = sh("trap '' TERM; echo ready; cat; exit 3")
 
@@ -88,14 +89,14 @@ defmodule Exile.Stream.HaltTest do
   describe "the command of a reader who stops early" do
     test "sees its pipes closed at once, and has a chance to end by itself" do
       input = fn _ -> Process.sleep(:infinity) end
-      # Were it ended by a signal, that would be raised.
+      # If a signal ended the command, that would be raised.
       stream = Exile.stream!(sh("echo ready; exec cat >/dev/null"), input: input)
       assert Enum.take(stream, 1) == ["ready\n"]
       assert_quiet()
     end
 
-    test "is terminated with its process group when it does not" do
-      # Three generations, of which the last is deaf to SIGTERM.
+    test "is terminated with its process group if it does not end" do
+      # Three generations, all of which ignore SIGTERM.
       script = """
       sh -c 'trap "" TERM; sleep 60 & echo $! $$; wait' &
       trap '' TERM PIPE
@@ -139,8 +140,8 @@ defmodule Exile.Stream.HaltTest do
       assert error.exit_status == 7
     end
 
-    test "gets a :teardown in full, however long it takes" do
-      # It needs more time after the signal than the default would leave it.
+    test "gets the whole :teardown, however long it takes" do
+      # The command needs more time after the signal than the default teardown allows.
       script =
         "trap 'sleep 1; exit 7' INT; trap '' PIPE; echo ready; while :; do sleep 0.01; done"
 
@@ -150,7 +151,7 @@ defmodule Exile.Stream.HaltTest do
       assert ms in 1_250..30_000
     end
 
-    test "gets a :teardown in full after its :exit_timeout" do
+    test "gets the whole :teardown after its :exit_timeout" do
       script = "trap '' TERM PIPE; trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done"
 
       stream =
@@ -161,7 +162,7 @@ defmodule Exile.Stream.HaltTest do
       assert ms in 1_000..30_000
     end
 
-    test "has all of :exit_timeout to end by itself" do
+    test "has the whole :exit_timeout to end by itself" do
       script = "trap '' PIPE; trap 'exit 7' TERM; echo ready; sleep 0.6; exit 0"
 
       for stream <- both(sh(script), exit_timeout: 30_000) do
@@ -170,12 +171,12 @@ defmodule Exile.Stream.HaltTest do
         assert ms in 500..30_000
       end
 
-      # Without it there is not as much time.
+      # Without :exit_timeout, the command has less time.
       error = assert_raise AbnormalExit, fn -> Enum.take(Exile.stream!(sh(script)), 1) end
       assert error.exit_status == 7
     end
 
-    test "is waited for with exit_timeout: :infinity, and gets no signal" do
+    test "is awaited with exit_timeout: :infinity, and gets no signal" do
       script = "trap 'exit 7' TERM; trap '' PIPE; echo ready; sleep 1.2; exit 0"
       stream = Exile.stream!(sh(script), exit_timeout: :infinity, teardown: [sigterm: 0])
       {ms, elements} = timed(fn -> Enum.take(stream, 1) end)
@@ -190,7 +191,7 @@ defmodule Exile.Stream.HaltTest do
       assert error.exit_status == 7
     end
 
-    test "that has exited by itself before leaves its background children alone" do
+    test "keeps its background children if it had exited by itself" do
       script = "sleep 60 >/dev/null 2>&1 & echo $!; echo $$ >&2"
       stream = Exile.stream!(sh(script), stderr: :consume)
       assert {first, go} = step(stream)
@@ -245,7 +246,7 @@ defmodule Exile.Stream.HaltTest do
       end
     end
 
-    test "may end at that very moment" do
+    test "may end at the same moment" do
       Process.flag(:trap_exit, true)
 
       for _ <- 1..300 do
@@ -270,8 +271,8 @@ defmodule Exile.Stream.HaltTest do
       assert_no_command()
     end
 
-    test "that fails then is the error that counts" do
-      # The input sees its command end, and takes offence.
+    test "that fails then raises its own error" do
+      # The input raises while the stream is still being enumerated.
       test = self()
 
       input = fn sink ->
@@ -294,8 +295,8 @@ defmodule Exile.Stream.HaltTest do
     end
   end
 
-  # Elixir's streams that stand between a command and its reader end it in the same way when the
-  # reader has enough and when it has failed.
+  # Elixir's streams between a command and its reader halt the command in the same way whether the
+  # reader has stopped early or failed.
   describe "a command that is read by way of another stream" do
     @scripts [
       "exec yes",
@@ -341,7 +342,7 @@ defmodule Exile.Stream.HaltTest do
       assert_no_command()
     end
 
-    test "fails as without that stream when it is read to its end" do
+    test "fails as it would without that stream when it is read to its end" do
       for {name, way} <- ways() do
         stream = way.(Exile.stream!(sh("echo ready; exit 3")))
         error = assert_raise AbnormalExit, fn -> Stream.run(stream) end
@@ -349,7 +350,7 @@ defmodule Exile.Stream.HaltTest do
       end
     end
 
-    # They ask for one element at a time, and end what they read on behalf of their reader.
+    # These take one element at a time, and halt their source when their reader stops.
     defp suspending_ways do
       [
         transform: &Stream.transform(&1, nil, fn x, nil -> {[x], nil} end),

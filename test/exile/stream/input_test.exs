@@ -11,7 +11,7 @@ defmodule Exile.Stream.InputTest do
       assert Enum.to_list(Exile.stream(~w(cat))) == [{:exit, {:status, 0}}]
     end
 
-    test "a command may read again and again and sees end-of-file each time" do
+    test "a command may read repeatedly and sees end-of-file each time" do
       assert Enum.join(Exile.stream!(sh("cat; cat; echo done"))) == "done\n"
     end
 
@@ -30,7 +30,7 @@ defmodule Exile.Stream.InputTest do
       assert cat(Stream.take(["x"], 0)) == ""
     end
 
-    test "elements that are empty do not count" do
+    test "empty elements are ignored" do
       assert cat(["", [], [[]], "x", ["", []], "y", ""]) == "xy"
       assert cat(["", []]) == ""
     end
@@ -48,7 +48,7 @@ defmodule Exile.Stream.InputTest do
       assert cat([@all_bytes, <<0, 0, 0>>, @all_bytes]) == @all_bytes <> <<0, 0, 0>> <> @all_bytes
     end
 
-    test "a Stream is evaluated lazily, each time the command runs" do
+    test "a Stream is evaluated lazily every time the command runs" do
       test = self()
 
       input =
@@ -75,7 +75,7 @@ defmodule Exile.Stream.InputTest do
       assert cat(File.stream!(path)) == "one\ntwo\n\nthree"
     end
 
-    test "sets, ranges that are mapped, and functions of two arguments are enumerables, too" do
+    test "sets, mapped ranges and functions of two arguments are enumerables, too" do
       assert cat(MapSet.new(["x"])) == "x"
       assert cat(Stream.map(1..3, &Integer.to_string/1)) == "123"
       assert cat(&Enumerable.reduce(["a", "b"], &1, &2)) == "ab"
@@ -86,7 +86,7 @@ defmodule Exile.Stream.InputTest do
       assert cat(for <<byte <- data>>, do: <<byte>>) == data
     end
 
-    test "wherever the data is split, the command reads the same" do
+    test "the command reads the same wherever the data is split" do
       data = :rand.bytes(300_000)
 
       for _ <- 1..20 do
@@ -99,7 +99,7 @@ defmodule Exile.Stream.InputTest do
       assert digest(Exile.stream!(~w(cat), input: [data])) == digest([data])
     end
 
-    test "another Exile stream is one" do
+    test "another Exile stream is an enumerable" do
       upper = Exile.stream!(~w(tr a-z A-Z), input: ["hello ", "world"])
       assert cat(upper) == "HELLO WORLD"
     end
@@ -113,7 +113,7 @@ defmodule Exile.Stream.InputTest do
       assert Enum.to_list(third) == [count]
     end
 
-    test "an Exile stream that never ends is stopped when the command has enough" do
+    test "an endless Exile stream is stopped when the command stops reading" do
       stream = Exile.stream!(~w(head -c 4), input: Exile.stream!(~w(yes)))
       assert Enum.join(stream) == "y\ny\n"
     end
@@ -174,7 +174,7 @@ defmodule Exile.Stream.InputTest do
       assert_quiet()
     end
 
-    test "may go on after a collect that was interrupted" do
+    test "may continue after an interrupted collect" do
       input = fn sink ->
         catch_throw(Enum.into(Stream.map(["a", :enough], &letter/1), sink))
         Enum.into(["b"], sink)
@@ -196,7 +196,7 @@ defmodule Exile.Stream.InputTest do
   describe "input: {:file, path}" do
     @describetag :tmp_dir
 
-    test "the file becomes standard input, whatever bytes it holds", %{tmp_dir: dir} do
+    test "the file becomes standard input, whatever bytes it contains", %{tmp_dir: dir} do
       path = file(dir, [@all_bytes, <<0>>, "end"])
       assert cat({:file, path}) == @all_bytes <> <<0>> <> "end"
     end
@@ -205,7 +205,7 @@ defmodule Exile.Stream.InputTest do
       assert cat({:file, file(dir, "")}) == ""
     end
 
-    test "the command has the file itself, no copy of it in a pipe", %{tmp_dir: dir} do
+    test "the command gets the file itself, not a pipe", %{tmp_dir: dir} do
       path = file(dir, "hello")
       stream = Exile.stream!(~w(readlink /proc/self/fd/0), input: {:file, path})
       assert Enum.join(stream) == Path.expand(path) <> "\n"
@@ -242,7 +242,7 @@ defmodule Exile.Stream.InputTest do
       end
     end
 
-    test "a directory is no file", %{tmp_dir: dir} do
+    test "a directory is refused", %{tmp_dir: dir} do
       for stream <- both(~w(cat), input: {:file, dir}) do
         error = assert_raise Exile.Process.Error, fn -> Enum.to_list(stream) end
         assert {error.reason, error.subject} == {:eisdir, dir}
@@ -281,7 +281,7 @@ defmodule Exile.Stream.InputTest do
       end
     end
 
-    test "of a FIFO waits for whoever writes to it", %{tmp_dir: dir} do
+    test "of a FIFO waits for a writer", %{tmp_dir: dir} do
       fifo = Path.join(dir, "fifo")
       {_, 0} = System.cmd("mkfifo", [fifo])
       reader = Task.async(fn -> cat(file_stream(fifo, [], 10)) end)
@@ -329,7 +329,7 @@ defmodule Exile.Stream.InputTest do
       end
     end
 
-    test "a file name with a NUL byte is one" do
+    test "includes a file name with a NUL byte" do
       assert_raise ArgumentError, ~r/:input.*NUL/, fn ->
         Exile.stream!(~w(cat), input: {:file, "a\0b"})
       end
@@ -349,13 +349,13 @@ defmodule Exile.Stream.InputTest do
       end
     end
 
-    test "is one that is pushed into the sink, too" do
+    test "may also be pushed into the sink" do
       assert_raise ArgumentError, ~r/iodata.*:wrong/, fn ->
         Stream.run(Exile.stream!(~w(cat), input: &Enum.into(["right", :wrong], &1)))
       end
     end
 
-    test "is one of a stream that consumes stderr" do
+    test "includes an element of a stream that consumes stderr" do
       tagged = Exile.stream!(sh("echo oops >&2"), stderr: :consume)
 
       assert_raise ArgumentError, ~r/iodata.*:stderr/, fn ->
@@ -375,7 +375,7 @@ defmodule Exile.Stream.InputTest do
       assert_ended(input)
     end
 
-    test "knows on whose behalf it works: $callers begins with the enumerating process" do
+    test "has $callers that begin with the enumerating process" do
       test = self()
       tell = fn _sink -> send(test, {:callers, Process.get(:"$callers")}) end
       Stream.run(Exile.stream!(~w(cat), input: tell))
@@ -387,7 +387,7 @@ defmodule Exile.Stream.InputTest do
       assert enumerating == task.pid
     end
 
-    test "does not exist where there is nothing to evaluate" do
+    test "does not exist if there is nothing to evaluate" do
       before = Process.list()
       assert {_, go} = step(Exile.stream!(sh("echo; exec sleep 60"), ignore_epipe: true))
       eventually(fn -> Process.list() -- before == [] end)
@@ -442,7 +442,7 @@ defmodule Exile.Stream.InputTest do
       assert Enum.to_list(stream) == ["xx", {:exit, {:status, 9}}]
     end
 
-    test "does not wait for an input that has nothing to say" do
+    test "does not wait for a silent input" do
       test = self()
 
       input = fn _sink ->
@@ -458,7 +458,7 @@ defmodule Exile.Stream.InputTest do
       assert_quiet()
     end
 
-    test "tells its input, which may do something about it" do
+    test "raises :epipe in its input, which may rescue it" do
       test = self()
 
       input = fn sink ->
@@ -474,7 +474,7 @@ defmodule Exile.Stream.InputTest do
     end
 
     test "ends its input even when a program that it started holds the pipe open" do
-      # The descendant has standard input open but does not read it.
+      # The descendant keeps standard input open but does not read it.
       script = "exec 3<&0; sleep 60 <&3 >/dev/null 2>&1 & echo $!"
       stream = Exile.stream(sh(script), input: Stream.cycle(["x"]))
       {ms, [line, last]} = timed(fn -> Enum.to_list(stream) end)
@@ -494,7 +494,7 @@ defmodule Exile.Stream.InputTest do
 
   defp large, do: :binary.copy("x", 5_000_000)
 
-  # Its arguments have changed their order.
+  # The order of the arguments has changed.
   if Version.match?(System.version(), ">= 1.16.0") do
     defp file_stream(path, modes, size), do: File.stream!(path, size, modes)
   else

@@ -1,8 +1,8 @@
 defmodule Exile.Stream.NotSignalledTest do
   use ExUnit.Case
 
-  # A VM that may not signal its commands: it has the user root, but not the right to signal others
-  # than itself, and the commands become somebody else. They end by themselves.
+  # A VM that may not signal its commands: it runs as root without the right to signal processes
+  # of other users, and the commands become another user. The commands end by themselves.
   @program """
   {:ok, _} = Application.ensure_all_started(:exile)
 
@@ -45,7 +45,7 @@ defmodule Exile.Stream.NotSignalledTest do
   fails = fn _ -> raise "input" end
   outcome.(:input, fn -> Stream.run(Exile.stream!(waits, input: fails)) end)
 
-  # The inputs have ended though the commands have not.
+  # The inputs have ended although the commands have not.
   for _ <- 1..4 do
     monitor = receive do: ({:input, input} -> Process.monitor(input))
     receive do: ({:DOWN, ^monitor, _, _, _} -> :ok)
@@ -53,7 +53,7 @@ defmodule Exile.Stream.NotSignalledTest do
 
   IO.inspect(Process.info(self(), :messages))
 
-  # Not one has an exit status before its end, which all of them come to.
+  # All commands end by themselves in the end.
   at_rest = fn at_rest ->
     counts = Exile.Native.counts()
     if Enum.all?(counts, &(elem(&1, 1) == 0)), do: :at_rest, else: Process.sleep(10) && at_rest.(at_rest)
@@ -64,7 +64,7 @@ defmodule Exile.Stream.NotSignalledTest do
 
   @without ~w(setpriv --bounding-set=-kill --inh-caps=-kill)
 
-  # Whether this user may become another one, and may not signal him then.
+  # Checks that this user may become another one and may not signal that one's processes.
   @check "setpriv --reuid=65534 --clear-groups sleep 5 & sleep 0.2; ! kill $! 2>/dev/null"
 
   if System.find_executable("setpriv") != nil and
@@ -77,7 +77,7 @@ defmodule Exile.Stream.NotSignalledTest do
     @moduletag skip: "this user may not become another one"
   end
 
-  test "when commands may not be signalled, the reader's and the input's own failures count first" do
+  test "when commands may not be signalled, failures of the reader and the input take precedence" do
     path = ["elixir", "-pa", Application.app_dir(:exile, "ebin"), "-e", @program]
     {output, status} = System.cmd("setpriv", tl(@without) ++ path, stderr_to_stdout: true)
 

@@ -4,13 +4,13 @@ defmodule Exile.Stream.OptionsTest do
   import Exile.StreamSteps
 
   describe "a command" do
-    test "gets its arguments byte for byte, no shell being involved" do
+    test "gets its arguments byte for byte, without a shell" do
       arguments = ["a b", "$HOME", "*", "'\"\\", "", "\n", <<1, 255, 128>>, ";ls", "--", "|"]
       stream = Exile.stream!(["printf", "%s\\0" | arguments])
       assert Enum.join(stream) == Enum.map_join(arguments, &(&1 <> <<0>>))
     end
 
-    test "that is no non-empty list of binaries raises ArgumentError" do
+    test "that is not a non-empty list of binaries raises ArgumentError" do
       wrong = [
         [],
         "ls",
@@ -63,7 +63,7 @@ defmodule Exile.Stream.OptionsTest do
       end
     end
 
-    test "is one that nobody knows" do
+    test "includes an unknown option" do
       for option <- [:max_chunksize, :timeout, :into, :stdin, :Input] do
         assert_raise ArgumentError, ~r/#{option}/, fn ->
           Exile.stream!(~w(true), [{option, true}])
@@ -71,7 +71,7 @@ defmodule Exile.Stream.OptionsTest do
       end
     end
 
-    test "is what is no keyword list" do
+    test "includes anything that is not a keyword list" do
       for options <- [nil, :input, "input", %{input: "x"}, [:input], [{"input", "x"}], ["x"]] do
         assert_raise ArgumentError, ~r/keyword/, fn -> Exile.stream!(~w(true), options) end
         assert_raise ArgumentError, ~r/keyword/, fn -> Exile.stream(~w(true), options) end
@@ -92,7 +92,7 @@ defmodule Exile.Stream.OptionsTest do
       assert Enum.join(Exile.stream!(~w(echo hi), for(key <- options, do: {key, nil}))) == "hi\n"
     end
 
-    test "leaves what is given later under an older name" do
+    test "does not override a value given later under an older name" do
       assert Exile.stream!(~w(true), max_chunk_size: nil, chunk_size: 2).options.max_chunk_size ==
                2
 
@@ -113,7 +113,7 @@ defmodule Exile.Stream.OptionsTest do
       assert Enum.to_list(Exile.stream!(~w(echo o), use_stderr: true)) == [stdout: "o\n"]
     end
 
-    test "one of them with the newer one raises an ArgumentError that names both" do
+    test "one together with the newer name raises an ArgumentError that names both" do
       both = [
         [chunk_size: 1, max_chunk_size: 1],
         [max_chunk_size: 2, chunk_size: 1],
@@ -136,7 +136,7 @@ defmodule Exile.Stream.OptionsTest do
       assert Enum.join(Exile.stream!(~w(pwd), cd: nil)) == File.cwd!() <> "\n"
     end
 
-    test ":env adds variables to those of the VM, replaces and unsets them" do
+    test ":env adds to, replaces and unsets variables of the VM" do
       System.put_env("EXILE_TEST_KEPT", "kept")
       System.put_env("EXILE_TEST_CHANGED", "old")
       System.put_env("EXILE_TEST_UNSET", "set")
@@ -163,7 +163,7 @@ defmodule Exile.Stream.OptionsTest do
       end
     end
 
-    test ":clear_env leaves only what :env says" do
+    test ":clear_env leaves only what :env sets" do
       stream = Exile.stream!(~w(env -0), clear_env: true, env: %{"A" => "b"})
       assert Enum.join(stream) == "A=b" <> <<0>>
       assert Enum.join(Exile.stream!(~w(env -0), clear_env: true)) == ""
@@ -178,7 +178,7 @@ defmodule Exile.Stream.OptionsTest do
   end
 
   describe "an option given twice" do
-    test "counts as given first" do
+    test "has its first value" do
       stream = Exile.stream!(~w(cat), input: "first", input: "second", cd: "/usr", cd: "/none")
       assert Enum.join(stream) == "first"
 

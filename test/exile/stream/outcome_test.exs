@@ -3,12 +3,13 @@ defmodule Exile.Stream.OutcomeTest do
 
   import Exile.StreamSteps
 
-  # However an enumeration ends: what becomes of the reader, and of everything that ran for it.
+  # For every way an enumeration can end: the state of the reader, and of all that ran for it.
 
-  # A program with a child in its group, both deaf to SIGTERM; it says who they are.
+  # A command with a child in its group. Both ignore SIGTERM; it prints their process ids.
   @family "trap '' TERM; sleep 60 & echo $$ $!; "
 
-  # An input that says who it is and who sees to it, then sleeps, deaf to exit signals if it traps.
+  # An input that sends its pid and that of its feeder to the test, then sleeps. With `trap`, it
+  # ignores exit signals.
   defp sleeping(test, trap) do
     fn _sink ->
       Process.flag(:trap_exit, trap)
@@ -23,7 +24,7 @@ defmodule Exile.Stream.OutcomeTest do
   defp assert_all_gone(os_pids), do: Enum.each(os_pids, &assert_gone/1)
 
   describe "the mailbox, links and monitors of the reader" do
-    # The commands are of the kind that takes nothing for granted.
+    # An enumeration for each way to end.
     defp outcomes do
       wait = fn _ -> Process.sleep(:infinity) end
       fail = fn _ -> raise "input" end
@@ -112,7 +113,7 @@ defmodule Exile.Stream.OutcomeTest do
   end
 
   describe "a suspended stream that is dropped" do
-    # What begins it in a process of its own lets nothing of it live on its stack.
+    # Begins the stream in another process, whose stack keeps no reference to it.
     defp dropped(command, options) do
       test = self()
 
@@ -132,7 +133,7 @@ defmodule Exile.Stream.OutcomeTest do
       {reader, element}
     end
 
-    test "ends its commands with their groups, though its reader lives" do
+    test "ends its commands with their groups while its reader lives" do
       for options <- [[], [teardown: [sigterm: 10]], [exit_timeout: :infinity]] do
         {reader, line} = dropped(sh(@family <> "wait"), options)
         send(reader, :collect)
@@ -174,7 +175,7 @@ defmodule Exile.Stream.OutcomeTest do
       assert_ended(reader)
     end
 
-    test "and whose last reader, another than the first, is killed has ended" do
+    test "ends when its last reader, which is not the first, is killed" do
       script = sh("echo $$; read _; echo more; exec sleep 60")
       {line, go} = step(Exile.stream!(script, input: late(self())))
       assert_receive {:input, input}
@@ -195,7 +196,7 @@ defmodule Exile.Stream.OutcomeTest do
       assert_quiet()
     end
 
-    test "but is not collected lives" do
+    test "lives as long as it is not garbage" do
       {line, go} = step(Exile.stream!(sh("echo $$; read _; echo more"), input: late(self())))
       assert_receive {:input, input}
       for _ <- 1..5, do: :erlang.garbage_collect()
@@ -215,7 +216,7 @@ defmodule Exile.Stream.OutcomeTest do
   end
 
   describe "what a command that ended by itself left in the background" do
-    test "lives on when the stream is collected, and when its reader has ended" do
+    test "lives on after the stream is collected and its reader has ended" do
       test = self()
 
       for {script, options} <- [
@@ -243,7 +244,7 @@ defmodule Exile.Stream.OutcomeTest do
   end
 
   describe "a reader who is blocked" do
-    test "keeps its stream alive, however often it is collected" do
+    test "keeps its stream alive through garbage collections" do
       stream = Exile.stream!(sh("echo $$; read _; echo more"), input: late(self()))
       reader = Task.async(fn -> Enum.join(stream) end)
       assert_receive {:input, input}
@@ -253,7 +254,7 @@ defmodule Exile.Stream.OutcomeTest do
       assert Task.await(reader) =~ ~r/^\d+\nmore\n$/
     end
 
-    test "who is killed takes with it an input that traps exits and sleeps" do
+    test "that is killed ends an input that traps exits and sleeps" do
       test = self()
 
       for script <- [@family <> "wait", @family <> "exec >&-; wait"] do
@@ -274,7 +275,7 @@ defmodule Exile.Stream.OutcomeTest do
       end
     end
 
-    test "who is killed while it stops early takes all with it" do
+    test "that is killed while it stops early ends everything" do
       test = self()
 
       reader =
@@ -290,7 +291,7 @@ defmodule Exile.Stream.OutcomeTest do
 
       assert_receive {:element, line}
       assert_receive {:input, input, feeder}
-      # Its stream is halted when its input has been.
+      # The stream is halted after its input has ended.
       assert_ended(input)
       assert_ended(feeder)
       assert Enum.all?(numbers(line), &os_process_alive?/1)
@@ -300,7 +301,7 @@ defmodule Exile.Stream.OutcomeTest do
   end
 
   describe "a :teardown that is given" do
-    # It ends in its own time after the signal, which is longer than the default teardown.
+    # The command takes longer to exit after the signal than the default teardown would wait.
     @slow "trap 'sleep 1; echo done >>$0; exit 0' TERM; trap '' PIPE; echo ready; "
     @on "while :; do sleep 0.01; done"
 
@@ -308,21 +309,21 @@ defmodule Exile.Stream.OutcomeTest do
     defp done?(dir), do: File.exists?(Path.join(dir, "done"))
 
     @tag :tmp_dir
-    test "is kept to when the reader stops early", %{tmp_dir: dir} do
+    test "is followed when the reader stops early", %{tmp_dir: dir} do
       stream = Exile.stream!(slow(dir, @on), teardown: [sigterm: 30_000])
       assert Enum.take(stream, 1) == ["ready\n"]
       assert done?(dir)
     end
 
     @tag :tmp_dir
-    test "is kept to when the reader raises", %{tmp_dir: dir} do
+    test "is followed when the reader raises", %{tmp_dir: dir} do
       stream = Exile.stream!(slow(dir, @on), teardown: [sigterm: 30_000])
       assert_raise RuntimeError, "reader", fn -> Enum.each(stream, fn _ -> raise "reader" end) end
       assert done?(dir)
     end
 
     @tag :tmp_dir
-    test "is kept to after :exit_timeout", %{tmp_dir: dir} do
+    test "is followed after :exit_timeout", %{tmp_dir: dir} do
       command = slow(dir, "exec >&- 2>&-; " <> @on)
       stream = Exile.stream(command, exit_timeout: 50, teardown: [sigterm: 30_000])
       assert Enum.to_list(stream) == ["ready\n", {:exit, {:status, 0}}]
@@ -330,7 +331,7 @@ defmodule Exile.Stream.OutcomeTest do
     end
 
     @tag :tmp_dir
-    test "is kept to when the input fails", %{tmp_dir: dir} do
+    test "is followed when the input fails", %{tmp_dir: dir} do
       test = self()
 
       input = fn _ ->
@@ -348,7 +349,7 @@ defmodule Exile.Stream.OutcomeTest do
 
     for {input, name} <- [{false, ""}, {true, ", with input"}] do
       @tag :tmp_dir
-      test "is kept to when the reader dies#{name}", %{tmp_dir: dir} do
+      test "is followed when the reader dies#{name}", %{tmp_dir: dir} do
         test = self()
         input = if unquote(input), do: sleeping(test, true)
 
@@ -367,7 +368,7 @@ defmodule Exile.Stream.OutcomeTest do
     end
 
     @tag :tmp_dir
-    test "is kept to when the stream is dropped", %{tmp_dir: dir} do
+    test "is followed when the stream is dropped", %{tmp_dir: dir} do
       {reader, "ready\n"} = dropped(slow(dir, @on), teardown: [sigterm: 30_000])
       send(reader, :collect)
       assert_no_command()
@@ -409,7 +410,7 @@ defmodule Exile.Stream.OutcomeTest do
   end
 
   describe "the process of the input, killed by a stranger," do
-    test "ends all, and the stream exits with its reason" do
+    test "ends everything, and the stream exits with its reason" do
       test = self()
 
       for stream <- [&Exile.stream!/2, &Exile.stream/2], trap <- [false, true] do
@@ -426,7 +427,7 @@ defmodule Exile.Stream.OutcomeTest do
   end
 
   describe "a sink used by a process that does not own it" do
-    test "gets an error that says so, and the stream is not harmed" do
+    test "raises an error that says so, and the stream is not affected" do
       test = self()
 
       input = fn sink ->

@@ -19,7 +19,7 @@ defmodule Exile.Stream.OutputTest do
       assert File.exists?(path)
     end
 
-    test "that is halted or suspended before it is asked for an element has run nothing", %{
+    test "that is halted or suspended before its first element runs nothing", %{
       tmp_dir: dir
     } do
       path = Path.join(dir, "ran")
@@ -35,13 +35,13 @@ defmodule Exile.Stream.OutputTest do
       assert_quiet()
     end
 
-    test "that was suspended before its first element runs when it is asked for it" do
+    test "that was suspended before its first element runs when it is resumed" do
       stream = Exile.stream!(~w(echo hi))
       assert {:suspended, [], go} = Enumerable.reduce(stream, {:suspend, []}, &{:cont, [&1 | &2]})
       assert go.({:cont, []}) == {:done, ["hi\n"]}
     end
 
-    test "runs its command anew each time it is enumerated", %{tmp_dir: dir} do
+    test "runs its command again for each enumeration", %{tmp_dir: dir} do
       path = Path.join(dir, "runs")
       stream = Exile.stream!(sh("echo run >> #{path}; wc -l < #{path}"))
       assert for(_ <- 1..3, do: stream |> Enum.join() |> number()) == [1, 2, 3]
@@ -60,7 +60,7 @@ defmodule Exile.Stream.OutputTest do
                ["a\na\n", "a\nb\n", "b\na\n", "b\nb\n"]
     end
 
-    test "works with the functions of Enum and Stream that ask for sizes and members" do
+    test "works with the functions of Enum and Stream that need sizes and members" do
       stream = Exile.stream!(sh("printf abc"), max_chunk_size: 1)
       assert Enum.count(stream) == 3
       assert Enum.member?(stream, "c")
@@ -76,7 +76,7 @@ defmodule Exile.Stream.OutputTest do
   end
 
   describe "the elements" do
-    test "are what the command writes, as it is" do
+    test "are the unchanged output of the command" do
       assert Enum.join(Exile.stream!(sh("printf 'one\\ntwo'"))) == "one\ntwo"
       assert Enum.join(Exile.stream!(~w(cat), input: [@all_bytes])) == @all_bytes
     end
@@ -86,7 +86,7 @@ defmodule Exile.Stream.OutputTest do
       assert Enum.to_list(Exile.stream!(sh("printf ''; exec >&-"))) == []
     end
 
-    test "come as they are written, each before the command goes on" do
+    test "arrive as they are written, each before the command continues" do
       test = self()
 
       input = fn sink ->
@@ -129,12 +129,12 @@ defmodule Exile.Stream.OutputTest do
       assert Enum.to_list(Exile.stream!(~w(cat), input: bytes, max_chunk_size: 1)) == bytes
     end
 
-    test "may be bounded by more than any number the system knows" do
+    test "may be bounded by a number larger than any machine integer" do
       stream = Exile.stream!(~w(echo hi), max_chunk_size: Integer.pow(2, 100))
       assert Enum.to_list(stream) == ["hi\n"]
     end
 
-    test "are at most 65,536 bytes unless told otherwise" do
+    test "are at most 65,536 bytes by default" do
       sizes = ~w(head -c 20000000 /dev/zero) |> Exile.stream!() |> Enum.map(&byte_size/1)
       assert Enum.max(sizes) <= 65_536
       assert Enum.sum(sizes) == 20_000_000

@@ -5,7 +5,7 @@ defmodule Exile.Stream.PipelineTest do
 
   alias Exile.Stream.AbnormalExit
 
-  # Which pipes a program has for its input and its output.
+  # Prints the pipes that are its input and its output.
   @pipes "exec 3>&1; readlink /proc/self/fd/0 /proc/self/fd/3 >&2; exec 3>&-"
 
   defp pipes(text), do: Regex.scan(~r/pipe:\[\d+\]/, text) |> List.flatten()
@@ -17,13 +17,13 @@ defmodule Exile.Stream.PipelineTest do
   end
 
   describe "a list of commands" do
-    test "gives what the last of them writes" do
+    test "gives the output of the last command" do
       pipeline = [~w(printf b\\na\\nb\\n), ~w(sort -u), ~w(wc -l)]
       assert pipeline |> Exile.stream!() |> Enum.join() |> String.trim() == "2"
       assert Enum.to_list(Exile.stream([~w(echo hi), ~w(cat)])) == ["hi\n", {:exit, {:status, 0}}]
     end
 
-    test "may have one element, and is then that command" do
+    test "with one element is that command" do
       assert Enum.join(Exile.stream!([~w(echo hi)])) == "hi\n"
       error = assert_raise AbnormalExit, fn -> Stream.run(Exile.stream!([~w(false)])) end
       assert error == AbnormalExit.exception(1)
@@ -44,7 +44,7 @@ defmodule Exile.Stream.PipelineTest do
       pipeline = [sh("#{@pipes}; cat"), sh("#{@pipes}; cat"), sh("#{@pipes}; cat")]
       test = self()
 
-      # Both ends of the pipes are in use: the last stage waits for the input to be closed.
+      # All pipes are in use, because every stage waits until the input is closed.
       stream =
         Exile.stream!(pipeline,
           stderr: :consume,
@@ -68,7 +68,7 @@ defmodule Exile.Stream.PipelineTest do
       refute out1 in mine or out2 in mine
     end
 
-    # The stages say two pipes each, in any order of the stages; joined they are one chain.
+    # Each stage prints two pipes, and the stages print in any order. The pipes form one chain.
     defp pipes_in_order(said) do
       pairs = said |> pipes() |> Enum.chunk_every(2)
       ins = Enum.map(pairs, &hd/1)
@@ -84,19 +84,19 @@ defmodule Exile.Stream.PipelineTest do
       end
     end
 
-    test "runs all its stages at once" do
-      # Each waits for a byte of the one before it, so none could run after another.
+    test "runs all its stages concurrently" do
+      # Each stage waits for the output of the one before it, so they must run concurrently.
       pipeline = [sh("echo go; sleep 0.2; echo end"), sh("read x; echo $x; cat"), ~w(cat)]
       assert Enum.join(Exile.stream!(pipeline)) == "go\nend\n"
     end
 
-    test "has options that hold for every stage" do
+    test "has options that apply to every stage" do
       pipeline = [sh("pwd; echo $A"), sh("pwd; echo $A; cat")]
       stream = Exile.stream!(pipeline, cd: "/", env: %{"A" => "1"})
       assert Enum.join(stream) == "/\n1\n/\n1\n"
     end
 
-    test "runs anew with each enumeration" do
+    test "runs again for each enumeration" do
       stream = Exile.stream!([~w(echo hi), ~w(cat)])
       for _ <- 1..3, do: assert(Enum.join(stream) == "hi\n")
     end
@@ -110,7 +110,7 @@ defmodule Exile.Stream.PipelineTest do
       assert_quiet()
     end
 
-    # An input that comes only when the first element has been read.
+    # An input that is written only after the first element has been read.
     defp late do
       Stream.map([2], fn n ->
         Process.sleep(50)
@@ -118,7 +118,7 @@ defmodule Exile.Stream.PipelineTest do
       end)
     end
 
-    test "slows a quick first stage down to the reader's pace" do
+    test "slows a fast first stage down to the reader's pace" do
       stream = Exile.stream!([~w(yes), ~w(cat), ~w(cat)], ignore_epipe: true)
       before = :erlang.memory(:total)
       assert Enum.count(Stream.take(stream, 20), &(Process.sleep(10) && &1)) == 20
@@ -136,7 +136,7 @@ defmodule Exile.Stream.PipelineTest do
       assert for({:stderr, data} <- elements, into: "", do: data) |> lines() == ["one", "two"]
     end
 
-    test "goes with :redirect_to_stdout where each stage's own output goes" do
+    test "goes to each stage's own output with :redirect_to_stdout" do
       pipeline = [sh("echo one >&2"), sh("echo two >&2; tr a-z A-Z")]
       stream = Exile.stream!(pipeline, stderr: :redirect_to_stdout)
       assert stream |> Enum.join() |> lines() == ["ONE", "two"]
@@ -173,7 +173,7 @@ defmodule Exile.Stream.PipelineTest do
       end
     end
 
-    test "of several the first is named, with whom it began" do
+    test "if several fail, the first is named" do
       pipeline = [sh("exit 4"), sh("cat; exit 5"), sh("cat; exit 6")]
 
       assert_raise AbnormalExit, ~r/^stage 1 of 3.*: 4$/, fn ->
@@ -181,7 +181,7 @@ defmodule Exile.Stream.PipelineTest do
       end
     end
 
-    test "also when a signal ends a stage" do
+    test "and when a signal ends a stage" do
       pipeline = [sh("kill -TERM $$"), ~w(cat)]
 
       assert_raise AbnormalExit, ~r/^stage 1.*: 143$/, fn ->
@@ -189,14 +189,14 @@ defmodule Exile.Stream.PipelineTest do
       end
     end
 
-    test "what it wrote before is read before" do
+    test "its earlier output is read before that" do
       test = self()
       stream = Exile.stream!([sh("echo partial; exit 9"), ~w(cat)])
       assert_raise AbnormalExit, fn -> Enum.each(stream, &send(test, {:element, &1})) end
       assert_received {:element, "partial\n"}
     end
 
-    test "but not when SIGPIPE ends one whose reader had enough" do
+    test "but not when SIGPIPE ends a stage because the next one stopped reading" do
       for stream <- [
             Exile.stream!([~w(yes), ~w(head -n 1)]),
             Exile.stream!([~w(yes), ~w(cat), ~w(head -n 1)]),
@@ -210,12 +210,12 @@ defmodule Exile.Stream.PipelineTest do
       assert Enum.to_list(Exile.stream([~w(yes), ~w(true)])) == [{:exit, {:status, 0}}]
     end
 
-    test "though it is one when SIGPIPE ends the last" do
+    test "and when SIGPIPE ends the last stage" do
       stream = Exile.stream!([~w(echo), sh("kill -PIPE $$")])
       assert_raise AbnormalExit, ~r/^stage 2 of 2.*: 141$/, fn -> Stream.run(stream) end
     end
 
-    test "but not when there was more input than it wanted" do
+    test "but not when there is more input than it reads" do
       pipeline = [~w(cat), ~w(head -c 2)]
       input = Stream.cycle(["x"])
       assert Enum.to_list(Exile.stream!(pipeline, input: input)) == ["xx"]
@@ -225,7 +225,7 @@ defmodule Exile.Stream.PipelineTest do
       assert_quiet()
     end
 
-    test "an input that fails ends all stages and raises as itself" do
+    test "an input that fails ends all stages and raises its own error" do
       input = Stream.map(1..3, fn n -> if n == 3, do: raise("input"), else: "x" end)
 
       for pipeline <- [[~w(cat), ~w(cat)], [sh("cat; sleep 60"), ~w(sleep 60)]] do
@@ -255,7 +255,7 @@ defmodule Exile.Stream.PipelineTest do
   describe "the end of a pipeline" do
     @stubborn "trap '' TERM; echo ready; while :; do sleep 1; done"
 
-    test "comes to all stages when the reader stops early, in about a second" do
+    test "reaches all stages in about a second when the reader stops early" do
       for pipeline <- [
             [sh(@stubborn), sh("trap '' TERM; cat; cat")],
             [sh("echo ready; kill -STOP $$"), ~w(cat)],
@@ -269,7 +269,7 @@ defmodule Exile.Stream.PipelineTest do
       end
     end
 
-    test "early is told by the one that failed, not by one whose reader had enough" do
+    test "early is reported by the stage that failed, not one whose reader stopped" do
       stream = Exile.stream!([~w(yes), sh("head -n 1; exit 5")])
       assert_raise AbnormalExit, ~r/^stage 2 of 2.*: 5$/, fn -> Enum.take(stream, 1) end
 
@@ -278,7 +278,7 @@ defmodule Exile.Stream.PipelineTest do
       end
     end
 
-    test "comes to all stages when the reader raises, throws or is killed" do
+    test "reaches all stages when the reader raises, throws or is killed" do
       test = self()
       stream = Exile.stream!([~w(yes), ~w(cat)])
       assert_raise RuntimeError, fn -> Enum.each(stream, fn _ -> raise "reader" end) end
@@ -300,13 +300,13 @@ defmodule Exile.Stream.PipelineTest do
       assert_quiet()
     end
 
-    test "is waited for at every stage, as a shell does" do
+    test "is awaited at every stage, as in a shell" do
       {ms, elements} = timed(fn -> Enum.to_list(Exile.stream!([~w(sleep 0.5), ~w(echo hi)])) end)
       assert elements == ["hi\n"]
       assert ms >= 500
     end
 
-    test "that does not come within :exit_timeout is brought about, and names who was late" do
+    test "that does not come within :exit_timeout is forced, and the late stage is named" do
       stream = Exile.stream!([sh("exec >&-; sleep 60"), ~w(cat)], exit_timeout: 100)
       {ms, error} = timed(fn -> assert_raise AbnormalExit, fn -> Stream.run(stream) end end)
       assert ms < 3_000
@@ -332,7 +332,7 @@ defmodule Exile.Stream.PipelineTest do
     defp untagged({:stdout, data}), do: data
     defp untagged(data), do: data
 
-    # What the commands left in the background is no child of the VM any more.
+    # The background processes of the commands are no longer children of the VM.
     defp kill_all(line) do
       for entry <- File.ls!("/proc"),
           entry =~ ~r/^\d+$/,
@@ -405,7 +405,7 @@ defmodule Exile.Stream.PipelineTest do
       assert File.read!(other) == "new\n"
     end
 
-    test "holds for the last of several commands", %{tmp_dir: dir} do
+    test "applies to the last of several commands", %{tmp_dir: dir} do
       {from, to} = {Path.join(dir, "from"), Path.join(dir, "to")}
       File.write!(from, "b\na\n")
       pipeline = [~w(sort), ~w(tr a-z A-Z)]
@@ -421,7 +421,7 @@ defmodule Exile.Stream.PipelineTest do
       assert File.read!(path) == "out\nerr\n"
     end
 
-    test "fails as any stream does", %{tmp_dir: dir} do
+    test "fails like any stream", %{tmp_dir: dir} do
       path = Path.join(dir, "out")
       stream = Exile.stream!(sh("echo x; exit 2"), stdout: {:file, path})
       assert_raise AbnormalExit, ~r/: 2$/, fn -> Stream.run(stream) end
@@ -453,7 +453,7 @@ defmodule Exile.Stream.PipelineTest do
       end
     end
 
-    test "is no input of another stream but enumerated, and empty", %{tmp_dir: dir} do
+    test "as the input of another stream is enumerated, and empty", %{tmp_dir: dir} do
       inner = Exile.stream!(~w(echo hi), stdout: {:file, Path.join(dir, "out")})
       assert Enum.join(Exile.stream!(~w(cat), input: inner)) == ""
     end

@@ -15,7 +15,7 @@ defmodule Exile.Stream.StderrTest do
       end
     end
 
-    test "does so for stream/2, too", %{tmp_dir: dir} do
+    test "goes there for stream/2, too", %{tmp_dir: dir} do
       code = ~s|Stream.run(Exile.stream(["sh", "-c", "echo err >&2; exit 3"]))|
       assert run_vm(code, dir) == {"", "err\n"}
     end
@@ -31,14 +31,14 @@ defmodule Exile.Stream.StderrTest do
       assert run_vm(code, dir) == {~s|["out\\n"]\n|, ""}
     end
 
-    test "takes as much as there is" do
+    test "accepts any amount" do
       stream = Exile.stream!(sh("head -c 5000000 /dev/zero >&2; echo done"), stderr: :disable)
       assert Enum.to_list(stream) == ["done\n"]
     end
   end
 
   describe "stderr: :redirect_to_stdout" do
-    test "is one with the output, in the order of writing" do
+    test "is merged into the output, in the order of writing" do
       script = sh("for n in 1 2 3 4 5; do echo o$n; echo e$n >&2; done")
       expected = Enum.map_join(1..5, &"o#{&1}\ne#{&1}\n")
       assert Enum.join(Exile.stream!(script, stderr: :redirect_to_stdout)) == expected
@@ -55,7 +55,7 @@ defmodule Exile.Stream.StderrTest do
   end
 
   describe "stderr: :consume" do
-    test "makes tagged elements of both" do
+    test "gives tagged elements of both outputs" do
       for options <- [[stderr: :consume], [use_stderr: true]] do
         script = sh("echo out; echo err >&2; exit 0")
         assert sorted(Exile.stream!(script, options)) == [stderr: "err\n", stdout: "out\n"]
@@ -65,7 +65,7 @@ defmodule Exile.Stream.StderrTest do
       end
     end
 
-    test "works when only one of them, or none, is used" do
+    test "works when only one output, or none, is used" do
       consume = &Enum.to_list(Exile.stream!(sh(&1), stderr: :consume))
       assert consume.("echo out") == [stdout: "out\n"]
       assert consume.("echo err >&2") == [stderr: "err\n"]
@@ -75,7 +75,7 @@ defmodule Exile.Stream.StderrTest do
       assert consume.("exec >&- 2>&-; sleep 0.1") == []
     end
 
-    test "gives the elements as they come, when they alternate" do
+    test "gives alternating elements in their order" do
       test = self()
 
       input = fn sink ->
@@ -103,7 +103,7 @@ defmodule Exile.Stream.StderrTest do
       assert_quiet()
     end
 
-    test "lets a flood on stderr not block the output, nor the other way round" do
+    test "does not let a flood on one output block the other" do
       size = 10_000_000
 
       for {flood, other} <- [{"1", "2"}, {"2", "1"}] do
@@ -113,11 +113,11 @@ defmodule Exile.Stream.StderrTest do
       end
     end
 
-    test "starves neither when both flood" do
+    test "starves neither output when both are flooded" do
       script = "yes >&2 & exec yes"
       stream = Exile.stream!(sh(script), stderr: :consume, ignore_epipe: true)
 
-      # Would one of them starve, this would not end.
+      # If one of them starved, this would not end.
       Enum.reduce_while(stream, %{stdout: 0, stderr: 0}, fn {tag, data}, counts ->
         counts = Map.update!(counts, tag, &(&1 + byte_size(data)))
         if Enum.min(Map.values(counts)) > 1_000_000, do: {:halt, counts}, else: {:cont, counts}
@@ -126,7 +126,7 @@ defmodule Exile.Stream.StderrTest do
       assert_no_command()
     end
 
-    test "keeps the order within each" do
+    test "keeps the order within each output" do
       script = "for n in $(seq 1000); do echo $n; echo $n >&2; done"
       elements = Enum.to_list(Exile.stream!(sh(script), stderr: :consume))
       numbers = Enum.map_join(1..1000, &"#{&1}\n")
@@ -136,7 +136,7 @@ defmodule Exile.Stream.StderrTest do
       end
     end
 
-    test "bounds the size of the elements, never empty, of both" do
+    test "bounds the size of the elements of both outputs, which are never empty" do
       script = "head -c 100000 /dev/zero >&2; head -c 100000 /dev/zero"
 
       for size <- [1_000, 65_536] do
@@ -153,10 +153,11 @@ defmodule Exile.Stream.StderrTest do
                [stderr: "c", stderr: "d", stdout: "a", stdout: "b"]
     end
 
-    test "leaves no message when both are waited for and one comes" do
+    test "leaves no message when it waits for both outputs and one becomes ready" do
       test = self()
 
-      # Goes on only when the reader waits, so that it always has to wait for both.
+      # The input continues only when the reader is blocked, so the reader always has to wait
+      # for both outputs.
       input = fn sink ->
         for _ <- 1..100 do
           wait_until_blocked(test)
@@ -183,7 +184,7 @@ defmodule Exile.Stream.StderrTest do
     end)
   end
 
-  # What another VM writes to its standard output and standard error when it runs `code`.
+  # Runs `code` in another VM; returns its standard output and standard error.
   defp run_vm(code, dir) do
     stderr = Path.join(dir, "stderr")
     ebin = Application.app_dir(:exile, "ebin")

@@ -4,7 +4,7 @@ defmodule Exile.Stream.SuspensionTest do
   import Exile.StreamSteps
 
   describe "a stream that is suspended" do
-    test "goes on in the same process where it was" do
+    test "continues in the same process where it was" do
       for stream <- both(sh("printf abc"), max_chunk_size: 1) do
         assert {"a", go} = step(stream)
         assert {"b", go} = step(go)
@@ -21,7 +21,7 @@ defmodule Exile.Stream.SuspensionTest do
       end
     end
 
-    test "may be suspended again before it goes on" do
+    test "may be suspended again before it is resumed" do
       assert {"a", go} = step(Exile.stream!(sh("printf ab"), max_chunk_size: 1))
       assert {:suspended, :other, go} = go.({:suspend, :other})
       assert {"b", go} = step(go)
@@ -42,13 +42,13 @@ defmodule Exile.Stream.SuspensionTest do
       assert_quiet()
     end
 
-    test "raises the failure of its command when it goes on" do
+    test "raises the failure of its command when it is resumed" do
       assert {"hi\n", go} = step(Exile.stream!(sh("echo hi; exit 5")))
       assert_raise Exile.Stream.AbnormalExit, ~r/: 5$/, fn -> step(go) end
       assert_quiet()
     end
 
-    test "and forgotten ends when its process does" do
+    test "and not resumed ends with its process" do
       test = self()
 
       process =
@@ -64,7 +64,7 @@ defmodule Exile.Stream.SuspensionTest do
   end
 
   describe "a stream that goes on in another process" do
-    test "leaves the first one, which is alive, alone" do
+    test "does not affect the first process while that is alive" do
       for trap <- [false, true], stderr <- [:console, :consume] do
         Process.flag(:trap_exit, trap)
         options = [max_chunk_size: 2, stderr: stderr, input: &Enum.into(["a\n", "b\n"], &1)]
@@ -76,7 +76,7 @@ defmodule Exile.Stream.SuspensionTest do
       end
     end
 
-    test "can go back and forth between them" do
+    test "can move back and forth between processes" do
       input = for n <- 1..20, do: "#{rem(n, 10)}"
       assert {"1", go} = step(Exile.stream!(~w(cat), input: input, max_chunk_size: 1))
 
@@ -94,7 +94,7 @@ defmodule Exile.Stream.SuspensionTest do
       assert_quiet()
     end
 
-    test "does not notice that the first one ends normally" do
+    test "does not notice that the first process ends" do
       test = self()
 
       for how <- [:normal, :shutdown, :kill, :crash] do
@@ -119,7 +119,7 @@ defmodule Exile.Stream.SuspensionTest do
       end
     end
 
-    test "does not notice that the first one is killed, where there is no input" do
+    test "without input does not notice that the first process is killed" do
       test = self()
       script = "trap 'echo signal; exit 3' USR1; echo $$; while :; do sleep 0.01; done"
 
@@ -134,7 +134,7 @@ defmodule Exile.Stream.SuspensionTest do
 
         assert_receive {line, go} when is_function(go)
         line = if stderr == :consume, do: elem(line, 1), else: line
-        # It goes on here, and is suspended again.
+        # The stream is resumed here, and suspended again.
         assert {:suspended, :mine, go} = go.({:suspend, :mine})
         Process.exit(first, :kill)
         assert_ended(first)
@@ -144,7 +144,7 @@ defmodule Exile.Stream.SuspensionTest do
       end
     end
 
-    test "raises Exile.Process.Error when the first one is dead, and the command has ended" do
+    test "raises Exile.Process.Error when the first process is dead, and the command has ended" do
       test = self()
 
       for how <- [:normal, :kill], stream <- [&Exile.stream!/2, &Exile.stream/2] do
@@ -183,7 +183,7 @@ defmodule Exile.Stream.SuspensionTest do
         assert_quiet()
       end
 
-      # The first one dead, there is not much to halt.
+      # The first process is dead, so its command is gone already.
       first = spawn(fn -> send(test, step(Exile.stream(sh("echo $$; exec sleep 60")))) end)
       assert_receive {line, go} when is_function(go)
       assert_ended(first)
@@ -192,7 +192,7 @@ defmodule Exile.Stream.SuspensionTest do
       assert_quiet()
     end
 
-    test "raises there what the command, the input or the consumer did wrong" do
+    test "raises failures of the command, the input or the consumer there" do
       assert {"hi\n", go} = step(Exile.stream!(sh("echo hi; exit 5")))
       assert %Exile.Stream.AbnormalExit{exit_status: 5} = in_another(fn -> rescued(go) end)
 
@@ -227,7 +227,7 @@ defmodule Exile.Stream.SuspensionTest do
       assert_quiet()
     end
 
-    test "ends with that process, the first one being alive" do
+    test "ends with that process while the first one is alive" do
       stream = Exile.stream!(sh("echo $$; echo second; exec sleep 60"), max_chunk_size: 100)
       test = self()
       assert {line, go} = step(stream)
@@ -247,7 +247,7 @@ defmodule Exile.Stream.SuspensionTest do
       assert_quiet()
     end
 
-    test "gets what is left of stderr, too" do
+    test "gets the rest of stderr, too" do
       script = sh("echo o1; echo e1 >&2; read _; echo o2; echo e2 >&2")
       stream = Exile.stream!(script, stderr: :consume, input: talker(self()))
       assert {first, go} = step(stream)
@@ -269,7 +269,7 @@ defmodule Exile.Stream.SuspensionTest do
       assert_quiet()
     end
 
-    test "ends the longer one when the shorter one ends" do
+    test "ends the longer stream when the shorter one ends" do
       letters = Exile.stream!(sh("printf abc"), max_chunk_size: 1)
       endless = Exile.stream!(~w(yes), max_chunk_size: 2, ignore_epipe: true)
       expected = for letter <- ~w(a b c), do: {letter, "y\n"}
@@ -279,7 +279,7 @@ defmodule Exile.Stream.SuspensionTest do
       assert_quiet()
     end
 
-    test "ends both when the consumer has enough" do
+    test "ends both when the consumer stops early" do
       endless = Exile.stream!(~w(yes), max_chunk_size: 2, ignore_epipe: true)
       assert Enum.take(Stream.zip(endless, endless), 2) == [{"y\n", "y\n"}, {"y\n", "y\n"}]
       assert_no_command()
@@ -290,7 +290,7 @@ defmodule Exile.Stream.SuspensionTest do
       endless = Exile.stream!(~w(yes), max_chunk_size: 2, ignore_epipe: true)
 
       assert_raise RuntimeError, "consumer", fn ->
-        # Stream.zip itself forgets streams that it has only just begun.
+        # Stream.zip itself does not halt streams that it has just begun.
         Enum.reduce(Stream.zip(endless, endless), 1, fn
           _, 1 -> 2
           _, 2 -> raise "consumer"
@@ -323,7 +323,7 @@ defmodule Exile.Stream.SuspensionTest do
     [Exile.stream!(command, options), Exile.stream(command, options)]
   end
 
-  # An input that says what it is told, and who it is.
+  # An input that sends its pid to the test, and writes what it is sent.
   defp talker(test) do
     fn sink ->
       send(test, {:input, self()})
@@ -342,7 +342,7 @@ defmodule Exile.Stream.SuspensionTest do
     end
   end
 
-  # What `fun` returns in a process of its own, which ends then, or stays until it is dismissed.
+  # Returns the result of `fun` in another process, which then ends, or stays until dismissed.
   defp in_another(fun, then \\ :end) do
     test = self()
     ref = make_ref()
@@ -366,7 +366,7 @@ defmodule Exile.Stream.SuspensionTest do
     end
   end
 
-  # The continuation after the first element of a stream whose later ones are reduced by `fun`.
+  # Returns the continuation after the first element of a stream; `fun` reduces later elements.
   defp start_with(command, fun) do
     reducer = fn
       _element, :start -> {:suspend, :started}

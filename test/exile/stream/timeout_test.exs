@@ -11,7 +11,7 @@ defmodule Exile.Stream.TimeoutTest do
     @stays ["sh", "-c", "echo hi; exec sleep 60 >&-"]
     @stays_deaf ["sh", "-c", "trap '' TERM; echo hi; exec sleep 60 >&-"]
 
-    test "ends a command that closes its output and stays, and stream!/2 says so" do
+    test "ends a command that closes its output and keeps running, and stream!/2 says so" do
       stream = Exile.stream!(@stays, exit_timeout: 100)
       {ms, error} = timed(fn -> assert_raise AbnormalExit, fn -> Stream.run(stream) end end)
       assert error.exit_status == 143
@@ -28,7 +28,7 @@ defmodule Exile.Stream.TimeoutTest do
       assert_no_command()
     end
 
-    test "ends a command that is deaf to SIGTERM, too" do
+    test "also ends a command that ignores SIGTERM" do
       stream = Exile.stream(@stays_deaf, exit_timeout: 0)
       {ms, elements} = timed(fn -> Enum.to_list(stream) end)
       assert elements == ["hi\n", {:exit, {:status, 137}}]
@@ -62,12 +62,12 @@ defmodule Exile.Stream.TimeoutTest do
       assert Enum.to_list(stream) == [{:exit, {:status, 3}}]
     end
 
-    test "does not count as long as the output is open" do
+    test "does not start while the output is open" do
       stream = Exile.stream!(sh("sleep 0.8; echo hi; sleep 0.8"), exit_timeout: 700)
       assert Enum.to_list(stream) == ["hi\n"]
     end
 
-    test "counts when both outputs are closed, where stderr is consumed" do
+    test "starts when both outputs are closed if stderr is consumed" do
       script = sh("exec >&-; sleep 0.5; echo err >&2; exec sleep 60 2>&-")
       stream = Exile.stream(script, stderr: :consume, exit_timeout: 100)
       assert Enum.to_list(stream) == [{:stderr, "err\n"}, {:exit, {:status, 143}}]
@@ -81,7 +81,7 @@ defmodule Exile.Stream.TimeoutTest do
   end
 
   describe ":drain_timeout" do
-    test "is :infinity unless given: all that descendants write is read" do
+    test "is :infinity unless given: everything that descendants write is read" do
       script = sh("(sleep 0.5; echo late; exit 3) & echo hi")
 
       for options <- [[], [drain_timeout: :infinity]] do
@@ -92,7 +92,7 @@ defmodule Exile.Stream.TimeoutTest do
       end
     end
 
-    test "ends the stream though a silent descendant holds the output open, and lets that live" do
+    test "ends the stream even if a silent descendant holds the output open, which lives on" do
       for timeout <- [0, 100], stream <- [&Exile.stream!/2, &Exile.stream/2] do
         stream = stream.(sh("sleep 60 & echo $!"), drain_timeout: timeout)
         {ms, [line | last]} = timed(fn -> Enum.to_list(stream) end)
@@ -104,7 +104,7 @@ defmodule Exile.Stream.TimeoutTest do
       end
     end
 
-    test "does so where stderr is consumed, whichever is held open" do
+    test "also ends a stream that consumes stderr, whichever output is held open" do
       for held <- ["", ">/dev/null", "2>/dev/null"] do
         script = sh("sleep 60 #{held} & echo $!; echo err >&2")
         stream = Exile.stream!(script, stderr: :consume, drain_timeout: 50)
@@ -116,9 +116,9 @@ defmodule Exile.Stream.TimeoutTest do
       end
     end
 
-    test "is given to what descendants write in time" do
+    test "lets descendants write until then" do
       test = self()
-      # The descendant writes when it is told to.
+      # The descendant writes when it gets a line.
       script = "exec 3<&0; (read _ <&3; echo in time) & echo hi"
 
       input = fn sink ->
@@ -133,7 +133,7 @@ defmodule Exile.Stream.TimeoutTest do
       assert rest(go) == ["in time\n"]
     end
 
-    test "is not prolonged by a descendant that always has something to say" do
+    test "is not prolonged by a descendant that always writes" do
       for timeout <- [0, 100] do
         stream = Exile.stream!(sh("yes & echo $!"), drain_timeout: timeout)
         {ms, elements} = timed(fn -> Enum.take(stream, 1_000_000) end)
@@ -143,19 +143,20 @@ defmodule Exile.Stream.TimeoutTest do
       end
     end
 
-    test "is not prolonged by that even when the reader is slower" do
+    test "is not prolonged by that even if the reader is slower" do
       for options <- [[], [stderr: :consume]] do
         stream = Exile.stream!(sh("yes & exec echo hi"), [drain_timeout: 100] ++ options)
         {ms, _} = timed(fn -> Enum.each(stream, fn _ -> Process.sleep(10) end) end)
-        # What the pipes may hold is read, in many small pieces if need be; then it ends.
+        # The stream reads what the pipes hold, possibly in many small pieces, and then ends.
         assert ms < 20_000
         assert_quiet()
       end
     end
 
-    test "0 loses nothing of what the command itself wrote, however slow the reader is" do
+    test "0 loses no output of the command itself, however slow the reader is" do
       for script <- ["sleep 60 & echo $! $$;", "yes 3>&1 >/dev/null & echo $! $$;"] do
-        # It fits into the pipe, so the command has ended when the second element is read.
+        # The output fits into the pipe, so the command has ended before the second element is
+        # read.
         script = script <> " head -c 60000 /dev/zero; exec echo end"
         assert {line, go} = step(Exile.stream!(sh(script), drain_timeout: 0, max_chunk_size: 999))
         [first | _] = String.split(line, "\n")
@@ -169,7 +170,7 @@ defmodule Exile.Stream.TimeoutTest do
       end
     end
 
-    test "does not count while the command itself runs" do
+    test "does not start while the command itself runs" do
       stream = Exile.stream!(sh("echo a; sleep 0.5; echo b"), drain_timeout: 0)
       assert Enum.to_list(stream) == ["a\n", "b\n"]
     end
