@@ -57,7 +57,7 @@ defmodule Exile.GroupsTest do
 
   defp assert_none_left(mark), do: eventually(fn -> VM.marked(mark) == [] end)
 
-  describe "of 20 groups none is left when the owner of each command" do
+  describe "none of 20 groups is left when the owner of each command" do
     for {what, script} <- @leaders, {how, ending} <- @endings do
       test "#{how}: the leader #{what}" do
         mark = VM.mark()
@@ -77,7 +77,7 @@ defmodule Exile.GroupsTest do
     end
   end
 
-  describe "of 20 groups none is left when the reader of each stream" do
+  describe "none of 20 groups is left when the reader of each stream" do
     for {what, script} <- @leaders,
         {how, ending} <- @endings,
         input <- [:none, :evaluated],
@@ -109,7 +109,7 @@ defmodule Exile.GroupsTest do
   end
 
   # When the first command exits, the others exit one after the other, before they are signalled.
-  describe "of 20 pipelines none is left when the reader" do
+  describe "none of 20 pipelines is left when the reader" do
     @reads "sleep 600 & exec cat"
     @pipeline [
       ["sh", "-c", "echo ready; exec sleep 600"] | List.duplicate(["sh", "-c", @reads], 6)
@@ -156,7 +156,7 @@ defmodule Exile.GroupsTest do
     end
   end
 
-  describe "of 20 groups none is left when" do
+  describe "none of 20 groups is left when" do
     for {what, script} <- @leaders do
       test "their owners' supervisor stops: the leader #{what}" do
         mark = VM.mark()
@@ -178,7 +178,7 @@ defmodule Exile.GroupsTest do
 
   # A VM chooses the source of exits when it starts, so each source needs its own VM.
   for source <- ["auto", "wait", "portable"] do
-    describe "of 60 groups none is left, exits being learned by #{source}, when" do
+    describe "none of 60 groups is left, with exit source #{source}, when" do
       @source source
 
       test "the owners are killed" do

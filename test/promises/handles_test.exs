@@ -25,7 +25,7 @@ defmodule Exile.HandlesTest do
     :ok
   end
 
-  describe "of a command that has ended and whose handle is garbage nothing is left, if" do
+  describe "nothing is left of a command that has ended and whose handle is garbage, if" do
     for {what, command, use} <- [
           {"it was never used", ["true"], quote(do: fn _ -> :ok end)},
           {"its output is unread", ["seq", "100"], quote(do: fn _ -> :ok end)},

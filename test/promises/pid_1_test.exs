@@ -53,7 +53,7 @@ defmodule Exile.PID1Test do
     @moduletag skip: "this user may not make a PID namespace"
   end
 
-  describe "a VM that is PID 1 buries the orphans it inherits and loses no status" do
+  describe "a VM that is PID 1 reaps the orphans it inherits and loses no status" do
     test "where statuses come from pidfds" do
       assert run("auto") == {"{true, :nobody}\n", 0}
     end

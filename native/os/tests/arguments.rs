@@ -47,7 +47,7 @@ fn arguments_arrive_byte_for_byte() {
 }
 
 #[test]
-fn the_program_is_called_by_the_name_that_was_given_not_by_the_file_that_was_found() {
+fn argument_0_is_the_name_that_was_given_not_the_file_that_was_found() {
     let command = sh_by_name(&["-c", "cat /proc/$$/cmdline"]);
     let expected = [c("sh"), c("-c"), c("cat /proc/$$/cmdline")];
     assert_eq!(output(&command), with_nul(&expected));
@@ -109,7 +109,7 @@ fn a_program_with_a_slash_is_relative_to_the_directory() {
 }
 
 #[test]
-fn the_environment_s_own_path_does_not_decide_where_the_program_is_looked_up() {
+fn path_in_the_environment_does_not_affect_the_program_lookup() {
     let temp = TempDir::new();
     temp.file("sh", "#!/bin/sh\necho wrong\n", 0o755);
     let env = vec![c(format!("PATH={}", temp.path().display()))];

@@ -23,7 +23,7 @@ fn umask(mask: u32) -> Attributes {
 }
 
 #[test]
-fn the_program_sees_argument_0_and_is_found_by_its_own_name() {
+fn the_program_sees_arg0_and_is_looked_up_by_its_own_name() {
     let _one = one_at_a_time();
     for arg0 in ["-sh", "", "another name"] {
         let attributes = Attributes {
@@ -38,7 +38,7 @@ fn the_program_sees_argument_0_and_is_found_by_its_own_name() {
 }
 
 #[test]
-fn what_the_kernel_would_not_take_as_it_is_has_no_value() {
+fn values_that_the_kernel_would_change_are_refused() {
     for value in [i32::MIN, -21, 20, i32::MAX] {
         assert_eq!(Nice::new(value), None);
     }
@@ -96,7 +96,7 @@ mod applied {
     }
 
     #[test]
-    fn without_attributes_the_program_has_what_we_have() {
+    fn without_attributes_the_program_inherits_ours() {
         let _one = one_at_a_time();
         let command = command("cat", &["/proc/self/stat"]).attributes(Attributes::default());
         assert_eq!(nice_value(&text(&command)), our_nice_value());
@@ -105,9 +105,9 @@ mod applied {
     }
 
     #[test]
-    fn a_nice_value_that_is_refused_is_an_error_of_that_name_and_nothing_runs() {
+    fn a_refused_nice_value_is_an_error_named_nice_and_nothing_runs() {
         alone(
-            "applied::a_nice_value_that_is_refused_is_an_error_of_that_name_and_nothing_runs",
+            "applied::a_refused_nice_value_is_an_error_named_nice_and_nothing_runs",
             || {
                 refuse(libc::SYS_setpriority, None, libc::EACCES);
                 let before = descriptors();
@@ -125,7 +125,7 @@ mod applied {
 
 #[cfg(exile_portable)]
 #[test]
-fn where_no_code_of_ours_runs_in_the_process_attributes_are_refused_by_name() {
+fn attributes_that_posix_spawn_cannot_apply_are_refused_by_name() {
     let _one = one_at_a_time();
     for (attributes, name) in [(nice(5), "nice"), (umask(0o77), "umask")] {
         let before = descriptors();

@@ -59,7 +59,7 @@ fn nothing_left(before: &[(i32, String)]) {
 }
 
 #[test]
-fn a_spawn_that_was_cancelled_before_it_begins_does_nothing() {
+fn a_spawn_cancelled_before_it_begins_does_nothing() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let out = temp.path().join("out");
@@ -107,11 +107,11 @@ fn a_spawn_that_hangs_in_exec_is_cancelled_at_once() {
 
 #[cfg(not(exile_portable))]
 #[test]
-fn where_children_are_zombies_until_they_are_waited_for_a_hanging_spawn_is_cancelled_as_well() {
+fn a_hanging_spawn_is_cancelled_with_every_source_that_reaps() {
     use exile_os::exit::{self, Source};
     let _one = one_at_a_time();
     common::alone(
-        "where_children_are_zombies_until_they_are_waited_for_a_hanging_spawn_is_cancelled_as_well",
+        "a_hanging_spawn_is_cancelled_with_every_source_that_reaps",
         || {
             for source in [Source::Wait, Source::Portable] {
                 assert_eq!(exit::choose(Some(source)), Ok(source));
@@ -137,7 +137,7 @@ fn where_children_are_zombies_until_they_are_waited_for_a_hanging_spawn_is_cance
 }
 
 #[test]
-fn a_cancelled_pipeline_leaves_none_of_its_commands_and_nothing_that_they_started() {
+fn a_cancelled_pipeline_leaves_neither_commands_nor_their_children() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let told = temp.path().join("told");
@@ -181,7 +181,7 @@ fn a_cancelled_pipeline_leaves_none_of_its_commands_and_nothing_that_they_starte
 }
 
 #[test]
-fn a_spawn_that_waits_for_a_writer_of_its_program_is_cancelled() {
+fn a_spawn_that_waits_because_its_program_is_open_for_writing_is_cancelled() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let program = temp.path().join("true");
@@ -200,7 +200,7 @@ fn a_spawn_that_waits_for_a_writer_of_its_program_is_cancelled() {
 }
 
 #[test]
-fn whenever_it_is_cancelled_a_spawn_either_succeeds_or_leaves_nothing() {
+fn a_spawn_cancelled_at_any_time_succeeds_or_leaves_nothing() {
     let _one = one_at_a_time();
     let before = table();
     let mut outcomes = [0, 0];

@@ -165,7 +165,7 @@ fn no_descriptor_above_the_standard_streams_reaches_a_program() {
 // A child that blocks while it changes its directory must not keep the pipes of others open.
 #[cfg(not(exile_portable))]
 #[test]
-fn descriptors_are_closed_before_the_child_goes_to_its_directory() {
+fn descriptors_are_closed_before_the_child_changes_its_directory() {
     let directory = fs::File::open("/").unwrap();
     let number = directory.as_raw_fd();
     let name = CString::new(format!("/proc/self/fd/{number}")).unwrap();

@@ -169,17 +169,17 @@ without! {
     no_pidfd_is_opened_eperm: [OPEN_PIDFD], EPERM => Pidfd;
     no_close_range_enosys: [CLOSE_RANGE], ENOSYS => Pidfd;
     no_close_range_eperm: [CLOSE_RANGE], EPERM => Pidfd;
-    no_way_out_of_a_shared_table_einval: [LEAVE_TABLE], EINVAL => Pidfd;
-    no_way_out_of_a_shared_table_eacces: [LEAVE_TABLE], EACCES => Pidfd;
+    a_shared_table_cannot_be_left_einval: [LEAVE_TABLE], EINVAL => Pidfd;
+    a_shared_table_cannot_be_left_eacces: [LEAVE_TABLE], EACCES => Pidfd;
     no_memory_for_a_table_enomem: [LEAVE_TABLE], ENOMEM => Pidfd;
     nothing_newer_than_the_oldest_kernel_enosys: EVERYTHING, ENOSYS => Portable;
     nothing_newer_than_the_oldest_kernel_eperm: EVERYTHING, EPERM => Portable;
 }
 
 #[test]
-fn without_a_pidfd_of_itself_a_command_is_reported_to_the_guard_by_its_parent() {
+fn the_parent_reports_a_command_that_cannot_open_its_own_pidfd() {
     alone(
-        "without_a_pidfd_of_itself_a_command_is_reported_to_the_guard_by_its_parent",
+        "the_parent_reports_a_command_that_cannot_open_its_own_pidfd",
         || {
             common::choose_source();
             refuse(libc::SYS_pidfd_open, None, libc::EPERM);
@@ -193,9 +193,9 @@ fn without_a_pidfd_of_itself_a_command_is_reported_to_the_guard_by_its_parent() 
 }
 
 #[test]
-fn without_any_pidfds_a_guard_that_cannot_be_told_harms_no_command() {
+fn without_pidfds_a_guard_that_gets_no_reports_affects_no_command() {
     alone(
-        "without_any_pidfds_a_guard_that_cannot_be_told_harms_no_command",
+        "without_pidfds_a_guard_that_gets_no_reports_affects_no_command",
         || {
             let guard = guard::Turn::take().connect().unwrap();
             all_is_as_ever_without(&EVERYTHING, libc::ENOSYS, Source::Portable);

@@ -86,9 +86,9 @@ fn a_spawn_with_null_devices_needs_one_descriptor_for_each_and_some_for_the_proc
 }
 
 #[test]
-fn a_spawn_with_inherited_streams_needs_some_for_the_process() {
+fn a_spawn_with_inherited_streams_needs_descriptors_only_for_the_process() {
     alone(
-        "a_spawn_with_inherited_streams_needs_some_for_the_process",
+        "a_spawn_with_inherited_streams_needs_descriptors_only_for_the_process",
         || {
             let command =
                 command("/bin/true", &[]).stdio(Stdio::Inherit, Stdio::Inherit, Stdio::Stdout);
@@ -98,8 +98,8 @@ fn a_spawn_with_inherited_streams_needs_some_for_the_process() {
 }
 
 #[test]
-fn a_keeper_that_could_not_start_starts_when_it_can() {
-    alone("a_keeper_that_could_not_start_starts_when_it_can", || {
+fn a_keeper_that_failed_to_start_can_start_later() {
+    alone("a_keeper_that_failed_to_start_can_start_later", || {
         let (_plugs, next) = without_gaps();
         let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;
         set_limit(libc::RLIMIT_NOFILE, next);

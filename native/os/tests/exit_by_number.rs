@@ -34,7 +34,7 @@ fn stranger() -> std::process::Child {
 }
 
 #[test]
-fn the_zombie_of_a_stranger_delays_no_status_and_is_left_to_its_owner() {
+fn a_zombie_of_other_code_delays_no_status_and_is_left_to_its_owner() {
     let _one = one_at_a_time();
     setup();
     let mut stranger = stranger();
@@ -49,7 +49,7 @@ fn the_zombie_of_a_stranger_delays_no_status_and_is_left_to_its_owner() {
 }
 
 #[test]
-fn the_end_of_a_program_that_was_not_watched_yet_is_told_to_who_watches_it_then() {
+fn an_exit_before_the_first_watch_is_reported_to_a_later_watcher() {
     let _one = one_at_a_time();
     setup();
     let before = descriptors();
@@ -67,7 +67,7 @@ fn the_end_of_a_program_that_was_not_watched_yet_is_told_to_who_watches_it_then(
 }
 
 #[test]
-fn a_program_that_nobody_asks_for_any_more_leaves_no_zombie() {
+fn a_program_whose_handle_was_dropped_leaves_no_zombie() {
     let _one = one_at_a_time();
     setup();
     let spawned = spawn(&sh("echo ready; cat"));
@@ -77,7 +77,7 @@ fn a_program_that_nobody_asks_for_any_more_leaves_no_zombie() {
 }
 
 #[test]
-fn a_status_that_somebody_else_took_is_unknown_and_never_a_success() {
+fn a_lost_status_is_unknown_and_never_a_success() {
     let _one = one_at_a_time();
     setup();
     let spawned = spawn(&sh("cat"));

@@ -41,7 +41,7 @@ fn stranger() -> libc::pid_t {
 }
 
 #[test]
-fn a_sweep_buries_the_zombies_of_strangers() {
+fn a_sweep_reaps_zombies_that_nothing_waits_for() {
     let _one = one_at_a_time();
     setup();
     for _ in 0..20 {
@@ -53,7 +53,7 @@ fn a_sweep_buries_the_zombies_of_strangers() {
 }
 
 #[test]
-fn a_spawn_on_a_slow_disk_holds_up_nobody() {
+fn a_spawn_on_a_slow_disk_delays_nothing_else() {
     let _one = one_at_a_time();
     setup();
     common::disposition_of(libc::SIGIO, libc::SIG_IGN);
@@ -82,7 +82,7 @@ fn a_spawn_on_a_slow_disk_holds_up_nobody() {
 }
 
 #[test]
-fn a_sweep_keeps_the_statuses_of_our_own() {
+fn a_sweep_keeps_the_statuses_of_our_children() {
     let _one = one_at_a_time();
     setup();
     let stranger = stranger();
@@ -127,7 +127,7 @@ fn a_sweep_with_nothing_to_do_does_nothing() {
 }
 
 #[test]
-fn a_sweep_buries_a_program_that_nobody_asks_for_any_more() {
+fn a_sweep_reaps_a_program_whose_handle_was_dropped() {
     let _one = one_at_a_time();
     setup();
     let spawned = spawn(&quiet_sh("exit 0"));
@@ -174,7 +174,7 @@ fn spawning_while_sweeping_loses_no_status() {
 }
 
 #[test]
-fn a_status_that_somebody_else_took_is_unknown_and_never_a_success() {
+fn a_lost_status_is_unknown_and_never_a_success() {
     let _one = one_at_a_time();
     setup();
     let spawned = spawn(&sh("cat"));

@@ -35,30 +35,27 @@ fn the_probe_finds_what_this_kernel_can_do() {
 }
 
 #[test]
-fn the_probe_finds_that_a_pidfd_which_does_not_tell_is_no_source() {
-    alone(
-        "the_probe_finds_that_a_pidfd_which_does_not_tell_is_no_source",
-        || {
-            sigchld(libc::SIG_IGN);
-            let before = descriptors();
-            let ask = (1, libc::PIDFD_GET_INFO as u32);
-            refuse(libc::SYS_ioctl, Some(ask), libc::ENOTTY);
-            assert_eq!(exit::choose(None), Ok(Source::Wait));
-            nothing_left(&before);
-            sigchld(libc::SIG_DFL);
-            assert_eq!(status(&spawn(&quiet_sh("exit 6")).child), Status::Exited(6));
-            assert!(!has_children());
-            // SIGCHLD is no longer ignored, so the probe must not conclude that pidfds provide
-            // statuses.
-            assert_eq!(exit::choose(None), Ok(Source::Wait));
-        },
-    );
+fn the_probe_does_not_choose_a_pidfd_without_a_status() {
+    alone("the_probe_does_not_choose_a_pidfd_without_a_status", || {
+        sigchld(libc::SIG_IGN);
+        let before = descriptors();
+        let ask = (1, libc::PIDFD_GET_INFO as u32);
+        refuse(libc::SYS_ioctl, Some(ask), libc::ENOTTY);
+        assert_eq!(exit::choose(None), Ok(Source::Wait));
+        nothing_left(&before);
+        sigchld(libc::SIG_DFL);
+        assert_eq!(status(&spawn(&quiet_sh("exit 6")).child), Status::Exited(6));
+        assert!(!has_children());
+        // SIGCHLD is no longer ignored, so the probe must not conclude that pidfds provide
+        // statuses.
+        assert_eq!(exit::choose(None), Ok(Source::Wait));
+    });
 }
 
 #[test]
-fn a_probe_for_which_there_is_nothing_to_be_had_fails_and_the_next_one_finds_out() {
+fn a_probe_without_resources_fails_and_the_next_one_succeeds() {
     alone(
-        "a_probe_for_which_there_is_nothing_to_be_had_fails_and_the_next_one_finds_out",
+        "a_probe_without_resources_fails_and_the_next_one_succeeds",
         || {
             sigchld(libc::SIG_IGN);
             let before = descriptors();
@@ -87,8 +84,8 @@ fn a_probe_for_which_there_is_nothing_to_be_had_fails_and_the_next_one_finds_out
 }
 
 #[test]
-fn a_source_that_is_asked_for_is_taken() {
-    alone("a_source_that_is_asked_for_is_taken", || {
+fn a_requested_source_is_used() {
+    alone("a_requested_source_is_used", || {
         for source in [Source::Wait, Source::Portable, Source::Pidfd, Source::Wait] {
             assert_eq!(exit::choose(Some(source)), Ok(source));
             assert_eq!(exit::source(), source);

@@ -87,7 +87,7 @@ fn a_file_that_cannot_be_opened_is_an_error_of_its_stream() {
 }
 
 #[test]
-fn a_program_gets_its_files_blocking() {
+fn a_program_gets_its_files_in_blocking_mode() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let fifo = temp.path().join("fifo");
@@ -115,7 +115,7 @@ fn a_program_gets_its_files_blocking() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_under_a_lease_is_waited_for() {
+fn a_spawn_waits_for_a_file_under_a_lease() {
     let _one = one_at_a_time();
     common::disposition_of(libc::SIGIO, libc::SIG_IGN);
     let temp = TempDir::new();
@@ -165,10 +165,10 @@ fn flags(fd: &OwnedFd) -> libc::c_int {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_terminal_on_standard_error_is_opened_anew_and_blocks() {
+fn a_terminal_on_standard_error_is_reopened_in_blocking_mode() {
     let _one = one_at_a_time();
     alone(
-        "a_terminal_on_standard_error_is_opened_anew_and_blocks",
+        "a_terminal_on_standard_error_is_reopened_in_blocking_mode",
         || {
             let (_master, slave) = terminal();
             // SAFETY: 2 is a standard stream; nothing else owns the copy.

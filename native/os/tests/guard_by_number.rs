@@ -38,7 +38,7 @@ fn with_guard<T: Send>(
 }
 
 #[test]
-fn a_command_that_ends_meanwhile_is_not_reaped_before_the_guard_watches_it() {
+fn a_command_that_exits_early_is_not_reaped_before_the_guard_watches_it() {
     let _one = one_at_a_time();
     let (theirs, ours) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let command = command("/bin/sh", &["-c", "read line; exit 5"]).stdio(
@@ -81,7 +81,7 @@ fn the_guard_kills_the_group_of_a_command_that_runs() {
 }
 
 #[test]
-fn a_guard_that_is_dead_or_does_not_answer_harms_no_command() {
+fn a_guard_that_is_dead_or_does_not_answer_affects_no_command() {
     let _one = one_at_a_time();
     sigchld(libc::SIG_DFL);
     let deaf = guard::Turn::take().connect().unwrap();

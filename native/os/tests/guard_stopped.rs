@@ -104,9 +104,9 @@ fn hears_at_once(guard: &OwnedFd) {
 }
 
 #[test]
-fn a_stopped_guard_holds_up_one_spawn_and_hears_of_all_when_it_goes_on() {
+fn a_stopped_guard_delays_one_spawn_and_gets_all_reports_when_it_continues() {
     alone(
-        "a_stopped_guard_holds_up_one_spawn_and_hears_of_all_when_it_goes_on",
+        "a_stopped_guard_delays_one_spawn_and_gets_all_reports_when_it_continues",
         || {
             let guard = set_up();
             // The guard stops and continues twice.
@@ -131,9 +131,9 @@ fn a_stopped_guard_holds_up_one_spawn_and_hears_of_all_when_it_goes_on() {
 }
 
 #[test]
-fn spawns_that_wait_for_a_stopped_guard_at_once_wait_together() {
+fn concurrent_spawns_wait_for_a_stopped_guard_together() {
     alone(
-        "spawns_that_wait_for_a_stopped_guard_at_once_wait_together",
+        "concurrent_spawns_wait_for_a_stopped_guard_together",
         || {
             let guard = set_up();
             // The first `count` spawns fill the socket and do not wait.

@@ -79,38 +79,35 @@ fn cost_of_ends() -> Duration {
 
 #[test]
 #[cfg_attr(exile_portable, ignore = "poll looks at every descriptor")]
-fn the_end_of_a_program_costs_the_same_however_many_live() {
+fn an_exit_costs_the_same_however_many_programs_run() {
     const IDLE: usize = 3000;
-    alone(
-        "the_end_of_a_program_costs_the_same_however_many_live",
-        || {
-            if exit::choose(None) != Ok(exit::Source::Pidfd) {
-                common::sigchld(libc::SIG_DFL);
-            }
-            set_limit(libc::RLIMIT_NOFILE, limit(libc::RLIMIT_NOFILE).rlim_max);
-            keeper::start().unwrap();
-            let before = descriptors();
-            let few: Vec<_> = (0..10).map(|_| idle()).collect();
-            let mut lives: Vec<_> = few
-                .iter()
-                .map(|idle| begin(&idle.child, Relatives::default()))
-                .collect();
-            let among_few = cost_of_ends();
-            for _ in few.len()..IDLE {
-                lives.push(begin(&idle().child, Relatives::default()));
-            }
-            assert!(registry::children().len() >= IDLE);
-            let among_many = cost_of_ends();
-            // It would take hundreds of times as long if every exit checked every process.
-            assert!(
-                among_many < 4 * among_few + Duration::from_millis(20),
-                "{among_few:?} among 10, {among_many:?} among {IDLE}"
-            );
-            assert!(lives.iter().all(|life| life.end()));
-            drop((few, lives));
-            nothing_left(&before);
-        },
-    );
+    alone("an_exit_costs_the_same_however_many_programs_run", || {
+        if exit::choose(None) != Ok(exit::Source::Pidfd) {
+            common::sigchld(libc::SIG_DFL);
+        }
+        set_limit(libc::RLIMIT_NOFILE, limit(libc::RLIMIT_NOFILE).rlim_max);
+        keeper::start().unwrap();
+        let before = descriptors();
+        let few: Vec<_> = (0..10).map(|_| idle()).collect();
+        let mut lives: Vec<_> = few
+            .iter()
+            .map(|idle| begin(&idle.child, Relatives::default()))
+            .collect();
+        let among_few = cost_of_ends();
+        for _ in few.len()..IDLE {
+            lives.push(begin(&idle().child, Relatives::default()));
+        }
+        assert!(registry::children().len() >= IDLE);
+        let among_many = cost_of_ends();
+        // It would take hundreds of times as long if every exit checked every process.
+        assert!(
+            among_many < 4 * among_few + Duration::from_millis(20),
+            "{among_few:?} among 10, {among_many:?} among {IDLE}"
+        );
+        assert!(lives.iter().all(|life| life.end()));
+        drop((few, lives));
+        nothing_left(&before);
+    });
 }
 
 #[test]
@@ -130,10 +127,10 @@ fn with_nothing_to_do_the_keeper_sleeps() {
 }
 
 #[test]
-fn a_panic_on_its_thread_stops_no_teardown_and_the_end_is_told_again() {
+fn a_panic_on_its_thread_stops_no_teardown_and_the_exit_is_reported_again() {
     const COUNT: usize = 60;
     alone(
-        "a_panic_on_its_thread_stops_no_teardown_and_the_end_is_told_again",
+        "a_panic_on_its_thread_stops_no_teardown_and_the_exit_is_reported_again",
         || {
             keeper::start().unwrap();
             // The first spawn starts every other thread.
@@ -184,8 +181,8 @@ fn a_panic_on_its_thread_stops_no_teardown_and_the_end_is_told_again() {
 }
 
 #[test]
-fn a_panic_of_one_errand_leaves_the_others() {
-    alone("a_panic_of_one_errand_leaves_the_others", || {
+fn a_panic_in_one_errand_does_not_affect_the_others() {
+    alone("a_panic_in_one_errand_does_not_affect_the_others", || {
         let (sender, done) = channel();
         for number in 0..10 {
             let (timed, idle) = (sender.clone(), sender.clone());
@@ -213,9 +210,9 @@ fn a_panic_of_one_errand_leaves_the_others() {
 }
 
 #[test]
-fn errands_are_done_in_the_order_of_their_times_and_not_before() {
+fn errands_run_in_the_order_of_their_times_and_never_early() {
     alone(
-        "errands_are_done_in_the_order_of_their_times_and_not_before",
+        "errands_run_in_the_order_of_their_times_and_never_early",
         || {
             let (sender, done) = channel();
             let start = Instant::now();
@@ -237,39 +234,36 @@ fn errands_are_done_in_the_order_of_their_times_and_not_before() {
 }
 
 #[test]
-fn what_waits_for_quiet_is_done_when_no_teardown_is_under_way() {
-    alone(
-        "what_waits_for_quiet_is_done_when_no_teardown_is_under_way",
-        || {
-            let (sender, done) = channel();
-            let stubborn = spawn(&sh("trap '' TERM; echo ready; while :; do read x; done"));
-            assert_eq!(line(stubborn.stdout.as_ref().unwrap()), "ready");
-            let life = begin(&stubborn.child, Relatives::default());
-            let moment = Duration::from_millis(100);
-            let teardown = Teardown {
-                grace: Duration::ZERO,
-                steps: vec![(Signal::TERM, moment)],
-            };
-            let start = Instant::now();
-            assert!(life.end_by(&teardown));
-            let child = Arc::clone(&stubborn.child);
-            let errand = move || {
-                sender
-                    .send((registry::under_way(), child.try_status()))
-                    .unwrap()
-            };
-            keeper::when_idle(Box::new(errand)).unwrap();
-            let told = done.recv_timeout(PATIENCE).unwrap();
-            assert_eq!(told, (0, Some(killed())));
-            assert!(start.elapsed() >= moment);
-        },
-    );
+fn an_idle_errand_runs_when_no_teardown_is_under_way() {
+    alone("an_idle_errand_runs_when_no_teardown_is_under_way", || {
+        let (sender, done) = channel();
+        let stubborn = spawn(&sh("trap '' TERM; echo ready; while :; do read x; done"));
+        assert_eq!(line(stubborn.stdout.as_ref().unwrap()), "ready");
+        let life = begin(&stubborn.child, Relatives::default());
+        let moment = Duration::from_millis(100);
+        let teardown = Teardown {
+            grace: Duration::ZERO,
+            steps: vec![(Signal::TERM, moment)],
+        };
+        let start = Instant::now();
+        assert!(life.end_by(&teardown));
+        let child = Arc::clone(&stubborn.child);
+        let errand = move || {
+            sender
+                .send((registry::under_way(), child.try_status()))
+                .unwrap()
+        };
+        keeper::when_idle(Box::new(errand)).unwrap();
+        let told = done.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(told, (0, Some(killed())));
+        assert!(start.elapsed() >= moment);
+    });
 }
 
 #[test]
-fn a_program_that_nobody_can_keep_is_killed_with_its_group() {
+fn a_program_whose_life_cannot_begin_is_killed_with_its_group() {
     alone(
-        "a_program_that_nobody_can_keep_is_killed_with_its_group",
+        "a_program_whose_life_cannot_begin_is_killed_with_its_group",
         || {
             let spawned = spawn(&sh("sleep 1000 & echo $!; exec cat"));
             let member = line(spawned.stdout.as_ref().unwrap());
@@ -296,23 +290,26 @@ fn a_program_that_nobody_can_keep_is_killed_with_its_group() {
 }
 
 #[test]
-fn whoever_asks_while_the_keeper_wakes_up_is_heard() {
+fn a_request_made_while_the_keeper_wakes_up_is_not_lost() {
     const THREADS: usize = 4;
     const EACH: usize = 30_000;
-    alone("whoever_asks_while_the_keeper_wakes_up_is_heard", || {
-        std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    let (sender, done) = channel();
-                    for n in 0..EACH {
-                        let sender = sender.clone();
-                        let errand = move || sender.send(n).unwrap();
-                        keeper::at(Instant::now(), Box::new(errand)).unwrap();
-                        // By now the keeper is usually going back to sleep.
-                        assert_eq!(done.recv_timeout(PATIENCE), Ok(n));
-                    }
-                });
-            }
-        });
-    });
+    alone(
+        "a_request_made_while_the_keeper_wakes_up_is_not_lost",
+        || {
+            std::thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        let (sender, done) = channel();
+                        for n in 0..EACH {
+                            let sender = sender.clone();
+                            let errand = move || sender.send(n).unwrap();
+                            keeper::at(Instant::now(), Box::new(errand)).unwrap();
+                            // By now the keeper is usually going back to sleep.
+                            assert_eq!(done.recv_timeout(PATIENCE), Ok(n));
+                        }
+                    });
+                }
+            });
+        },
+    );
 }

@@ -85,7 +85,7 @@ fn value(flags: libc::c_int) -> u32 {
 
 #[test]
 #[cfg_attr(exile_portable, ignore = "the C library makes it")]
-fn a_process_that_cannot_be_made() {
+fn a_process_that_cannot_be_created_fails_the_spawn() {
     let _one = one_at_a_time();
     for errno in [libc::ENOMEM, libc::EAGAIN] {
         fails_and_recovers(&with_pipes(), libc::SYS_clone, None, errno, Step::Clone);
@@ -94,7 +94,7 @@ fn a_process_that_cannot_be_made() {
 }
 
 #[test]
-fn a_pipe_that_cannot_be_made() {
+fn a_pipe_that_cannot_be_created_fails_the_spawn() {
     let _one = one_at_a_time();
     for errno in [libc::ENOMEM, libc::ENFILE, libc::EMFILE] {
         fails_and_recovers(&with_pipes(), libc::SYS_pipe2, None, errno, Step::Stdio);
@@ -102,14 +102,14 @@ fn a_pipe_that_cannot_be_made() {
 }
 
 #[test]
-fn a_pipe_that_was_made_and_cannot_be_prepared() {
+fn a_pipe_whose_flags_cannot_be_set_fails_the_spawn() {
     let _one = one_at_a_time();
     let set_flags = Some((1, value(libc::F_SETFL)));
     fails_and_recovers(&with_pipes(), FCNTL, set_flags, libc::ENOMEM, Step::Stdio);
 }
 
 #[test]
-fn a_null_device_that_cannot_be_opened() {
+fn a_null_device_that_cannot_be_opened_fails_the_spawn() {
     let _one = one_at_a_time();
     let flags = Some((2, value(libc::O_RDWR | libc::O_CLOEXEC)));
     for errno in [libc::ENOMEM, libc::ENFILE, libc::EMFILE] {
@@ -118,7 +118,7 @@ fn a_null_device_that_cannot_be_opened() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_entered_for_want_of_memory() {
+fn a_directory_that_cannot_be_entered_for_lack_of_memory_fails_the_spawn() {
     let _one = one_at_a_time();
     let command = with_pipes().directory(Some(common::c("/")));
     fails_and_recovers(
@@ -131,7 +131,7 @@ fn a_directory_that_cannot_be_entered_for_want_of_memory() {
 }
 
 #[test]
-fn a_program_that_cannot_be_executed_for_want_of_memory() {
+fn a_program_that_cannot_be_executed_for_lack_of_memory_fails_the_spawn() {
     let _one = one_at_a_time();
     for errno in [libc::ENOMEM, libc::EAGAIN, libc::ENFILE] {
         fails_and_recovers(
@@ -145,7 +145,7 @@ fn a_program_that_cannot_be_executed_for_want_of_memory() {
 }
 
 #[test]
-fn a_pipe_that_may_not_grow_goes_on_as_it_is() {
+fn a_pipe_that_may_not_grow_still_works() {
     let _one = one_at_a_time();
     let spawned = spawn(&sh("cat"));
     let stdin = spawned.stdin.as_ref().unwrap();
@@ -170,10 +170,10 @@ fn a_pipe_that_may_not_grow_goes_on_as_it_is() {
 }
 
 #[test]
-fn a_keeper_that_cannot_start_says_why_and_starts_when_it_can() {
+fn a_keeper_that_cannot_start_returns_the_error_and_starts_later() {
     let _one = one_at_a_time();
     alone(
-        "a_keeper_that_cannot_start_says_why_and_starts_when_it_can",
+        "a_keeper_that_cannot_start_returns_the_error_and_starts_later",
         || {
             let before = descriptors();
             let waker = where_refused(libc::SYS_pipe2, None, libc::ENOMEM, keeper::start);
@@ -207,10 +207,10 @@ fn a_keeper_that_cannot_start_says_why_and_starts_when_it_can() {
 }
 
 #[test]
-fn a_keeper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same() {
+fn a_keeper_that_cannot_wait_for_lack_of_memory_still_ends_commands() {
     let _one = one_at_a_time();
     alone(
-        "a_keeper_that_cannot_wait_for_want_of_memory_ends_commands_all_the_same",
+        "a_keeper_that_cannot_wait_for_lack_of_memory_still_ends_commands",
         || {
             // Which of these calls the keeper waits in depends on the architecture and the build.
             let started = thread::spawn(|| {
@@ -289,7 +289,7 @@ fn a_child_that_cannot_report_itself_to_the_guard_runs_and_is_reported_by_its_pa
 
 #[test]
 #[cfg_attr(exile_portable, ignore = "it is told in another way")]
-fn a_guard_that_cannot_be_told_delays_a_spawn_and_does_not_prevent_it() {
+fn a_guard_that_gets_no_report_delays_a_spawn_but_does_not_prevent_it() {
     let _one = one_at_a_time();
     // The keeper retries the report later.
     keeper::start().unwrap();
@@ -306,10 +306,10 @@ fn a_guard_that_cannot_be_told_delays_a_spawn_and_does_not_prevent_it() {
 
 #[test]
 #[cfg_attr(exile_portable, ignore = "the C library finds out before")]
-fn a_program_for_which_there_is_no_address_space_is_killed_and_runs_when_there_is() {
+fn a_program_without_address_space_is_killed_and_runs_when_there_is_some() {
     let _one = one_at_a_time();
     alone(
-        "a_program_for_which_there_is_no_address_space_is_killed_and_runs_when_there_is",
+        "a_program_without_address_space_is_killed_and_runs_when_there_is_some",
         || {
             let command = with_pipes();
             // The first spawn allocates everything that this process keeps.

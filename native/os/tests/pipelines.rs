@@ -28,7 +28,7 @@ fn run(commands: Vec<Run>, stdin: Stdio) -> (Vec<u8>, Vec<Status>) {
 }
 
 #[test]
-fn each_reads_what_the_one_before_it_writes() {
+fn each_command_reads_the_output_of_the_one_before() {
     let _guard = one_at_a_time();
     let commands = vec![
         sh("echo b; echo a; exit 1"),
@@ -44,7 +44,7 @@ fn each_reads_what_the_one_before_it_writes() {
 }
 
 #[test]
-fn the_first_sees_end_of_file_when_our_end_of_its_input_is_closed() {
+fn the_first_command_sees_end_of_file_when_our_end_of_its_input_is_closed() {
     let _guard = one_at_a_time();
     let commands = vec![command("cat", &[]), command("wc", &["-c"])];
     let mut pipeline = spawn_pipeline(commands, Stdio::Pipe, Stdio::Pipe).unwrap();
@@ -57,7 +57,7 @@ fn the_first_sees_end_of_file_when_our_end_of_its_input_is_closed() {
 }
 
 #[test]
-fn those_that_want_a_pipe_for_errors_share_one() {
+fn commands_with_a_pipe_for_errors_share_one() {
     let _guard = one_at_a_time();
     let to_pipe = |script| sh(script).stdio(Stdio::Null, Stdio::Null, Stdio::Pipe);
     let commands = vec![
@@ -74,7 +74,7 @@ fn those_that_want_a_pipe_for_errors_share_one() {
 }
 
 #[test]
-fn one_that_cannot_be_run_leaves_nothing_of_the_others() {
+fn a_command_that_cannot_run_leaves_nothing_of_the_others() {
     let _guard = one_at_a_time();
     // The first run creates everything that is created once and kept.
     run(vec![command("true", &[])], Stdio::Null);
@@ -101,7 +101,7 @@ fn one_that_cannot_be_run_leaves_nothing_of_the_others() {
     exile_portable,
     ignore = "nothing names the group of a leader that has ended by itself"
 )]
-fn what_the_others_have_started_goes_with_them() {
+fn processes_that_the_others_have_started_end_with_them() {
     let _guard = one_at_a_time();
     let directory = TempDir::new();
     let fifo = directory.path().join("fifo");
@@ -126,7 +126,7 @@ fn what_the_others_have_started_goes_with_them() {
 }
 
 #[test]
-fn a_file_is_written_from_its_start_or_from_its_end() {
+fn a_file_is_truncated_or_appended_to() {
     let _guard = one_at_a_time();
     let directory = TempDir::new();
     let path = directory.path().join("out");

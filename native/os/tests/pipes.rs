@@ -74,7 +74,7 @@ fn there_and_back(random: &mut Random, ends: (WriteEnd, &ReadEnd), bytes: &[u8],
 }
 
 #[test]
-fn bytes_come_back_however_they_are_cut() {
+fn bytes_come_back_however_they_are_split() {
     let _one = one_at_a_time();
     let mut random = Random(42);
     let bytes = some_bytes(300_000);
@@ -89,7 +89,7 @@ fn bytes_come_back_however_they_are_cut() {
 }
 
 #[test]
-fn bytes_one_by_one_come_back() {
+fn single_bytes_come_back() {
     let _one = one_at_a_time();
     let mut random = Random(7);
     let mut cat = spawn(&command("cat", &[]));
@@ -108,7 +108,7 @@ fn a_write_of_nothing_writes_nothing() {
 }
 
 #[test]
-fn a_write_to_a_program_that_reads_no_more_is_epipe() {
+fn a_write_to_a_program_that_closed_its_input_is_epipe() {
     let _one = one_at_a_time();
     let spawned = spawn(&sh("exec <&-; echo closed; exec sleep 1000"));
     line(spawned.stdout.as_ref().unwrap());
@@ -118,7 +118,7 @@ fn a_write_to_a_program_that_reads_no_more_is_epipe() {
 }
 
 #[test]
-fn a_writer_that_waits_learns_that_the_program_is_gone() {
+fn a_waiting_writer_wakes_when_the_program_exits() {
     let _one = one_at_a_time();
     let spawned = spawn(&sh("echo ready; read x; exit 0"));
     line(spawned.stdout.as_ref().unwrap());
@@ -151,7 +151,7 @@ fn output_does_not_end_while_a_background_child_holds_it() {
 }
 
 #[test]
-fn a_program_whose_output_nobody_reads_is_told_so() {
+fn a_program_whose_output_is_closed_gets_sigpipe() {
     let _one = one_at_a_time();
     let mut spawned = spawn(&sh("read x; exec yes"));
     drop(spawned.stdout.take());
@@ -181,7 +181,7 @@ fn output_waits_in_the_pipe_until_it_is_read() {
 }
 
 #[test]
-fn a_pipe_grows_with_what_is_in_it() {
+fn a_full_pipe_can_grow() {
     let _one = one_at_a_time();
     let mut cat = spawn(&sh("echo ready; exec sleep 1000"));
     line(cat.stdout.as_ref().unwrap());

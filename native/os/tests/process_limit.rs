@@ -24,14 +24,14 @@ fn threads() -> libc::rlim_t {
 }
 
 #[test]
-fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts() {
+fn at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_is_raised() {
     // SAFETY: geteuid cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         common::skip("only root, to whom the limit does not apply, can become another user");
         return;
     }
     alone(
-        "at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_lifts",
+        "at_the_limit_of_processes_a_spawn_is_eagain_until_the_limit_is_raised",
         || {
             // SAFETY: these calls take integers. A change of user makes the process undumpable;
             // it must be dumpable again to read its own files in /proc.

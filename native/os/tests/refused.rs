@@ -95,9 +95,9 @@ enum Told {
 }
 
 #[test]
-fn the_end_of_a_program_that_became_another_user_is_refused_at_once_and_can_be_wanted_again() {
+fn ending_a_program_that_became_another_user_is_refused_at_once_and_can_be_retried() {
     without_privileges(
-        "the_end_of_a_program_that_became_another_user_is_refused_at_once_and_can_be_wanted_again",
+        "ending_a_program_that_became_another_user_is_refused_at_once_and_can_be_retried",
         |program| {
             keeper::start().unwrap();
             // The first spawn starts every other thread.
@@ -149,9 +149,9 @@ fn the_end_of_a_program_that_became_another_user_is_refused_at_once_and_can_be_w
 }
 
 #[test]
-fn the_end_of_a_program_of_another_user_is_refused_when_its_grace_is_over() {
+fn ending_a_program_of_another_user_is_refused_after_its_grace_period() {
     without_privileges(
-        "the_end_of_a_program_of_another_user_is_refused_when_its_grace_is_over",
+        "ending_a_program_of_another_user_is_refused_after_its_grace_period",
         |program| {
             let grace = Duration::from_millis(100);
             let mut other = other(program);

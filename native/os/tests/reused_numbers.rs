@@ -185,9 +185,9 @@ fn ended(way: Way) -> Spawned {
 }
 
 #[test]
-fn a_signal_to_a_program_that_has_ended_reaches_nobody() {
+fn a_signal_to_a_program_that_has_ended_reaches_no_process() {
     in_namespaces(
-        "a_signal_to_a_program_that_has_ended_reaches_nobody",
+        "a_signal_to_a_program_that_has_ended_reaches_no_process",
         |way| {
             let old = ended(way);
             let mut stranger = Stranger::called(old.child.pid());
@@ -201,9 +201,9 @@ fn a_signal_to_a_program_that_has_ended_reaches_nobody() {
 }
 
 #[test]
-fn the_teardown_of_a_program_that_has_ended_reaches_nobody() {
+fn the_teardown_of_a_program_that_has_ended_reaches_no_process() {
     in_namespaces(
-        "the_teardown_of_a_program_that_has_ended_reaches_nobody",
+        "the_teardown_of_a_program_that_has_ended_reaches_no_process",
         |way| {
             let old = ended(way);
             let mut stranger = Stranger::called(old.child.pid());
@@ -217,9 +217,9 @@ fn the_teardown_of_a_program_that_has_ended_reaches_nobody() {
 }
 
 #[test]
-fn a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone() {
+fn a_teardown_that_continues_after_its_program_exits_reaches_only_the_group() {
     in_namespaces(
-        "a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone",
+        "a_teardown_that_continues_after_its_program_exits_reaches_only_the_group",
         |way| {
             // The group member keeps the number in use until it reads end-of-file.
             let script = "exec 4<&0; trap '' TERM; cat <&4 & trap 'exit 5' TERM; echo ready; wait";
@@ -246,9 +246,9 @@ fn a_teardown_that_goes_on_after_the_end_of_its_program_reaches_its_group_alone(
 }
 
 #[test]
-fn a_program_whose_status_somebody_else_took_is_not_signalled_by_its_number() {
+fn a_program_that_was_reaped_elsewhere_is_not_signalled_by_its_number() {
     in_namespaces(
-        "a_program_whose_status_somebody_else_took_is_not_signalled_by_its_number",
+        "a_program_that_was_reaped_elsewhere_is_not_signalled_by_its_number",
         |way| {
             match way {
                 // The pidfd provides the status, whichever process reaped.

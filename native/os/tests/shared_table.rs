@@ -46,9 +46,9 @@ fn crowd(count: usize) -> Vec<OwnedFd> {
 }
 
 #[test]
-fn after_a_spawn_the_table_is_as_it_was_and_every_output_ends() {
+fn a_spawn_leaves_the_table_unchanged_and_every_output_ends() {
     alone(
-        "after_a_spawn_the_table_is_as_it_was_and_every_output_ends",
+        "a_spawn_leaves_the_table_unchanged_and_every_output_ends",
         || {
             let before = table();
             for _ in 0..20 {
@@ -63,26 +63,32 @@ fn after_a_spawn_the_table_is_as_it_was_and_every_output_ends() {
 }
 
 #[test]
-fn with_many_descriptors_open_a_program_gets_its_own() {
-    alone("with_many_descriptors_open_a_program_gets_its_own", || {
-        reserve();
-        let _crowd = crowd(5000);
-        let before = table();
-        all_streams_work();
-        assert_eq!(table(), before);
-    });
+fn with_many_descriptors_open_a_program_gets_its_own_streams() {
+    alone(
+        "with_many_descriptors_open_a_program_gets_its_own_streams",
+        || {
+            reserve();
+            let _crowd = crowd(5000);
+            let before = table();
+            all_streams_work();
+            assert_eq!(table(), before);
+        },
+    );
 }
 
 #[test]
-fn without_low_numbers_a_program_gets_its_own() {
-    alone("without_low_numbers_a_program_gets_its_own", || {
-        // The low numbers are taken before the first spawn.
-        let _crowd = crowd(500);
-        reserve();
-        let before = table();
-        all_streams_work();
-        assert_eq!(table(), before);
-    });
+fn without_free_low_numbers_a_program_gets_its_own_streams() {
+    alone(
+        "without_free_low_numbers_a_program_gets_its_own_streams",
+        || {
+            // The low numbers are taken before the first spawn.
+            let _crowd = crowd(500);
+            reserve();
+            let before = table();
+            all_streams_work();
+            assert_eq!(table(), before);
+        },
+    );
 }
 
 #[test]
@@ -109,9 +115,9 @@ fn a_file_with_a_high_number_reaches_the_program() {
 }
 
 #[test]
-fn a_guard_with_a_high_number_hears_of_the_program_before_it_runs() {
+fn a_guard_with_a_high_number_gets_the_report_before_the_program_runs() {
     alone(
-        "a_guard_with_a_high_number_hears_of_the_program_before_it_runs",
+        "a_guard_with_a_high_number_gets_the_report_before_the_program_runs",
         || {
             reserve();
             let _crowd = crowd(500);
@@ -143,8 +149,8 @@ fn refuse_copies() {
 }
 
 #[test]
-fn the_table_is_not_copied_where_it_need_not_be() {
-    alone("the_table_is_not_copied_where_it_need_not_be", || {
+fn the_table_is_not_copied_unnecessarily() {
+    alone("the_table_is_not_copied_unnecessarily", || {
         refuse_copies();
         all_streams_work();
         // After the first refusal, sharing the table is not tried again.
@@ -158,9 +164,9 @@ fn the_table_is_not_copied_where_it_need_not_be() {
 }
 
 #[test]
-fn where_a_child_cannot_leave_the_table_it_is_copied_from_then_on() {
+fn if_a_child_cannot_leave_the_table_it_is_copied_from_then_on() {
     alone(
-        "where_a_child_cannot_leave_the_table_it_is_copied_from_then_on",
+        "if_a_child_cannot_leave_the_table_it_is_copied_from_then_on",
         || {
             let before = table();
             for errno in [libc::ENOSYS, libc::EPERM, libc::EINVAL] {
@@ -183,8 +189,8 @@ fn where_a_child_cannot_leave_the_table_it_is_copied_from_then_on() {
 }
 
 #[test]
-fn a_limit_below_the_reserved_numbers_costs_no_output() {
-    alone("a_limit_below_the_reserved_numbers_costs_no_output", || {
+fn a_limit_below_the_reserved_numbers_loses_no_output() {
+    alone("a_limit_below_the_reserved_numbers_loses_no_output", || {
         let before = table();
         let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;
         // Leave some low numbers free: the limit applies only to new descriptors.
@@ -222,9 +228,9 @@ fn a_limit_below_the_reserved_numbers_costs_no_output() {
 }
 
 #[test]
-fn more_spawns_at_once_than_there_are_reserved_numbers_all_succeed() {
+fn more_concurrent_spawns_than_reserved_numbers_all_succeed() {
     alone(
-        "more_spawns_at_once_than_there_are_reserved_numbers_all_succeed",
+        "more_concurrent_spawns_than_reserved_numbers_all_succeed",
         || {
             common::disposition_of(libc::SIGIO, libc::SIG_IGN);
             let temp = TempDir::new();
@@ -264,9 +270,9 @@ fn more_spawns_at_once_than_there_are_reserved_numbers_all_succeed() {
 }
 
 #[test]
-fn spawns_beside_threads_that_open_and_close_harm_nobody() {
+fn spawns_do_not_disturb_threads_that_open_and_close_descriptors() {
     alone(
-        "spawns_beside_threads_that_open_and_close_harm_nobody",
+        "spawns_do_not_disturb_threads_that_open_and_close_descriptors",
         || {
             let before = table();
             let over = AtomicBool::new(false);

@@ -55,7 +55,7 @@ fn every_kind_of_stream_is_closed_after_a_failure() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_entered_is_told_from_a_program_that_is_missing() {
+fn a_directory_that_cannot_be_entered_is_distinguished_from_a_missing_program() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let file = temp.file("file", "", 0o644);
@@ -79,7 +79,7 @@ fn a_file_that_may_not_be_executed_is_eacces() {
 }
 
 #[test]
-fn a_directory_is_no_program() {
+fn a_directory_as_program_is_eacces() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let directory = temp.directory("tool");
@@ -105,7 +105,7 @@ fn a_path_through_a_file_is_enotdir() {
 }
 
 #[test]
-fn a_file_among_the_directories_of_the_search_path_is_passed_over() {
+fn a_file_in_the_search_path_is_skipped() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let file = temp.file("file", "", 0o755);
@@ -138,7 +138,7 @@ fn a_missing_interpreter_is_enoent() {
 }
 
 #[test]
-fn arguments_or_an_environment_beyond_what_the_system_takes_are_e2big() {
+fn arguments_or_an_environment_that_are_too_long_are_e2big() {
     let _one = one_at_a_time();
     // First one string that is too long, then strings that are too long together.
     let long = "x".repeat(32 * 4096);
@@ -152,7 +152,7 @@ fn arguments_or_an_environment_beyond_what_the_system_takes_are_e2big() {
 }
 
 #[test]
-fn names_that_no_file_can_have_are_errors() {
+fn names_that_no_file_can_have_are_an_error() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let long = "x".repeat(300);
@@ -186,7 +186,7 @@ fn the_first_program_of_that_name_in_the_search_path_is_run() {
 }
 
 #[test]
-fn a_program_that_may_not_be_executed_is_passed_over_and_remembered() {
+fn a_program_that_may_not_be_executed_is_skipped_and_remembered() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     temp.file("barred/tool", "#!/bin/sh\necho barred\n", 0o644);
@@ -209,7 +209,7 @@ fn a_program_that_may_not_be_executed_is_passed_over_and_remembered() {
 }
 
 #[test]
-fn an_entry_of_the_search_path_in_which_nothing_can_be_found_is_passed_over() {
+fn an_unusable_entry_of_the_search_path_is_skipped() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     temp.file("good/tool", "#!/bin/sh\necho good\n", 0o755);
@@ -226,10 +226,10 @@ fn an_entry_of_the_search_path_in_which_nothing_can_be_found_is_passed_over() {
 }
 
 #[test]
-fn relative_entries_of_the_search_path_are_those_of_this_process_wherever_the_command_runs() {
+fn relative_entries_of_the_search_path_are_relative_to_this_process() {
     let _one = one_at_a_time();
     alone(
-        "relative_entries_of_the_search_path_are_those_of_this_process_wherever_the_command_runs",
+        "relative_entries_of_the_search_path_are_relative_to_this_process",
         || {
             let temp = TempDir::new();
             temp.file("here/tool", "#!/bin/sh\necho here\n", 0o755);
@@ -265,10 +265,10 @@ fn relative_entries_of_the_search_path_are_those_of_this_process_wherever_the_co
 }
 
 #[test]
-fn without_a_current_directory_relative_entries_of_the_search_path_are_passed_over() {
+fn without_a_current_directory_relative_entries_of_the_search_path_are_skipped() {
     let _one = one_at_a_time();
     alone(
-        "without_a_current_directory_relative_entries_of_the_search_path_are_passed_over",
+        "without_a_current_directory_relative_entries_of_the_search_path_are_skipped",
         || {
             let temp = TempDir::new();
             temp.file("there/tool", "#!/bin/sh\necho there\n", 0o755);
@@ -303,7 +303,7 @@ fn a_program_that_stays_open_for_writing_is_etxtbsy() {
 }
 
 #[test]
-fn a_program_that_is_closed_by_its_writer_a_moment_later_runs() {
+fn a_program_that_is_closed_for_writing_a_moment_later_runs() {
     let _one = one_at_a_time();
     let temp = TempDir::new();
     let program = temp.path().join("true");

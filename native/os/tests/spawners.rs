@@ -34,10 +34,10 @@ fn next(begun: &Receiver<usize>) -> usize {
 }
 
 #[test]
-fn jobs_begin_in_the_order_in_which_they_came_and_at_most_256_hang() {
+fn jobs_begin_in_the_order_of_submission_and_at_most_256_hang() {
     const COUNT: usize = 400;
     alone(
-        "jobs_begin_in_the_order_in_which_they_came_and_at_most_256_hang",
+        "jobs_begin_in_the_order_of_submission_and_at_most_256_hang",
         || {
             let (sender, begun) = channel();
             let mut hanging: Vec<_> = (0..COUNT).map(|number| hang(&sender, number)).collect();
@@ -77,8 +77,8 @@ fn time_beside(count: usize) -> Duration {
 }
 
 #[test]
-fn a_job_is_done_soon_although_8_hang() {
-    alone("a_job_is_done_soon_although_8_hang", || {
+fn a_job_is_not_delayed_by_8_that_hang() {
+    alone("a_job_is_not_delayed_by_8_that_hang", || {
         let time = time_beside(8);
         assert!(time < SOON, "{time:?}");
         // From now on there are enough spawners.
@@ -88,51 +88,45 @@ fn a_job_is_done_soon_although_8_hang() {
 }
 
 #[test]
-fn a_job_is_done_soon_although_40_hang() {
-    alone("a_job_is_done_soon_although_40_hang", || {
+fn a_job_is_not_delayed_by_40_that_hang() {
+    alone("a_job_is_not_delayed_by_40_that_hang", || {
         let time = time_beside(40);
         assert!(time < SOON, "{time:?}");
     });
 }
 
 #[test]
-fn a_job_that_comes_when_all_spawners_hang_is_done_soon() {
-    alone(
-        "a_job_that_comes_when_all_spawners_hang_is_done_soon",
-        || {
-            let (sender, begun) = channel();
-            let cores = std::thread::available_parallelism().unwrap().get();
-            // As many jobs as there are spawners at first, so no job waits.
-            let hanging: Vec<_> = (0..=cores).map(|number| hang(&sender, number)).collect();
-            for _ in &hanging {
-                next(&begun);
-            }
-            std::thread::sleep(SOON);
-            let start = Instant::now();
-            let (done, wait) = channel();
-            submit(Box::new(move || done.send(()).unwrap())).unwrap();
-            assert_eq!(wait.recv_timeout(PATIENCE), Ok(()));
-            assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-            drop(hanging);
-            soon("no job is pending", || pending() == 0);
-        },
-    );
+fn a_job_is_not_delayed_when_all_spawners_hang() {
+    alone("a_job_is_not_delayed_when_all_spawners_hang", || {
+        let (sender, begun) = channel();
+        let cores = std::thread::available_parallelism().unwrap().get();
+        // As many jobs as there are spawners at first, so no job waits.
+        let hanging: Vec<_> = (0..=cores).map(|number| hang(&sender, number)).collect();
+        for _ in &hanging {
+            next(&begun);
+        }
+        std::thread::sleep(SOON);
+        let start = Instant::now();
+        let (done, wait) = channel();
+        submit(Box::new(move || done.send(()).unwrap())).unwrap();
+        assert_eq!(wait.recv_timeout(PATIENCE), Ok(()));
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        drop(hanging);
+        soon("no job is pending", || pending() == 0);
+    });
 }
 
 #[test]
-fn jobs_that_come_all_at_once_at_first_hang_no_more_than_later_ones() {
+fn a_burst_of_short_jobs_starts_no_extra_spawners() {
     const COUNT: usize = 100;
-    alone(
-        "jobs_that_come_all_at_once_at_first_hang_no_more_than_later_ones",
-        || {
-            let cores = std::thread::available_parallelism().unwrap().get();
-            for _ in 0..COUNT {
-                submit(Box::new(|| std::thread::sleep(Duration::from_millis(10)))).unwrap();
-            }
-            soon("no job is pending", || pending() == 0);
-            assert_eq!(spawners(), cores + 1);
-        },
-    );
+    alone("a_burst_of_short_jobs_starts_no_extra_spawners", || {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        for _ in 0..COUNT {
+            submit(Box::new(|| std::thread::sleep(Duration::from_millis(10)))).unwrap();
+        }
+        soon("no job is pending", || pending() == 0);
+        assert_eq!(spawners(), cores + 1);
+    });
 }
 
 /// Returns the number of spawners.
@@ -145,9 +139,9 @@ fn spawners() -> usize {
 }
 
 #[test]
-fn a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned() {
+fn a_panic_in_a_job_ends_neither_its_spawner_nor_programs_it_spawned() {
     alone(
-        "a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned",
+        "a_panic_in_a_job_ends_neither_its_spawner_nor_programs_it_spawned",
         || {
             const COUNT: usize = 50;
             // A program is killed when the thread that spawned it ends.
@@ -179,10 +173,10 @@ fn a_panic_in_a_job_ends_neither_its_spawner_nor_what_that_has_spawned() {
 }
 
 #[test]
-fn jobs_of_many_threads_are_all_done_and_counted() {
+fn jobs_of_many_threads_all_run_and_are_counted() {
     const THREADS: usize = 8;
     const EACH: usize = 500;
-    alone("jobs_of_many_threads_are_all_done_and_counted", || {
+    alone("jobs_of_many_threads_all_run_and_are_counted", || {
         let gate = Arc::new((Mutex::new(0), Condvar::new()));
         std::thread::scope(|scope| {
             for _ in 0..THREADS {
@@ -207,9 +201,9 @@ fn jobs_of_many_threads_are_all_done_and_counted() {
 }
 
 #[test]
-fn without_any_thread_a_job_is_refused_and_the_next_one_is_done_when_there_is_one() {
+fn a_job_is_refused_when_no_thread_can_start_and_the_next_one_runs() {
     alone(
-        "without_any_thread_a_job_is_refused_and_the_next_one_is_done_when_there_is_one",
+        "a_job_is_refused_when_no_thread_can_start_and_the_next_one_runs",
         || {
             keeper::start().unwrap();
             let refused = std::thread::spawn(|| {

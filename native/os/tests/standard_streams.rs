@@ -36,7 +36,7 @@ fn three_pipes_are_three_streams() {
 }
 
 #[test]
-fn only_pipes_have_an_end_here() {
+fn only_pipes_have_an_end_in_this_process() {
     let Spawned {
         child,
         stdin,
@@ -48,7 +48,7 @@ fn only_pipes_have_an_end_here() {
 }
 
 #[test]
-fn null_is_empty_to_read_and_takes_what_is_written() {
+fn null_reads_as_empty_and_discards_writes() {
     let script = format!("cat && echo gone && echo gone >&2 && {}", tell(1, 1));
     let command = sh(&script).stdio(Stdio::Null, Stdio::Null, Stdio::Null);
     assert_eq!(status(&spawn(&command).child), Status::Exited(0));
@@ -70,7 +70,7 @@ fn inherited_streams_are_those_of_this_process() {
 }
 
 #[test]
-fn an_open_file_is_used_from_where_it_stands_and_stays_open_here() {
+fn an_open_file_is_used_at_its_position_and_stays_open_here() {
     let temp = TempDir::new();
     let input = temp.file("in", "skipped, then read\n", 0o644);
     let mut input = File::open(input).unwrap();
@@ -94,7 +94,7 @@ fn an_open_file_is_used_from_where_it_stands_and_stays_open_here() {
 }
 
 #[test]
-fn standard_error_goes_where_standard_output_goes_in_the_order_written() {
+fn standard_error_joins_standard_output_in_the_order_of_writing() {
     let script = "echo 1; echo 2 >&2; echo 3; echo 4 >&2";
     let command = sh(script).stdio(Stdio::Null, Stdio::Pipe, Stdio::Stdout);
     let spawned = spawn(&command);
@@ -109,7 +109,7 @@ fn standard_error_goes_where_standard_output_goes_in_the_order_written() {
 }
 
 #[test]
-fn the_program_s_ends_of_its_pipes_block() {
+fn the_program_s_ends_of_its_pipes_are_blocking() {
     let script = "grep -h flags /proc/$$/fdinfo/0 /proc/$$/fdinfo/1";
     let spawned = spawn(&sh(script));
     let flags = String::from_utf8(read_to_end(&spawned.stdout.unwrap())).unwrap();
@@ -154,9 +154,9 @@ impl Drop for Without {
 }
 
 #[test]
-fn pipes_reach_the_program_though_this_process_has_no_standard_streams() {
+fn pipes_reach_the_program_even_if_this_process_has_no_standard_streams() {
     alone(
-        "pipes_reach_the_program_though_this_process_has_no_standard_streams",
+        "pipes_reach_the_program_even_if_this_process_has_no_standard_streams",
         || {
             let streams = Without::streams(&[0, 1, 2]);
             let script = "cat; echo err >&2";
@@ -174,9 +174,9 @@ fn pipes_reach_the_program_though_this_process_has_no_standard_streams() {
 }
 
 #[test]
-fn the_null_device_is_opened_though_this_process_has_no_standard_streams() {
+fn the_null_device_is_opened_even_if_this_process_has_no_standard_streams() {
     alone(
-        "the_null_device_is_opened_though_this_process_has_no_standard_streams",
+        "the_null_device_is_opened_even_if_this_process_has_no_standard_streams",
         || {
             let streams = Without::streams(&[0, 1, 2]);
             let script = format!("{}; {}; echo end", tell(0, 1), tell(2, 1));
@@ -189,9 +189,9 @@ fn the_null_device_is_opened_though_this_process_has_no_standard_streams() {
 }
 
 #[test]
-fn an_open_file_with_the_number_of_a_standard_stream_is_as_good_as_any() {
+fn an_open_file_may_have_the_number_of_a_standard_stream() {
     alone(
-        "an_open_file_with_the_number_of_a_standard_stream_is_as_good_as_any",
+        "an_open_file_may_have_the_number_of_a_standard_stream",
         || {
             let temp = TempDir::new();
             let path = temp.path().join("out");

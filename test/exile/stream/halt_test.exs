@@ -297,7 +297,7 @@ defmodule Exile.Stream.HaltTest do
 
   # Elixir's streams between a command and its reader halt the command in the same way whether the
   # reader has stopped early or failed.
-  describe "a command that is read by way of another stream" do
+  describe "a command that is read through another stream" do
     @scripts [
       "exec yes",
       "echo ready; cat; exit 3",

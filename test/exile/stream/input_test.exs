@@ -336,7 +336,7 @@ defmodule Exile.Stream.InputTest do
     end
   end
 
-  describe "an element of :input that is no iodata" do
+  describe "an element of :input that is not iodata" do
     test "raises an ArgumentError that shows it, and ends the command" do
       for element <- [nil, :atom, 17, 1.5, {:stdout, "x"}, [:atom], ["x", 256], %{}] do
         for stream <- both(~w(cat), input: ["first", element]) do

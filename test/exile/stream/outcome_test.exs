@@ -378,9 +378,9 @@ defmodule Exile.Stream.OutcomeTest do
     end
   end
 
-  describe "the process that sees to the input, killed by a stranger," do
+  describe "the feeder, killed by another process," do
     for trap <- [false, true], stream <- [:stream!, :stream] do
-      test "ends all, and #{stream}/2 raises#{if trap, do: ", when the input traps exits"}" do
+      test "ends everything, and #{stream}/2 raises#{if trap, do: ", when the input traps exits"}" do
         test = self()
         input = sleeping(test, unquote(trap))
         stream = apply(Exile, unquote(stream), [sh(@family <> "wait"), [input: input]])
@@ -409,7 +409,7 @@ defmodule Exile.Stream.OutcomeTest do
     end
   end
 
-  describe "the process of the input, killed by a stranger," do
+  describe "the process of the input, killed by another process," do
     test "ends everything, and the stream exits with its reason" do
       test = self()
 

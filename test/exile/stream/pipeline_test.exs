@@ -237,7 +237,7 @@ defmodule Exile.Stream.PipelineTest do
     end
   end
 
-  describe "a pipeline of which a command cannot be started" do
+  describe "a pipeline with a command that cannot be started" do
     test "raises Exile.Process.Error that names it, and leaves nothing of the others" do
       for index <- 0..2 do
         pipeline = List.replace_at(List.duplicate(~w(sleep 60), 3), index, ["no-such-program"])

@@ -63,7 +63,7 @@ defmodule Exile.Stream.SuspensionTest do
     end
   end
 
-  describe "a stream that goes on in another process" do
+  describe "a stream that is resumed in another process" do
     test "does not affect the first process while that is alive" do
       for trap <- [false, true], stderr <- [:console, :consume] do
         Process.flag(:trap_exit, trap)

@@ -74,7 +74,7 @@ fn a_signal_that_ends_a_program_is_exact() {
 }
 
 #[test]
-fn a_dumped_core_is_told() {
+fn a_dumped_core_is_reported() {
     let _one = one_at_a_time();
     setup();
     if limit(libc::RLIMIT_CORE).rlim_max == 0 {
@@ -144,7 +144,7 @@ fn background_children_do_not_delay_the_status_of_a_program() {
 }
 
 #[test]
-fn a_status_once_known_stays_and_its_pidfd_is_closed() {
+fn a_known_status_stays_and_its_pidfd_is_closed() {
     let _one = one_at_a_time();
     setup();
     let before = descriptors();
@@ -161,7 +161,7 @@ fn a_status_once_known_stays_and_its_pidfd_is_closed() {
 }
 
 #[test]
-fn a_watched_pidfd_stays_open_until_its_watcher_lets_go() {
+fn a_watched_pidfd_stays_open_until_it_is_unwatched() {
     let _one = one_at_a_time();
     setup();
     let before = descriptors();
@@ -239,7 +239,7 @@ fn many_programs_at_once_lose_no_status() {
 }
 
 #[test]
-fn everybody_who_asks_gets_the_same_status() {
+fn concurrent_callers_get_the_same_status() {
     let _one = one_at_a_time();
     setup();
     for code in 0..50 {

@@ -173,7 +173,7 @@ fn with_background_child(script: &str) -> (Spawned, Stranger) {
 }
 
 #[test]
-fn a_command_that_ends_on_the_first_signal_gets_no_other() {
+fn a_command_that_ends_on_the_first_signal_gets_no_second_one() {
     let before = before();
     let spawned = ready("trap 'exit 5' TERM; echo ready; while :; do read x; done");
     Story::of_claimed(&spawned.child, &term_then_wait(LONG)).must_be_over();
@@ -183,7 +183,7 @@ fn a_command_that_ends_on_the_first_signal_gets_no_other() {
 }
 
 #[test]
-fn a_command_that_ignores_sigterm_is_killed_when_its_time_is_up() {
+fn a_command_that_ignores_sigterm_is_killed_after_the_wait() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
     let start = Instant::now();
@@ -195,7 +195,7 @@ fn a_command_that_ignores_sigterm_is_killed_when_its_time_is_up() {
 }
 
 #[test]
-fn every_step_of_the_sequence_is_taken_in_order() {
+fn all_steps_are_taken_in_order() {
     let before = before();
     let script = "trap 'echo hup' HUP; trap 'echo term' TERM; trap 'echo int' INT; echo ready; \
                   while :; do read x; done";
@@ -243,7 +243,7 @@ fn stop(spawned: &Spawned) {
 }
 
 #[test]
-fn a_stopped_command_goes_on_to_receive_its_signal() {
+fn a_stopped_command_is_continued_to_receive_its_signal() {
     let before = before();
     let spawned = ready("trap 'exit 6' TERM; echo ready; while :; do read x; done");
     stop(&spawned);
@@ -287,7 +287,7 @@ fn the_whole_group_is_killed() {
 }
 
 #[test]
-fn a_member_of_the_group_that_outlives_its_leader_is_killed_in_the_end() {
+fn a_group_member_that_outlives_its_leader_is_killed_at_the_end() {
     let before = before();
     // The background child ignores SIGTERM from its start; the command does not.
     let script = "trap '' TERM; sleep 1000 & trap - TERM; echo $!; wait";
@@ -301,7 +301,7 @@ fn a_member_of_the_group_that_outlives_its_leader_is_killed_in_the_end() {
 }
 
 #[test]
-fn a_member_of_the_group_that_outlives_its_leader_has_its_time_where_it_can_be_reached() {
+fn a_group_member_that_outlives_its_leader_gets_the_whole_wait_if_it_can_be_reached() {
     let before = before();
     // SIGTERM kills the command. Its child reads the input pipe as descriptor 4 and cleans up at
     // end-of-file.
@@ -351,7 +351,7 @@ fn close_pipes(spawned: Spawned) -> Arc<Child> {
 }
 
 #[test]
-fn once_claimed_a_command_that_ends_of_its_closed_pipe_takes_its_group_with_it() {
+fn a_claimed_command_that_exits_because_a_pipe_is_closed_ends_with_its_group() {
     let before = before();
     for (script, expected) in END_OF_A_PIPE {
         for _ in 0..20 {
@@ -367,7 +367,7 @@ fn once_claimed_a_command_that_ends_of_its_closed_pipe_takes_its_group_with_it()
 }
 
 #[test]
-fn unclaimed_a_command_that_ends_of_its_closed_pipe_leaves_its_group_alone() {
+fn an_unclaimed_command_that_exits_because_a_pipe_is_closed_keeps_its_group() {
     let before = before();
     for (script, expected) in END_OF_A_PIPE {
         let (spawned, grandchild) = with_background_child(script);
@@ -388,7 +388,7 @@ fn unclaimed_a_command_that_ends_of_its_closed_pipe_leaves_its_group_alone() {
 }
 
 #[test]
-fn what_a_claimed_command_leaves_of_its_group_in_its_grace_gets_the_sequence_at_once() {
+fn the_rest_of_a_group_is_signalled_at_once_when_its_leader_exits_in_its_grace() {
     let before = before();
     // The script starts no program, because a process that is created just when the signal arrives
     // could miss it.
@@ -414,7 +414,7 @@ fn what_a_claimed_command_leaves_of_its_group_in_its_grace_gets_the_sequence_at_
 }
 
 #[test]
-fn a_command_that_had_ended_before_cannot_be_claimed_and_its_end_is_told() {
+fn a_command_that_had_ended_before_cannot_be_claimed_and_its_exit_is_reported() {
     let before = before();
     let script = "sleep 1000 & echo $!; exit 8";
     for known in [true, false] {
@@ -439,7 +439,7 @@ fn a_command_that_had_ended_before_cannot_be_claimed_and_its_end_is_told() {
 }
 
 #[test]
-fn however_often_its_end_is_wanted_a_command_has_one_teardown() {
+fn a_command_has_one_teardown_however_often_it_is_requested() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
     let story = Story::of_claimed(&spawned.child, &term_then_wait(LONG));
@@ -455,7 +455,7 @@ fn however_often_its_end_is_wanted_a_command_has_one_teardown() {
 }
 
 #[test]
-fn a_second_request_repeats_no_signal_and_the_next_one_comes_as_soon_as_either_wants_it() {
+fn a_second_request_repeats_no_signal_and_the_shorter_wait_applies() {
     let before = before();
     let script = "trap 'echo hup' HUP; trap 'echo term' TERM; trap 'echo int' INT; echo ready; \
                   while :; do read x; done";
@@ -498,7 +498,7 @@ fn a_second_request_repeats_no_signal_and_the_next_one_comes_as_soon_as_either_w
 }
 
 #[test]
-fn a_patient_request_does_not_slow_a_hasty_teardown() {
+fn a_longer_request_does_not_delay_a_shorter_teardown() {
     let before = before();
     let spawned = ready("trap '' TERM; echo ready; while :; do read x; done");
     let story = Story::of_claimed(&spawned.child, &term_then_wait(2 * MOMENT));
@@ -534,7 +534,7 @@ fn a_shorter_teardown_overtakes_a_longer_one() {
 }
 
 #[test]
-fn the_end_is_told_though_others_learn_the_status_first() {
+fn the_exit_is_reported_even_if_others_read_the_status_first() {
     const ROUNDS: u32 = 300;
     let before = before();
     for _ in 0..ROUNDS {
@@ -596,7 +596,7 @@ fn hundreds_of_commands_end_at_once() {
 }
 
 #[test]
-fn a_command_that_nobody_else_holds_is_ended() {
+fn a_command_whose_handle_is_dropped_is_ended() {
     let before = before();
     let command = sh("trap '' TERM; sleep 1000 & echo $!; wait");
     let Spawned { child, stdout, .. } = spawn(&command);
