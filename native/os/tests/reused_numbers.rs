@@ -253,7 +253,7 @@ fn a_program_that_was_reaped_elsewhere_is_not_signalled_by_its_number() {
             match way {
                 // The pidfd provides the status, whichever process reaped.
                 Way::Pidfd => return,
-                // Here a number that another child of this process has taken cannot be told apart.
+                // By number, another child of this process cannot be distinguished.
                 Way::Portable => return,
                 Way::Wait | Way::Number => {}
             }

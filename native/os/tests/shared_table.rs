@@ -31,7 +31,7 @@ fn all_streams_work() {
     assert_eq!(status(&spawned.child), Status::Exited(0));
 }
 
-/// Opens `count` descriptors or more; every other one would be inherited if it were not hidden.
+/// Opens `count + 1` descriptors. About half would be inherited if they were not hidden.
 fn crowd(count: usize) -> Vec<OwnedFd> {
     set_limit(libc::RLIMIT_NOFILE, limit(libc::RLIMIT_NOFILE).rlim_max);
     let null = null();
