@@ -12,7 +12,9 @@ defmodule Exile.Native do
   @type process :: reference
   @type until :: :exit | :exhausted | :over
   @type posix :: atom | {:errno, integer}
-  @type steps :: [{signal :: binary, milliseconds :: non_neg_integer}]
+  @typedoc "A signal by its name, `:sigterm`, or by its number."
+  @type signal :: atom | pos_integer
+  @type steps :: [{signal, milliseconds :: non_neg_integer}]
   @typedoc "How long a process has, in milliseconds, and the signals that it gets after that."
   @type ending :: {process, grace :: non_neg_integer, steps}
   @typedoc "`:code` is 128 plus the number of the signal if one ended the process."
@@ -76,8 +78,8 @@ defmodule Exile.Native do
   @spec process_pid(process) :: pos_integer | :undefined
   def process_pid(_process), do: stub()
 
-  @spec process_signal(process, binary) :: :ok | {:error, posix}
-  def process_signal(_process, _name), do: stub()
+  @spec process_signal(process, signal, to_group :: boolean) :: :ok | {:error, posix}
+  def process_signal(_process, _signal, _to_group), do: stub()
 
   @spec process_end([ending]) :: :ok
   def process_end(_endings), do: stub()
@@ -126,8 +128,8 @@ defmodule Exile.Native do
   @spec pipe_set_owner(pipe, pid) :: :ok | {:error, :pipe_closed_or_invalid_caller}
   def pipe_set_owner(_pipe, _owner), do: stub()
 
-  @spec is_signal(binary) :: boolean
-  def is_signal(_name), do: stub()
+  @spec is_signal(signal) :: boolean
+  def is_signal(_signal), do: stub()
 
   @spec exit_source() :: :pidfd | :wait | :portable
   def exit_source, do: stub()

@@ -61,19 +61,22 @@ defmodule Exile.Process do
   alias Exile.Process.Error
   alias Exile.Runtime.{Patience, Pipe, Running, Signal, Teardown}
 
-  @enforce_keys [:owner, :program, :process, :stdin, :stdout, :stderr, :teardown]
+  @enforce_keys [:owner, :argv, :process, :stdin, :stdout, :stderr, :teardown]
   defstruct @enforce_keys
 
   @typedoc "A command that was started. The fields are private."
   @type t :: %__MODULE__{
           owner: pid,
-          program: binary,
+          argv: [binary, ...],
           process: Native.process(),
           stdin: Native.pipe() | nil,
           stdout: Native.pipe() | nil,
           stderr: Native.pipe() | nil,
           teardown: Teardown.t()
         }
+
+  @typedoc "A signal by its name, `:sigterm` for instance, or by its number."
+  @type signal :: atom | pos_integer
 
   @type pipe_name :: :stdin | :stdout | :stderr
   @type pipe_error :: {:error, :pipe_closed_or_invalid_caller | Error.reason()}
@@ -141,7 +144,7 @@ defmodule Exile.Process do
       {:ok,
        %__MODULE__{
          owner: self(),
-         program: Command.program(command),
+         argv: command.argv,
          process: process,
          stdin: running.stdin,
          stdout: running.stdout,
@@ -310,12 +313,15 @@ defmodule Exile.Process do
   end
 
   @doc """
-  Sends a signal to the command, by its name in small letters like `:sigterm` or `:sigusr1`. Programs
-  that the command has started do not get it.
+  Sends a signal to the command, or with `:group` to its whole process group: the command and the
+  programs that it has started, except those that have left the group.
+
+  The signal is a name in small letters, like `:sigterm` or `:sigusr1`, or a number; real-time signals
+  have only numbers.
 
   Returns `:ok`, or `{:error, reason}`: `:esrch` after the command has ended (a stranger that got
   its number is never signalled), `:eperm` when it has become a user that the VM may not signal.
-  A name that is no signal of this system raises `ArgumentError`.
+  What is no signal of this system raises `ArgumentError`.
 
   ## Examples
 
@@ -327,13 +333,18 @@ defmodule Exile.Process do
       iex> Exile.Process.kill(p, :sigint)
       {:error, :esrch}
   """
-  @spec kill(t, signal :: atom) :: :ok | {:error, Error.reason()}
-  def kill(%__MODULE__{process: process}, signal) do
+  @spec kill(t, signal, :process | :group) :: :ok | {:error, Error.reason()}
+  def kill(%__MODULE__{process: process}, signal, to \\ :process) do
     unless Signal.known?(signal) do
-      raise ArgumentError, "expected a signal like :sigterm, got: #{inspect(signal)}"
+      raise ArgumentError,
+            "expected a signal like :sigterm or its number, got: #{inspect(signal)}"
     end
 
-    Signal.send(process, signal)
+    unless to in [:process, :group] do
+      raise ArgumentError, "expected :process or :group, got: #{inspect(to)}"
+    end
+
+    Native.process_signal(process, signal, to == :group)
   end
 
   @doc """
@@ -395,11 +406,11 @@ defmodule Exile.Process do
         exit({:timeout, {__MODULE__, :await_exit, [process, timeout]}})
 
       {:error, reason} ->
-        {:error, %Error{reason: reason, operation: :signal, subject: process.program}}
+        {:error, %Error{reason: reason, operation: :signal, subject: hd(process.argv)}}
 
       status ->
         Running.close(outputs)
-        exit_code(status, process.program)
+        exit_code(status, hd(process.argv))
     end
   end
 
@@ -441,6 +452,47 @@ defmodule Exile.Process do
     with pid when is_integer(pid) <- Native.process_pid(process), do: {:ok, pid}
   end
 
+  @doc """
+  How the command has ended, or `:running`. Any process may ask, and nothing is waited for.
+
+    * `{:exited, code}` - by itself, with an exit code from 0 to 255
+    * `{:signaled, signal, core_dumped}` - by a signal: its name, or its number if it has no name
+    * `:unknown` - it is gone, and other native code in this VM has taken its status
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["cat"])
+      iex> Exile.Process.exit_status(p)
+      :running
+      iex> Exile.Process.kill(p, :sigkill)
+      iex> Exile.Process.await_exit(p)
+      {:ok, 137}
+      iex> Exile.Process.exit_status(p)
+      {:signaled, :sigkill, false}
+  """
+  @spec exit_status(t) ::
+          :running | {:exited, 0..255} | {:signaled, signal, core_dumped :: boolean} | :unknown
+  def exit_status(%__MODULE__{process: process}) do
+    case Native.process_status(process) do
+      %{signal: nil, code: code} -> {:exited, code}
+      %{signal: signal, core_dumped: core_dumped} -> {:signaled, signal, core_dumped}
+      running_or_unknown -> running_or_unknown
+    end
+  end
+
+  @doc """
+  Whether the command is still there. Any process may ask.
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["true"])
+      iex> Exile.Process.await_exit(p)
+      iex> Exile.Process.alive?(p)
+      false
+  """
+  @spec alive?(t) :: boolean
+  def alive?(%__MODULE__{process: process}), do: Native.process_status(process) == :running
+
   defp end_of_command(:exited), do: :eof
   defp end_of_command(result), do: result
 
@@ -459,5 +511,24 @@ defmodule Exile.Process do
   defp timeout!(other) do
     raise ArgumentError,
           "expected a timeout in milliseconds or :infinity, got: #{inspect(other)}"
+  end
+end
+
+defimpl Inspect, for: Exile.Process do
+  import Inspect.Algebra
+
+  def inspect(process, opts) do
+    concat(["#Exile.Process<", to_doc(process.argv, opts), ", ", state(process), ">"])
+  end
+
+  defp state(process) do
+    case {Exile.Process.exit_status(process), Exile.Process.os_pid(process)} do
+      {:running, {:ok, os_pid}} -> "os_pid: #{os_pid}, running"
+      # It has ended between the two questions.
+      {:running, :undefined} -> state(process)
+      {{:exited, code}, _} -> "exited with #{code}"
+      {{:signaled, signal, _}, _} -> "ended by #{signal}"
+      {:unknown, _} -> "ended"
+    end
   end
 end

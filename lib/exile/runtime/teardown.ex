@@ -40,7 +40,7 @@ defmodule Exile.Runtime.Teardown do
   @doc "For a process whose owner or VM is gone, or that no code can reach any more."
   @spec abandoned(t) :: Native.steps()
   def abandoned(:default), do: abandoned(@abandoned)
-  def abandoned(steps), do: for({signal, wait} <- steps, do: {Atom.to_string(signal), wait})
+  def abandoned(steps), do: steps
 
   @doc "For a process that is to end within `time` milliseconds, unless the user said otherwise."
   @spec within(t, non_neg_integer) :: Native.steps()

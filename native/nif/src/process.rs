@@ -9,7 +9,7 @@ use std::time::Duration;
 use exile_os::life::living;
 use exile_os::{Errno, Signal, Status, Teardown};
 use rustler::types::atom::Atom;
-use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
+use rustler::{Decoder, Encoder, Env, Error, NifResult, Term};
 
 use crate::bonds::{Left, Life, Until, end_together};
 use crate::resource::{Handle, Kind, Resource};
@@ -146,30 +146,37 @@ fn process_pid(env: Env<'_>, process: Handle<Process>) -> Term<'_> {
     }
 }
 
-/// `:ok` or `{:error, reason}`.
+/// Sends a signal to the process, or to its group. `:ok` or `{:error, reason}`.
 #[rustler::nif]
 fn process_signal<'a>(
     env: Env<'a>,
     process: Handle<Process>,
-    name: Binary<'a>,
-) -> NifResult<Term<'a>> {
-    Ok(match process.0.child().signal(signal(&name)?) {
+    signal: Named,
+    to_group: bool,
+) -> Term<'a> {
+    let child = process.0.child();
+    let sent = if to_group {
+        child.signal_group(signal.0)
+    } else {
+        child.signal(signal.0)
+    };
+    match sent {
         Ok(()) => atoms::ok().encode(env),
         Err(errno) => encode::error(env, errno),
-    })
+    }
 }
 
 /// Begins to end processes and their groups, each with its grace in milliseconds and its steps: signals
 /// with the milliseconds after each, then SIGKILL. A process that had ended is left alone. When this
 /// returns, which is at once, their pipes may be closed.
 #[rustler::nif]
-fn process_end(processes: Vec<(Handle<Process>, u64, Steps<'_>)>) -> NifResult<Atom> {
-    let endings = processes
+fn process_end(processes: Vec<(Handle<Process>, u64, Steps)>) -> Atom {
+    let endings: Vec<_> = processes
         .into_iter()
-        .map(|(process, grace, steps)| Ok((Arc::clone(&process.0), teardown(grace, steps)?)))
-        .collect::<NifResult<Vec<_>>>()?;
+        .map(|(process, grace, steps)| (Arc::clone(&process.0), teardown(grace, steps)))
+        .collect();
     living::end_all(&endings);
-    Ok(atoms::ok())
+    atoms::ok()
 }
 
 /// Makes `owner` the owner.
@@ -179,27 +186,34 @@ fn process_set_owner(env: Env<'_>, process: Handle<Process>, owner: Pid) -> Atom
     atoms::ok()
 }
 
-/// `true` if there is a signal of this name.
+/// `true` if there is a signal of this name or number.
 #[rustler::nif]
-fn is_signal(name: Binary<'_>) -> bool {
-    signal(&name).is_ok()
+fn is_signal(signal: Term<'_>) -> bool {
+    signal.decode::<Named>().is_ok()
 }
 
-/// Signals by name, each with the milliseconds to wait after it.
-pub(crate) type Steps<'a> = Vec<(Binary<'a>, u64)>;
+/// A signal by its name as an atom, or by its number.
+pub(crate) struct Named(Signal);
 
-pub(crate) fn teardown(grace: u64, steps: Steps<'_>) -> NifResult<Teardown> {
-    let steps = steps
-        .into_iter()
-        .map(|(name, wait)| Ok((signal(&name)?, Duration::from_millis(wait))))
-        .collect::<NifResult<_>>()?;
-    Ok(Teardown {
+impl<'a> Decoder<'a> for Named {
+    fn decode(term: Term<'a>) -> NifResult<Named> {
+        let signal = match term.decode::<i32>() {
+            Ok(number) => Signal::from_number(number),
+            Err(_) => Signal::from_name(&term.atom_to_string()?),
+        };
+        signal.map(Named).ok_or(Error::BadArg)
+    }
+}
+
+/// Signals, each with the milliseconds to wait after it.
+pub(crate) type Steps = Vec<(Named, u64)>;
+
+pub(crate) fn teardown(grace: u64, steps: Steps) -> Teardown {
+    let steps = steps.into_iter();
+    Teardown {
         grace: Duration::from_millis(grace),
-        steps,
-    })
-}
-
-fn signal(name: &Binary<'_>) -> NifResult<Signal> {
-    let name = std::str::from_utf8(name.as_slice()).map_err(|_| Error::BadArg)?;
-    Signal::from_name(name).ok_or(Error::BadArg)
+        steps: steps
+            .map(|(signal, wait)| (signal.0, Duration::from_millis(wait)))
+            .collect(),
+    }
 }

@@ -46,7 +46,7 @@ fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Ter
         errors: Vec::with_capacity(stages.len()),
     };
     for (given, steps) in stages {
-        job.teardowns.push(teardown(0, steps)?);
+        job.teardowns.push(teardown(0, steps));
         job.errors.push(given.has_error_pipe());
         job.commands.push(given);
     }

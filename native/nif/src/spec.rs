@@ -13,6 +13,7 @@ use crate::process::Steps;
 
 /// What to run, and how.
 #[derive(NifMap)]
+#[rustler(decode)]
 pub(crate) struct Spec<'a> {
     stages: Vec<Stage<'a>>,
     stdin: Term<'a>,
@@ -31,6 +32,7 @@ pub(crate) struct Spec<'a> {
 
 /// One command.
 #[derive(NifMap)]
+#[rustler(decode)]
 struct Stage<'a> {
     /// Each argument and a NUL.
     argv: Binary<'a>,
@@ -40,12 +42,13 @@ struct Stage<'a> {
     unset: Binary<'a>,
     clear_env: bool,
     stderr: Term<'a>,
-    teardown: Steps<'a>,
+    teardown: Steps,
     attributes: Term<'a>,
 }
 
 /// What options say of the process; `nil` is nothing.
 #[derive(NifMap)]
+#[rustler(decode)]
 struct Attribute<'a> {
     arg0: Option<Binary<'a>>,
     nice: Option<i32>,
@@ -80,7 +83,7 @@ pub(crate) struct Plan {
 
 impl<'a> Spec<'a> {
     /// What holds for all commands; and each of them, with its teardown.
-    pub(crate) fn decode(self) -> NifResult<(Plan, Vec<(Given, Steps<'a>)>)> {
+    pub(crate) fn decode(self) -> NifResult<(Plan, Vec<(Given, Steps)>)> {
         let plan = Plan {
             inherited: Inherited::decode(self.block, self.environment, self.encoding)?,
             stdin: stdio(self.stdin)?,
@@ -104,7 +107,7 @@ pub(crate) struct Given {
 }
 
 impl<'a> Stage<'a> {
-    fn decode(self) -> NifResult<(Given, Steps<'a>)> {
+    fn decode(self) -> NifResult<(Given, Steps)> {
         let given = Given {
             argv: owned(&self.argv)?,
             directory: string(self.directory.as_ref())?,

@@ -1,8 +1,14 @@
-//! Signals by name.
+//! Signals by name and by number.
 
 use nix::sys::signal::Signal as Known;
 
-/// A signal of POSIX or of this system that has a name.
+/// The largest number of a signal that a program can be sent.
+#[cfg(target_os = "linux")]
+const LAST: i32 = 64;
+#[cfg(not(target_os = "linux"))]
+const LAST: i32 = 31;
+
+/// A signal of this system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal(i32);
 
@@ -27,6 +33,11 @@ impl Signal {
             .map(|known| Signal(known as i32))
     }
 
+    /// The signal with this number on this system; real-time signals have no name.
+    pub fn from_number(number: i32) -> Option<Signal> {
+        (1..=LAST).contains(&number).then_some(Signal(number))
+    }
+
     /// The name of a signal in small letters; `None` where it has none, as a real-time signal.
     pub fn name_of(number: u8) -> Option<String> {
         let known = Known::try_from(i32::from(number)).ok()?;
@@ -49,6 +60,10 @@ mod tests {
             let name = known.as_str().to_ascii_lowercase();
             assert_eq!(Signal::from_name(&name), Some(Signal(known as i32)));
             assert_eq!(Signal::name_of(known as u8), Some(name));
+            assert_eq!(
+                Signal::from_number(known as i32),
+                Some(Signal(known as i32))
+            );
         }
     }
 
@@ -59,6 +74,7 @@ mod tests {
         }
         for number in [0, 127] {
             assert_eq!(Signal::name_of(number), None);
+            assert_eq!(Signal::from_number(i32::from(number)), None);
         }
     }
 }

@@ -105,8 +105,22 @@ defmodule Exile.Process.KillTest do
       {:ok, p} = Exile.Process.start_link(["cat"])
 
       check = fn ->
-        for bad <- [:term, :SIGTERM, :sigfoo, nil, true, :"", 15, "sigterm", ~c"sigterm", self()] do
-          message = "expected a signal like :sigterm, got: #{inspect(bad)}"
+        for bad <- [
+              :term,
+              :SIGTERM,
+              :sigfoo,
+              nil,
+              true,
+              :"",
+              0,
+              -15,
+              65,
+              15.0,
+              "sigterm",
+              ~c"sigterm",
+              self()
+            ] do
+          message = "expected a signal like :sigterm or its number, got: #{inspect(bad)}"
           assert_raise ArgumentError, message, fn -> Exile.Process.kill(p, bad) end
         end
       end
@@ -114,6 +128,98 @@ defmodule Exile.Process.KillTest do
       check.()
       assert Exile.Process.await_exit(p) == {:ok, 0}
       check.()
+    end
+  end
+
+  describe "kill/3" do
+    test "with :group signals what the command started, too" do
+      {:ok, p} = Exile.Process.start_link(sh("sleep 60 >/dev/null & echo $!; wait"))
+      [background] = read_numbers(p, 1)
+      assert Exile.Process.kill(p, :sigkill, :group) == :ok
+      assert Exile.Process.await_exit(p) == {:ok, 137}
+      eventually(fn -> not os_process_alive?(background) end)
+    end
+
+    test "with :process signals the command alone" do
+      {:ok, p} = Exile.Process.start_link(sh("sleep 60 >/dev/null & echo $!; wait"))
+      [background] = read_numbers(p, 1)
+      assert Exile.Process.kill(p, :sigkill, :process) == :ok
+      assert Exile.Process.await_exit(p) == {:ok, 137}
+      assert os_process_alive?(background)
+      kill_os_process(background)
+    end
+
+    test "with :group is :esrch after the exit of the command, though others are left" do
+      {:ok, p} = Exile.Process.start_link(sh("sleep 60 >/dev/null & echo $!"))
+      [background] = read_numbers(p, 1)
+      assert Exile.Process.await_exit(p) == {:ok, 0}
+      assert Exile.Process.kill(p, :sigkill, :group) == {:error, :esrch}
+      assert os_process_alive?(background)
+      kill_os_process(background)
+    end
+
+    test "takes the numbers of signals, also of those that have no name" do
+      for {signal, status} <- [{15, 143}, {9, 137}, {34, 162}, {64, 192}],
+          to <- [:process, :group] do
+        {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+        assert Exile.Process.kill(p, signal, to) == :ok
+        assert Exile.Process.await_exit(p, :infinity) == {:ok, status}
+      end
+    end
+
+    test "to anything else raises" do
+      {:ok, p} = Exile.Process.start_link(["cat"])
+
+      for bad <- [:all, nil, "group", 1] do
+        message = "expected :process or :group, got: #{inspect(bad)}"
+        assert_raise ArgumentError, message, fn -> Exile.Process.kill(p, :sigterm, bad) end
+      end
+
+      assert Exile.Process.await_exit(p) == {:ok, 0}
+    end
+  end
+
+  describe "exit_status/1 and alive?/1" do
+    test "say that a command runs and then how it ended, to any process" do
+      {:ok, p} = Exile.Process.start_link(sh("read x; exit 3"))
+      ask = fn -> {Exile.Process.exit_status(p), Exile.Process.alive?(p)} end
+      assert Task.await(Task.async(ask)) == {:running, true}
+      assert ask.() == {:running, true}
+      assert Exile.Process.await_exit(p) == {:ok, 3}
+      assert Task.await(Task.async(ask)) == {{:exited, 3}, false}
+      assert ask.() == {{:exited, 3}, false}
+    end
+
+    test "know the end before it is awaited" do
+      {:ok, p} = Exile.Process.start_link(["true"])
+      eventually(fn -> not Exile.Process.alive?(p) end)
+      assert Exile.Process.exit_status(p) == {:exited, 0}
+      assert Exile.Process.await_exit(p) == {:ok, 0}
+    end
+
+    test "name the signal, or give its number if it has no name" do
+      for {signal, named} <- [{:sigterm, :sigterm}, {9, :sigkill}, {40, 40}] do
+        {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+        :ok = Exile.Process.kill(p, signal)
+        {:ok, _} = Exile.Process.await_exit(p, :infinity)
+        assert Exile.Process.exit_status(p) == {:signaled, named, false}
+      end
+    end
+  end
+
+  describe "inspect/1" do
+    test "shows the command and what has become of it" do
+      {:ok, p} = Exile.Process.start_link(["sh", "-c", "read x; exit 3"])
+      {:ok, os_pid} = Exile.Process.os_pid(p)
+      command = ~S(["sh", "-c", "read x; exit 3"])
+      assert inspect(p) == "#Exile.Process<#{command}, os_pid: #{os_pid}, running>"
+      {:ok, 3} = Exile.Process.await_exit(p)
+      assert inspect(p) == "#Exile.Process<#{command}, exited with 3>"
+
+      {:ok, p} = Exile.Process.start_link(["cat"])
+      :ok = Exile.Process.kill(p, :sigkill)
+      {:ok, 137} = Exile.Process.await_exit(p)
+      assert inspect(p) == ~S(#Exile.Process<["cat"], ended by sigkill>)
     end
   end
 

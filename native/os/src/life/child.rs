@@ -190,6 +190,19 @@ impl Child {
         }
     }
 
+    /// Sends a signal to the process group that the program leads; `ESRCH` once the program has ended.
+    pub fn signal_group(&self, signal: Signal) -> Result<(), Errno> {
+        // The lock keeps anyone from reaping the program between the look and the signal.
+        let mut state = self.state();
+        let is_there = self.is_there(&mut state);
+        match &state.end {
+            Some(end) if is_there => end
+                .signal_group(signal)
+                .unwrap_or_else(|| number::signal_group(self.pid, signal)),
+            _ => Err(Errno::ESRCH),
+        }
+    }
+
     /// Whether it was seen to be gone, its status being unknown.
     pub(crate) fn is_gone(&self) -> bool {
         let state = self.state();
