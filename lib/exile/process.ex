@@ -32,14 +32,14 @@ defmodule Exile.Process do
 
   ## Waiting
 
-  `read/2` and its relatives, and `write/2`, make the *calling* process wait, never a scheduler.
+  `read/3` and its relatives, and `write/3`, make the *calling* process wait, never a scheduler.
   They use the pipe directly: no byte and no message passes through another process. Since a
   command that is not read from stops as soon as its pipe is full, and a writer waits until the
   command has read, there is back-pressure both ways.
 
   A call that waits always returns: when the pipe is closed under it, when it is handed to another
   process, and when the command ends, even where other programs that the command started hold the
-  pipe open. (What those still write can be read; see `read/2`.)
+  pipe open. (What those still write can be read; see `read/3`.)
 
   ## The end of a command
 
@@ -160,6 +160,8 @@ defmodule Exile.Process do
   Returns `:ok` when all is written (which does not mean that the command has read it), at once
   for empty data, or
 
+    * `{:error, {:timeout, rest}}` - the pipe was full for `timeout` milliseconds (default: `:infinity`).
+      `rest` is the iodata that was not written
     * `{:error, :epipe}` - the command has closed its input, or ended
     * `{:error, :pipe_closed_or_invalid_caller}` - see [Who owns what](#module-who-owns-what)
 
@@ -172,9 +174,10 @@ defmodule Exile.Process do
       iex> Exile.Process.read(p)
       {:ok, "SEVERAL PARTS"}
   """
-  @spec write(t, iodata) :: :ok | pipe_error
-  def write(%__MODULE__{stdin: stdin}, iodata) do
-    if stdin, do: Pipe.write(stdin, iodata), else: not_a_pipe()
+  @spec write(t, iodata, timeout) :: :ok | {:error, {:timeout, rest :: iodata}} | pipe_error
+  def write(%__MODULE__{stdin: stdin}, iodata, timeout \\ :infinity) do
+    deadline = deadline!(timeout)
+    if stdin, do: Pipe.write(stdin, iodata, deadline), else: not_a_pipe()
   end
 
   @doc """
@@ -185,6 +188,8 @@ defmodule Exile.Process do
     * `:eof` - the command has closed its output. Or it has ended and nothing it wrote is left,
       though programs that it started hold the pipe open; what those write later a later call
       returns.
+    * `{:error, :timeout}` - nothing came within `timeout` milliseconds (default: `:infinity`). The pipe is
+      as it was, and nothing is lost
     * `{:error, :pipe_closed_or_invalid_caller}` - see [Who owns what](#module-who-owns-what)
 
   ## Examples
@@ -197,14 +202,17 @@ defmodule Exile.Process do
       iex> Exile.Process.read(p)
       :eof
   """
-  @spec read(t, pos_integer) :: {:ok, binary} | :eof | pipe_error
-  def read(%__MODULE__{stdout: stdout}, max \\ @default_max) do
-    max = max!(max)
-    if stdout, do: stdout |> Pipe.read(max, :exit) |> end_of_command(), else: not_a_pipe()
-  end
+  @spec read(t, pos_integer, timeout) :: {:ok, binary} | :eof | {:error, :timeout} | pipe_error
+  def read(%__MODULE__{stdout: stdout}, max \\ @default_max, timeout \\ :infinity),
+    do: read_pipe(stdout, max!(max), deadline!(timeout))
+
+  defp read_pipe(nil, _max, _deadline), do: not_a_pipe()
+
+  defp read_pipe(pipe, max, deadline),
+    do: pipe |> Pipe.read(max, :exit, deadline) |> end_of_command()
 
   @doc """
-  Like `read/2`, but from standard error; for commands started with `stderr: :consume`.
+  Like `read/3`, but from standard error; for commands started with `stderr: :consume`.
 
   ## Examples
 
@@ -212,17 +220,16 @@ defmodule Exile.Process do
       iex> Exile.Process.read_stderr(p)
       {:ok, "oops\\n"}
   """
-  @spec read_stderr(t, pos_integer) :: {:ok, binary} | :eof | pipe_error
-  def read_stderr(%__MODULE__{stderr: stderr}, max \\ @default_max) do
-    max = max!(max)
-    if stderr, do: stderr |> Pipe.read(max, :exit) |> end_of_command(), else: not_a_pipe()
-  end
+  @spec read_stderr(t, pos_integer, timeout) ::
+          {:ok, binary} | :eof | {:error, :timeout} | pipe_error
+  def read_stderr(%__MODULE__{stderr: stderr}, max \\ @default_max, timeout \\ :infinity),
+    do: read_pipe(stderr, max!(max), deadline!(timeout))
 
   @doc """
   Reads from standard output or standard error, whichever has something; for commands started
   with `stderr: :consume`.
 
-  Returns like `read/2`, with the data as `{:stdout, binary}` or `{:stderr, binary}`; `:eof` when
+  Returns like `read/3`, with the data as `{:stdout, binary}` or `{:stderr, binary}`; `:eof` when
   both are at their end. When both have something, chance decides, so that neither starves. A
   pipe that the caller does not own, or has closed, is passed over as long as the other goes on.
 
@@ -234,15 +241,17 @@ defmodule Exile.Process do
       iex> Exile.Process.read_any(p)
       :eof
   """
-  @spec read_any(t, pos_integer) ::
-          {:ok, {:stdout, binary} | {:stderr, binary}} | :eof | pipe_error
-  def read_any(process, max \\ @default_max)
-
-  def read_any(%__MODULE__{stdout: stdout, stderr: stderr}, max) do
-    max = max!(max)
+  @spec read_any(t, pos_integer, timeout) ::
+          {:ok, {:stdout, binary} | {:stderr, binary}} | :eof | {:error, :timeout} | pipe_error
+  def read_any(
+        %__MODULE__{stdout: stdout, stderr: stderr},
+        max \\ @default_max,
+        timeout \\ :infinity
+      ) do
+    {max, deadline} = {max!(max), deadline!(timeout)}
 
     if stdout || stderr,
-      do: stdout |> Pipe.read_output(stderr, max, :exit) |> end_of_command(),
+      do: stdout |> Pipe.read_output(stderr, max, :exit, deadline) |> end_of_command(),
       else: not_a_pipe()
   end
 
@@ -494,6 +503,7 @@ defmodule Exile.Process do
   def alive?(%__MODULE__{process: process}), do: Native.process_status(process) == :running
 
   defp end_of_command(:exited), do: :eof
+  defp end_of_command(:timeout), do: {:error, :timeout}
   defp end_of_command(result), do: result
 
   defp not_a_pipe, do: {:error, :pipe_closed_or_invalid_caller}
@@ -504,6 +514,11 @@ defmodule Exile.Process do
   defp max!(other) do
     raise ArgumentError,
           "expected the most bytes to read as a positive integer, got: #{inspect(other)}"
+  end
+
+  defp deadline!(timeout) do
+    timeout!(timeout)
+    Patience.deadline(timeout)
   end
 
   defp timeout!(timeout) when is_timeout(timeout), do: :ok

@@ -57,7 +57,7 @@ defmodule Exile.Command.Options do
       * `:redirect_to_stdout` - where standard output goes; in a pipeline to the next command
       * `:disable` - to the null device
       * `:consume` - into a pipe. If nobody reads it, the command blocks as soon as the pipe is
-        full. `Exile.Process.read_stderr/2` and `Exile.Process.read_any/2` read from it. The
+        full. `Exile.Process.read_stderr/3` and `Exile.Process.read_any/3` read from it. The
         elements of a stream are then `{:stdout, binary}` and `{:stderr, binary}`, in the order
         in which they were met; within each the order is the command's. In a pipeline it is the
         standard error of all commands.

@@ -13,17 +13,21 @@ defmodule Exile.Runtime.Pipe do
   @type error :: {:error, :pipe_closed_or_invalid_caller | Native.posix()}
 
   @typedoc """
-  How long to read from a pipe that is empty and that other programs hold open: until the command
-  has ended (`:exit`), until all have closed it (`:eof`), or until a time on the VM's monotonic clock
-  in milliseconds. After the first and the last `:exited` is returned.
+  How long to read from a pipe that is empty and that other programs hold open: until all have closed
+  it (`:eof`), or only until the command has ended (`:exit`), which returns `:exited`.
   """
-  @type until :: :exit | :eof | integer
+  @type until :: :exit | :eof
 
-  @doc "Reads what is there, at most `max` bytes; waits when nothing is."
-  @spec read(t, pos_integer, until) :: {:ok, binary} | :eof | :exited | error
-  def read(pipe, max, until) do
+  @type over :: :eof | :exited | :timeout | error
+
+  @doc """
+  Reads what is there, at most `max` bytes; waits while nothing is, but not beyond the deadline. After
+  `:timeout` the pipe is as it was.
+  """
+  @spec read(t, pos_integer, until, Patience.deadline()) :: {:ok, binary} | over
+  def read(pipe, max, until, deadline \\ :infinity) do
     case try_read(pipe, max) do
-      :again -> wait_and_read(pipe, max, until)
+      :again -> wait_and_read(pipe, max, until, deadline)
       result -> result
     end
   end
@@ -36,17 +40,17 @@ defmodule Exile.Runtime.Pipe do
     end
   end
 
-  defp wait_and_read(pipe, max, until) do
+  defp wait_and_read(pipe, max, until, deadline) do
     ref = make_ref()
 
     case Native.pipe_read_or_wait(pipe, max, ref, until != :exit) do
       :wait ->
         receive do
-          {:select, _, ^ref, _} -> read(pipe, max, until)
+          {:select, _, ^ref, _} -> read(pipe, max, until, deadline)
         after
-          time_left(until) ->
+          Patience.left(deadline) ->
             cancel(pipe, ref)
-            :exited
+            :timeout
         end
 
       result ->
@@ -58,41 +62,41 @@ defmodule Exile.Runtime.Pipe do
   Reads from standard output or standard error, whichever has something; at least one of them is a
   pipe. When both have something, chance decides, so that neither starves.
   """
-  @spec read_output(t | nil, t | nil, pos_integer, until) ::
-          {:ok, {:stdout | :stderr, binary}} | :eof | :exited | error
-  def read_output(stdout, nil, max, until), do: read_tagged(:stdout, stdout, max, until)
-  def read_output(nil, stderr, max, until), do: read_tagged(:stderr, stderr, max, until)
+  @spec read_output(t | nil, t | nil, pos_integer, until, Patience.deadline()) ::
+          {:ok, {:stdout | :stderr, binary}} | over
+  def read_output(stdout, stderr, max, until, deadline \\ :infinity)
 
-  def read_output(stdout, stderr, max, until) do
+  def read_output(stdout, nil, max, until, deadline),
+    do: read_tagged({:stdout, stdout}, max, until, deadline)
+
+  def read_output(nil, stderr, max, until, deadline),
+    do: read_tagged({:stderr, stderr}, max, until, deadline)
+
+  def read_output(stdout, stderr, max, until, deadline) do
     {stdout, stderr} = {{:stdout, stdout}, {:stderr, stderr}}
 
     if :rand.uniform(2) == 1,
-      do: read_any(stdout, stderr, max, until),
-      else: read_any(stderr, stdout, max, until)
+      do: read_any(stdout, stderr, max, until, deadline),
+      else: read_any(stderr, stdout, max, until, deadline)
   end
 
-  defp read_tagged(tag, pipe, max, until) do
-    with {:ok, data} <- read(pipe, max, until), do: {:ok, {tag, data}}
+  defp read_tagged({tag, pipe}, max, until, deadline) do
+    with {:ok, data} <- read(pipe, max, until, deadline), do: {:ok, {tag, data}}
   end
 
-  @doc """
-  Reads from whichever of two pipes has something; the first is asked first. A pipe that is at
-  its end, or not the caller's, does not count as long as the other goes on.
-  """
-  @spec read_any({tag, t}, {tag, t}, pos_integer, until) ::
-          {:ok, {tag, binary}} | :eof | :exited | error
-        when tag: atom
-  def read_any({_, pipe1} = one, {_, pipe2} = two, max, until) do
+  # Reads from whichever of two pipes has something; the first is asked first. A pipe that is at its
+  # end, or not the caller's, does not count as long as the other goes on.
+  defp read_any({_, pipe1} = one, {_, pipe2} = two, max, until, deadline) do
     with {:again, _, _} <- {try_read(pipe1, max), one, two},
          {:again, _, _} <- {try_read(pipe2, max), two, one} do
-      wait_and_read_any(one, two, max, until)
+      wait_and_read_any(one, two, max, until, deadline)
     else
-      {result, this, other} -> this_or_other(result, this, other, max, until)
+      {result, this, other} -> this_or_other(result, this, other, max, until, deadline)
     end
   end
 
   # One reference for both, so that the VM can skip the messages that came before it.
-  defp wait_and_read_any({_, pipe1} = one, {_, pipe2} = two, max, until) do
+  defp wait_and_read_any({_, pipe1} = one, {_, pipe2} = two, max, until, deadline) do
     ref = make_ref()
 
     with {:wait, _, _} <- {Native.pipe_read_or_wait(pipe1, max, ref, until != :exit), one, two},
@@ -103,63 +107,76 @@ defmodule Exile.Runtime.Pipe do
           if {Native.pipe_cancel(pipe1, ref), Native.pipe_cancel(pipe2, ref)} == {:sent, :sent},
             do: flush(ref)
 
-          read_any(one, two, max, until)
+          read_any(one, two, max, until, deadline)
       after
-        time_left(until) ->
+        Patience.left(deadline) ->
           cancel(pipe1, ref)
           cancel(pipe2, ref)
-          :exited
+          :timeout
       end
     else
       {result, ^one, ^two} ->
-        this_or_other(result, one, two, max, until)
+        this_or_other(result, one, two, max, until, deadline)
 
       {result, ^two, ^one} ->
         cancel(pipe1, ref)
-        this_or_other(result, two, one, max, until)
+        this_or_other(result, two, one, max, until, deadline)
     end
   end
 
-  defp this_or_other({:ok, data}, {tag, _}, _other, _max, _drain), do: {:ok, {tag, data}}
+  defp this_or_other({:ok, data}, {tag, _}, _other, _max, _until, _deadline),
+    do: {:ok, {tag, data}}
 
-  defp this_or_other(over, _this, {tag, pipe}, max, until) do
-    case read(pipe, max, until) do
-      {:ok, data} -> {:ok, {tag, data}}
+  defp this_or_other(over, _this, other, max, until, deadline) do
+    case read_tagged(other, max, until, deadline) do
+      {:ok, _} = result -> result
       also_over -> if over == :exited or match?({:error, _}, also_over), do: over, else: also_over
     end
   end
 
-  @doc "Writes all of `iodata`; waits as long as the pipe is full."
-  @spec write(t, iodata) :: :ok | error
-  def write(pipe, iodata), do: write(pipe, :erlang.iolist_to_iovec(iodata), 0)
+  @doc """
+  Writes all of `iodata`; waits as long as the pipe is full, but not beyond the deadline. After a
+  timeout `rest` has not been written.
+  """
+  @spec write(t, iodata, Patience.deadline()) ::
+          :ok | {:error, {:timeout, rest :: iodata}} | error
+  def write(pipe, iodata, deadline \\ :infinity),
+    do: try_write(pipe, :erlang.iolist_to_iovec(iodata), 0, deadline)
 
-  defp write(pipe, iovec, offset) do
+  defp try_write(pipe, iovec, offset, deadline) do
     case Native.pipe_try_write(pipe, iovec, offset) do
-      {:more, iovec, offset} -> write(pipe, iovec, offset)
-      {:again, iovec, offset} -> wait_and_write(pipe, iovec, offset)
+      {:more, iovec, offset} -> try_write(pipe, iovec, offset, deadline)
+      {:again, iovec, offset} -> wait_and_write(pipe, iovec, offset, deadline)
       result -> result
     end
   end
 
-  defp wait_and_write(pipe, iovec, offset) do
+  defp wait_and_write(pipe, iovec, offset, deadline) do
     ref = make_ref()
 
     case Native.pipe_write_or_wait(pipe, iovec, offset, ref) do
       {:wait, iovec, offset} ->
         receive do
-          {:select, _, ^ref, _} -> write(pipe, iovec, offset)
+          {:select, _, ^ref, _} -> try_write(pipe, iovec, offset, deadline)
+        after
+          Patience.left(deadline) ->
+            cancel(pipe, ref)
+            {:error, {:timeout, rest(iovec, offset)}}
         end
 
       {:more, iovec, offset} ->
-        write(pipe, iovec, offset)
+        try_write(pipe, iovec, offset, deadline)
 
       {:again, iovec, offset} ->
-        wait_and_write(pipe, iovec, offset)
+        wait_and_write(pipe, iovec, offset, deadline)
 
       result ->
         result
     end
   end
+
+  defp rest([first | rest], offset),
+    do: [binary_part(first, offset, byte_size(first) - offset) | rest]
 
   # Ends a wait, and sees to it that its message is not left in the mailbox.
   defp cancel(pipe, ref) do
@@ -173,7 +190,4 @@ defmodule Exile.Runtime.Pipe do
       Patience.message() -> :ok
     end
   end
-
-  defp time_left(until) when is_integer(until), do: Patience.left(until)
-  defp time_left(_until), do: :infinity
 end

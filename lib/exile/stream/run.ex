@@ -111,8 +111,8 @@ defmodule Exile.Stream.Run do
     case read(run) do
       {:ok, element} -> {:element, element, count(run, element)}
       :eof -> finish!(run)
-      :exited when run.phase == :while_running -> run |> drain(0) |> read_on!()
-      :exited -> finish!(run)
+      :exited -> run |> drain(0) |> read_on!()
+      :timeout -> finish!(run)
       {:error, reason} -> interrupted!(run, reason)
     end
   end
@@ -132,19 +132,19 @@ defmodule Exile.Stream.Run do
 
   # A process that never stops writing must not hold up the end.
   defp read(%__MODULE__{phase: {:draining, deadline, own}} = run) do
-    if own <= 0 and Patience.over?(deadline), do: :exited, else: read(run, deadline)
+    if own <= 0 and Patience.over?(deadline), do: :timeout, else: read(run, :eof, deadline)
   end
 
-  defp read(%__MODULE__{phase: :while_running} = run), do: read(run, :exit)
-  defp read(%__MODULE__{phase: :to_the_end} = run), do: read(run, :eof)
+  defp read(%__MODULE__{phase: :while_running} = run), do: read(run, :exit, :infinity)
+  defp read(%__MODULE__{phase: :to_the_end} = run), do: read(run, :eof, :infinity)
 
-  defp read(%__MODULE__{running: running, stream: stream} = run, until) do
+  defp read(%__MODULE__{running: running, stream: stream} = run, until, deadline) do
     max = stream.options.max_chunk_size
 
     cond do
       pipes(run) == [] -> :eof
-      running.stderr == nil -> Pipe.read(running.stdout, max, until)
-      true -> Pipe.read_output(running.stdout, running.stderr, max, until)
+      running.stderr == nil -> Pipe.read(running.stdout, max, until, deadline)
+      true -> Pipe.read_output(running.stdout, running.stderr, max, until, deadline)
     end
   end
 

@@ -23,7 +23,7 @@ defmodule Exile.Process.ReadTest do
     for {read, pipes} <- @functions, do: fun.(read, pipes)
   end
 
-  describe "read/2" do
+  describe "read/3" do
     test "reads what is available" do
       {:ok, p} = Exile.Process.start_link(sh("echo one; read line; echo two"))
       assert Exile.Process.read(p) == {:ok, "one\n"}
@@ -140,7 +140,7 @@ defmodule Exile.Process.ReadTest do
     end
   end
 
-  describe "read_stderr/2" do
+  describe "read_stderr/3" do
     test "reads standard error, apart from standard output" do
       {:ok, p} = Exile.Process.start_link(sh("echo out; echo err >&2"), stderr: :consume)
       assert Exile.Process.read_stderr(p) == {:ok, "err\n"}
@@ -158,7 +158,7 @@ defmodule Exile.Process.ReadTest do
     end
   end
 
-  describe "read_any/2" do
+  describe "read_any/3" do
     test "reads from the pipe that has data, and returns its name" do
       {:ok, p} =
         Exile.Process.start_link(sh("echo out; read line; echo err >&2"), stderr: :consume)
@@ -292,7 +292,7 @@ defmodule Exile.Process.ReadTest do
     end
   end
 
-  describe "read/2, read_stderr/2 and read_any/2" do
+  describe "read/3, read_stderr/3 and read_any/3" do
     test "are :eof at the end, repeatedly" do
       with_each(fn read, _pipes ->
         {:ok, p} = Exile.Process.start_link(["true"], stderr: :consume)
@@ -442,6 +442,83 @@ defmodule Exile.Process.ReadTest do
       assert Exile.Process.read_any(p) == @not_ours
       Exile.Process.await_exit(p)
       assert Exile.Process.read(p) == @not_ours
+    end
+  end
+
+  describe "a timeout" do
+    # The three functions, with the name that each gives to what comes from standard output.
+    defp each_with_timeout(fun) do
+      fun.(&Exile.Process.read/3, & &1, "")
+      fun.(&Exile.Process.read_stderr/3, & &1, " >&2")
+      fun.(&Exile.Process.read_any/3, &{:stdout, &1}, "")
+      fun.(&Exile.Process.read_any/3, &{:stderr, &1}, " >&2")
+    end
+
+    test "returns when nothing has come in time, and loses nothing" do
+      each_with_timeout(fn read, tagged, to ->
+        {:ok, p} =
+          Exile.Process.start_link(sh("read x; echo one#{to}; read x; echo two#{to}"),
+            stderr: :consume
+          )
+
+        assert read.(p, 100, 0) == {:error, :timeout}
+        {time, result} = timed(fn -> read.(p, 100, 50) end)
+        assert result == {:error, :timeout}
+        assert time in 50..5_000
+        :ok = Exile.Process.write(p, "\n")
+        assert read.(p, 100, 60_000) == {:ok, tagged.("one\n")}
+        assert read.(p, 100, 1) == {:error, :timeout}
+        :ok = Exile.Process.write(p, "\n")
+        assert read.(p, 2, :infinity) == {:ok, tagged.("tw")}
+        assert read.(p, 100, 60_000) == {:ok, tagged.("o\n")}
+        assert read.(p, 100, 60_000) == :eof
+        assert Exile.Process.await_exit(p) == {:ok, 0}
+        assert Process.info(self(), :messages) == {:messages, []}
+      end)
+    end
+
+    test "of nothing still returns what is there" do
+      each_with_timeout(fn read, tagged, to ->
+        {:ok, p} = Exile.Process.start_link(sh("echo here#{to}"), stderr: :consume)
+        eventually(fn -> not Exile.Process.alive?(p) end)
+        assert read.(p, 100, 0) == {:ok, tagged.("here\n")}
+        assert read.(p, 100, 0) == :eof
+        assert Exile.Process.await_exit(p) == {:ok, 0}
+      end)
+    end
+
+    test "that passes again and again while output comes loses no byte and leaves no message" do
+      for {read, untagged} <- [
+            {&Exile.Process.read/3, & &1},
+            {&Exile.Process.read_any/3, &elem(&1, 1)}
+          ] do
+        script = "i=0; while [ $i -lt 300 ]; do echo $i; i=$((i + 1)); done"
+        {:ok, p} = Exile.Process.start_link(sh(script), stderr: :consume)
+        output = read_with_timeouts(p, read, untagged, [])
+        assert output == Enum.map_join(0..299, &"#{&1}\n")
+        assert Exile.Process.await_exit(p) == {:ok, 0}
+        assert Process.info(self(), :messages) == {:messages, []}
+      end
+    end
+
+    defp read_with_timeouts(p, read, untagged, read_so_far) do
+      case read.(p, 7, :rand.uniform(2) - 1) do
+        {:ok, data} -> read_with_timeouts(p, read, untagged, [read_so_far, untagged.(data)])
+        {:error, :timeout} -> read_with_timeouts(p, read, untagged, read_so_far)
+        :eof -> IO.iodata_to_binary(read_so_far)
+      end
+    end
+
+    test "is milliseconds or :infinity" do
+      {:ok, p} = Exile.Process.start_link(["cat"], stderr: :consume)
+
+      for read <- [&Exile.Process.read/3, &Exile.Process.read_stderr/3, &Exile.Process.read_any/3],
+          bad <- [-1, 1.5, nil, "1", 0x1_0000_0000] do
+        message = "expected a timeout in milliseconds or :infinity, got: #{inspect(bad)}"
+        assert_raise ArgumentError, message, fn -> read.(p, 1, bad) end
+      end
+
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 

@@ -29,7 +29,7 @@ defmodule Exile.Process.WriteTest do
     output
   end
 
-  describe "write/2" do
+  describe "write/3" do
     test "writes a binary" do
       assert through_cat("hello") == "hello"
     end
@@ -259,6 +259,53 @@ defmodule Exile.Process.WriteTest do
       2 -> (:rand.uniform(256) - 1) |> List.wrap()
       3 -> :rand.bytes(:rand.uniform(200) - 1)
       4 -> :rand.bytes(:rand.uniform(5_000))
+    end
+  end
+
+  describe "a timeout of write/3" do
+    test "returns what was not written, and the rest can be written later" do
+      for data <- [
+            :binary.copy("x", 1_000_000),
+            List.duplicate("0123456789", 100_000),
+            for(n <- 1..300_000, do: [Integer.to_string(n), ?\n])
+          ] do
+        {:ok, p} = Exile.Process.start_link(["cat"])
+        {:error, {:timeout, rest}} = Exile.Process.write(p, data, 20)
+        assert IO.iodata_length(rest) in 1..(IO.iodata_length(data) - 1)
+        writer = Task.async(fn -> hand_over_and_write(p, rest) end)
+        assert read_all(p) == IO.iodata_to_binary(data)
+        assert Task.await(writer) == :ok
+        assert Exile.Process.await_exit(p) == {:ok, 0}
+        assert Process.info(self(), :messages) == {:messages, []}
+      end
+    end
+
+    defp hand_over_and_write(p, data) do
+      :ok = Exile.Process.change_pipe_owner(p, :stdin, self())
+      Exile.Process.write(p, data, 60_000)
+    end
+
+    test "of nothing writes what there is room for" do
+      {:ok, p} = Exile.Process.start_link(["sleep", "60"])
+      assert Exile.Process.write(p, "abc", 0) == :ok
+      {:error, {:timeout, rest}} = Exile.Process.write(p, :binary.copy("x", 10_000_000), 0)
+      {:error, {:timeout, again}} = Exile.Process.write(p, rest, 0)
+      assert IO.iodata_length(again) == IO.iodata_length(rest)
+      :ok = Exile.Process.kill(p, :sigkill)
+      eventually(fn -> not Exile.Process.alive?(p) end)
+      assert Exile.Process.write(p, "x", 0) == {:error, :epipe}
+      assert Exile.Process.await_exit(p) == {:ok, 137}
+    end
+
+    test "is milliseconds or :infinity" do
+      {:ok, p} = Exile.Process.start_link(["cat"])
+
+      for bad <- [-1, 1.5, nil, "1", 0x1_0000_0000] do
+        message = "expected a timeout in milliseconds or :infinity, got: #{inspect(bad)}"
+        assert_raise ArgumentError, message, fn -> Exile.Process.write(p, "x", bad) end
+      end
+
+      assert Exile.Process.await_exit(p) == {:ok, 0}
     end
   end
 end
