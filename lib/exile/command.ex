@@ -78,14 +78,24 @@ defmodule Exile.Command do
 
   @doc """
   Starts commands, each reading what the one before it writes. Options are those of
-  `Exile.Runtime.Running.start/2`.
+  `Exile.Runtime.Running.start/2`, and `:timeout`, the time for all that the commands do.
   """
   @spec start([t, ...], keyword) :: {:ok, Running.t()} | {:error, Error.t()}
-  def start([%__MODULE__{options: %{start_timeout: timeout}} | _] = commands, options) do
-    options = Keyword.put(options, :start_timeout, timeout)
+  def start([%__MODULE__{options: %{start_timeout: start_timeout}} | _] = commands, options) do
+    {timeout, options} = Keyword.pop(options, :timeout, :infinity)
+    options = Keyword.put(options, :start_timeout, min(start_timeout, timeout))
 
-    with {:error, failure} <- commands |> Enum.map(&to_native/1) |> Running.start(options),
-         do: {:error, error(failure, commands, options)}
+    case commands |> Enum.map(&to_native/1) |> Running.start(options) do
+      {:ok, running} ->
+        {:ok, running}
+
+      {:error, %{step: :exec, reason: :etimedout, index: index}} when timeout < start_timeout ->
+        program = commands |> Enum.at(index) |> program()
+        {:error, %Error{reason: :timeout, operation: :run, subject: program}}
+
+      {:error, failure} ->
+        {:error, error(failure, commands, options)}
+    end
   end
 
   defp error(%{index: index, step: step, reason: reason}, commands, options) do

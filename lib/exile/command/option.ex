@@ -131,6 +131,15 @@ defmodule Exile.Command.Option do
       else: {:ok, binary}
   end
 
+  @doc "Checks a list of exit statuses."
+  @spec statuses(term) :: {:ok, [0..255] | :any} | :error
+  def statuses(:any), do: {:ok, :any}
+
+  def statuses(list) when is_list(list) and length(list) >= 0,
+    do: if(Enum.all?(list, &(&1 in 0..255)), do: {:ok, list}, else: :error)
+
+  def statuses(_other), do: :error
+
   defp expected(:boolean), do: "a boolean"
   defp expected(:timeout), do: "milliseconds or :infinity"
   defp expected(:positive), do: "a positive integer"

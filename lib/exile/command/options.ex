@@ -157,6 +157,36 @@ defmodule Exile.Command.Options do
       """,
       default_doc: "`:infinity`, and 250 ms when the reader stops early"
     ],
+    timeout: [
+      values: :timeout,
+      default: :infinity,
+      doc: """
+      how long all of it may take, from the start to the exit. After that the commands are ended, and
+      `Exile.Process.Error` with the reason `:timeout` is raised, whatever their statuses are.
+      """
+    ],
+    idle_timeout: [
+      values: :timeout,
+      default: :infinity,
+      doc: """
+      how long the reader waits for output. After that the commands are ended, and
+      `Exile.Process.Error` with the reason `:idle_timeout` is raised. The time that the reader takes for
+      an element does not count.
+      """
+    ],
+    success: [
+      values:
+        {:special,
+         label: "list of integers or `:any`",
+         type: quote(do: [0..255] | :any),
+         expected: "a list of exit statuses or :any",
+         check: &Exile.Command.Option.statuses/1},
+      default: [0],
+      doc: """
+      the exit statuses that are no failure, for each of the commands. A command that a signal ended has
+      128 plus the signal's number.
+      """
+    ],
     drain_timeout: [
       values: :timeout,
       default: :infinity,

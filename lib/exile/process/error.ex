@@ -21,6 +21,7 @@ defmodule Exile.Process.Error do
       * `:nice`, `:umask` - applying the option of this name
       * `:watch` - having the VM watch for the end of the command
       * `:read`, `:write` - using a pipe
+      * `:run` - running a command, which took too long: the reason is `:timeout` or `:idle_timeout`
       * `:signal` - ending a command that may not be signalled
       * `:status` - learning how the command ended
     * `:subject` - the program, directory or file that it was done with, or `nil`
@@ -40,6 +41,12 @@ defmodule Exile.Process.Error do
   def message(%__MODULE__{reason: :etimedout, operation: :exec, subject: subject}) do
     "could not run #{inspect(subject)}: it took too long to start (etimedout)"
   end
+
+  def message(%__MODULE__{reason: :timeout, operation: :run, subject: subject}),
+    do: "#{inspect(subject)} did not end within :timeout"
+
+  def message(%__MODULE__{reason: :idle_timeout, operation: :run, subject: subject}),
+    do: "#{inspect(subject)} wrote nothing for as long as :idle_timeout"
 
   def message(%__MODULE__{reason: reason, operation: operation, subject: subject}) do
     doing = "could not " <> doing(operation)

@@ -49,6 +49,10 @@ defmodule Exile.Runtime.Patience do
   def deadline(:infinity), do: :infinity
   def deadline(timeout) when is_integer(timeout), do: now() + timeout
 
+  @doc "The earlier of two deadlines. `:infinity` is later than any number."
+  @spec earlier(deadline, deadline) :: deadline
+  def earlier(one, other), do: min(one, other)
+
   @doc "How long it is until a deadline."
   @spec left(deadline) :: timeout
   def left(:infinity), do: :infinity

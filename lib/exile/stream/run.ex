@@ -1,18 +1,19 @@
 defmodule Exile.Stream.Run do
   @moduledoc false
 
-  # One enumeration of a stream: start, element by element, and the ways it can end.
+  # One run of a stream's commands: start, element by element, and the ways it can end.
   #
-  # * The output ends: `next!/1` waits for the command and says how it all ended.
+  # * The output ends: `next/1` waits for the commands and returns their statuses.
+  # * A timeout passes: `next/1` ends the commands.
   # * The reader has enough: `halt!/1`. The reader raises: `abandon/1`. One of these: `halt/1`.
   # * The reader dies: nothing runs here, the native side sees it.
 
   alias Exile.{Command, Native, Stream}
   alias Exile.Process.Error
   alias Exile.Runtime.{Patience, Pipe, Running, Teardown}
-  alias Exile.Stream.{AbnormalExit, Feeder, Input}
+  alias Exile.Stream.{AbnormalExit, Feeder, Input, Verdict}
 
-  @enforce_keys [:stream, :running, :feeder, :owner, :phase]
+  @enforce_keys [:stream, :running, :feeder, :owner, :phase, :deadline]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
@@ -20,8 +21,12 @@ defmodule Exile.Stream.Run do
           running: Running.t(),
           feeder: pid | nil,
           owner: pid,
-          phase: phase
+          phase: phase,
+          deadline: Patience.deadline()
         }
+
+  @typedoc "A command's status, or why it is not known: it may not be signalled, or is there still."
+  @type ended :: Native.status() | {:error, Native.posix()} | :timeout
 
   @typedoc """
   How far the reading has come.
@@ -37,36 +42,46 @@ defmodule Exile.Stream.Run do
   # What a pipe holds at most, unless a program with privileges made it larger.
   @pipe_capacity 1_048_576
 
-  @spec start!(Stream.t()) :: t
-  def start!(%Stream{} = stream) do
-    {stdin, write} = input(stream.options.input)
-    drain = if stream.options.drain_timeout != :infinity, do: stream.options.drain_timeout
+  @spec start(Stream.t()) :: {:ok, t} | {:error, Error.t()}
+  def start(%Stream{options: options} = stream) do
+    deadline = Patience.deadline(options.timeout)
+    {stdin, write} = input(options.input)
+    drain = if options.drain_timeout != :infinity, do: options.drain_timeout
 
-    options = [
+    for_commands = [
       stdin: stdin,
-      stdout: stdout(stream.options.stdout),
+      stdout: stdout(options.stdout),
       fed: write != nil,
       tethered: true,
-      drain: drain
+      drain: drain,
+      timeout: options.timeout
     ]
 
-    case Command.start(stream.commands, options) do
-      {:ok, running} ->
-        %__MODULE__{
-          stream: stream,
-          running: running,
-          feeder: write && Feeder.start(running, endings(stream, running, 0), write),
-          owner: self(),
-          phase: if(drain, do: :while_running, else: :to_the_end)
-        }
+    with {:ok, running} <- Command.start(stream.commands, for_commands) do
+      {:ok,
+       %__MODULE__{
+         stream: stream,
+         running: running,
+         feeder: write && Feeder.start(running, endings(stream, running, 0), write),
+         owner: self(),
+         phase: if(drain, do: :while_running, else: :to_the_end),
+         deadline: deadline
+       }}
+    end
+  end
 
-      {:error, error} ->
-        raise as_without_exile(stream.options.input, error)
+  @doc "The same for a stream, which raises."
+  @spec start!(Stream.t()) :: t
+  def start!(%Stream{} = stream) do
+    case start(stream) do
+      {:ok, run} -> run
+      {:error, error} -> raise as_without_exile(stream.options.input, error)
     end
   end
 
   defp stdout(:pipe), do: :pipe
   defp stdout({:file, path, append}), do: {:write, path, append}
+  defp stdout(:disable), do: {:write, "/dev/null", true}
 
   defp input(nil), do: {:null, nil}
   defp input({kind, path}) when kind in [:file, :file_stream], do: {{:read, path}, nil}
@@ -90,16 +105,35 @@ defmodule Exile.Stream.Run do
     %{run | owner: self()}
   end
 
-  @doc "The next element, the last one (the exit status, for `Exile.stream/2`), or the end."
-  @spec next!(t) :: {:element, term, t} | {:last, {:exit, term}} | :done
-  def next!(%__MODULE__{phase: :while_running} = run) do
-    # Asked each time: pipes that others keep full never look as if the commands had ended.
-    if Enum.any?(writers(run), &(Native.process_status(&1) == :running)),
-      do: read_on!(run),
-      else: run |> drain(length(pipes(run)) * @pipe_capacity) |> read_on!()
+  @doc """
+  The next element; or the statuses of the commands when all have ended, with the index of the first that
+  did not exit within `:exit_timeout`; or an error, with what is known of the commands, which have been
+  ended.
+  """
+  @spec next(t) ::
+          {:element, term, t}
+          | {:exited, [Native.status()], late :: non_neg_integer | nil}
+          | {:error, Error.t(), [ended]}
+  def next(%__MODULE__{deadline: deadline} = run) do
+    # A command that always has more to say must not put the timeout off.
+    if deadline != :infinity and Patience.over?(deadline),
+      do: timed_out(run, :timeout),
+      else: read_on(run)
   end
 
-  def next!(run), do: read_on!(run)
+  @doc "The next element, the last one (the exit status, for `Exile.stream/2`), or the end."
+  @spec next!(t) :: {:element, term, t} | {:last, {:exit, term}} | :done
+  def next!(%__MODULE__{stream: stream} = run) do
+    case next(run) do
+      {:element, _, _} = element -> element
+      {:exited, statuses, late} -> stream |> Verdict.of(statuses, late) |> verdict(stream)
+      {:error, error, _} -> raise error
+    end
+  end
+
+  defp verdict(%{failure: nil}, %{on_failure: :raise}), do: :done
+  defp verdict(%{failure: failure}, %{on_failure: :raise}), do: raise(AbnormalExit, failure)
+  defp verdict(%{code: code}, %{on_failure: :tell}), do: {:last, {:exit, {:status, code}}}
 
   # The commands that write to what is read here.
   defp writers(%__MODULE__{running: %{stderr: nil} = running}),
@@ -107,13 +141,36 @@ defmodule Exile.Stream.Run do
 
   defp writers(%__MODULE__{running: running}), do: running.processes
 
-  defp read_on!(run) do
-    case read(run) do
-      {:ok, element} -> {:element, element, count(run, element)}
-      :eof -> finish!(run)
-      :exited -> run |> drain(0) |> read_on!()
-      :timeout -> finish!(run)
-      {:error, reason} -> interrupted!(run, reason)
+  # Asked each time: pipes that others keep full never look as if the commands had ended.
+  defp read_on(%__MODULE__{phase: :while_running} = run) do
+    if Enum.any?(writers(run), &(Native.process_status(&1) == :running)),
+      do: read(run),
+      else: run |> drain(length(pipes(run)) * @pipe_capacity) |> read()
+  end
+
+  defp read_on(run), do: read(run)
+
+  defp read(run) do
+    idle = Patience.deadline(run.stream.options.idle_timeout)
+
+    case try_read(run, Patience.earlier(run.deadline, idle)) do
+      {:ok, element} ->
+        {:element, element, count(run, element)}
+
+      :eof ->
+        finish(run)
+
+      :exited ->
+        run |> drain(0) |> read()
+
+      :drained ->
+        finish(run)
+
+      :timeout ->
+        timed_out(run, if(Patience.over?(run.deadline), do: :timeout, else: :idle_timeout))
+
+      {:error, reason} ->
+        interrupted(run, reason)
     end
   end
 
@@ -131,14 +188,22 @@ defmodule Exile.Stream.Run do
   defp size(data), do: byte_size(data)
 
   # A process that never stops writing must not hold up the end.
-  defp read(%__MODULE__{phase: {:draining, deadline, own}} = run) do
-    if own <= 0 and Patience.over?(deadline), do: :timeout, else: read(run, :eof, deadline)
+  defp try_read(%__MODULE__{phase: {:draining, drained, own}} = run, deadline) do
+    if own <= 0 and Patience.over?(drained) do
+      :drained
+    else
+      with :timeout <- try_read(run, :eof, Patience.earlier(drained, deadline)),
+           do: if(Patience.over?(drained), do: :drained, else: :timeout)
+    end
   end
 
-  defp read(%__MODULE__{phase: :while_running} = run), do: read(run, :exit, :infinity)
-  defp read(%__MODULE__{phase: :to_the_end} = run), do: read(run, :eof, :infinity)
+  defp try_read(%__MODULE__{phase: :while_running} = run, deadline),
+    do: try_read(run, :exit, deadline)
 
-  defp read(%__MODULE__{running: running, stream: stream} = run, until, deadline) do
+  defp try_read(%__MODULE__{phase: :to_the_end} = run, deadline),
+    do: try_read(run, :eof, deadline)
+
+  defp try_read(%__MODULE__{running: running, stream: stream} = run, until, deadline) do
     max = stream.options.max_chunk_size
 
     cond do
@@ -149,73 +214,74 @@ defmodule Exile.Stream.Run do
   end
 
   # The output is at its end. Unread input is no failure; an input whose evaluation failed is.
-  defp finish!(%__MODULE__{stream: stream} = run) do
+  defp finish(%__MODULE__{stream: %{options: options}} = run) do
     Running.close(pipes(run))
     # The end of an output that goes to a file is that of the command.
-    timeout = if(stream.options.stdout == :pipe, do: stream.options.exit_timeout) || :infinity
-    in_time = wait(run, :exit, timeout)
+    timeout = if(options.stdout == :pipe, do: options.exit_timeout) || :infinity
+    in_time = wait(run, :exit, min(timeout, Patience.left(run.deadline)))
     late = Enum.find_index(in_time, &(&1 == :timeout))
-    _ = late && terminate(run)
+    overdue = late && Patience.over?(run.deadline)
+    ended = if late, do: terminate(run), else: in_time
 
     # First, so that the input is stopped whatever has become of the commands.
     outcome = input_outcome(run, Patience.input())
     _ = raise_failed(outcome)
     # The feeder was killed, and with it the input.
     _ = outcome == :gone && exit(:killed)
-    statuses = if late, do: statuses!(run), else: in_time
-    codes = codes!(run, statuses)
-    failed = late || Enum.find_index(failures(statuses), & &1)
-    failure = failed && abnormal(run, failed, codes, late && stream.options.exit_timeout)
 
-    case {stream.on_failure, failure} do
-      {:raise, nil} -> :done
-      {:raise, failure} -> raise AbnormalExit, failure
-      {:tell, nil} -> {:last, {:exit, {:status, 0}}}
-      {:tell, {code, _, _}} -> {:last, {:exit, {:status, code}}}
+    if overdue,
+      do: {:error, error(Enum.at(run.stream.commands, late), :run, :timeout), ended},
+      else: exited(run, ended, late)
+  end
+
+  defp exited(run, ended, late) do
+    case Enum.find_value(Enum.zip(run.stream.commands, ended), &status_error/1) do
+      nil -> {:exited, ended, late}
+      error -> {:error, error, ended}
     end
   end
 
-  # Which commands failed. A command killed by SIGPIPE because the next one stopped reading does not
-  # count as failed. Only we read what the last one writes.
-  defp failures(statuses) do
-    last = length(statuses) - 1
+  defp status_error({command, :timeout}), do: error(command, :status, :etimedout)
+  defp status_error({command, {:error, reason}}), do: error(command, :signal, reason)
+  defp status_error({command, :unknown}), do: error(command, :status, :echild)
+  defp status_error({_command, _status}), do: nil
 
-    for {status, index} <- Enum.with_index(statuses) do
-      case status do
-        %{code: 0} -> false
-        %{signal: :sigpipe} -> index == last
-        _ -> true
-      end
-    end
+  @doc "Ends the commands because the reader takes no more, and returns as `next/1` does."
+  @spec cut(t, atom) :: {:error, Error.t(), [ended]}
+  def cut(%__MODULE__{stream: stream} = run, reason) do
+    _ = raise_failed(stop(run, 0))
+    {:error, error(List.last(stream.commands), :run, reason), ended(run)}
   end
 
-  defp signaled?(status), do: is_map(status) and status.signal != nil
-
-  # What `AbnormalExit` wants to know.
-  defp abnormal(%__MODULE__{stream: %{commands: commands}}, index, codes, timeout) do
-    stage =
-      if match?([_, _ | _], commands),
-        do: {index + 1, length(commands), Enum.at(commands, index).argv}
-
-    {Enum.at(codes, index), stage, timeout}
+  defp timed_out(%__MODULE__{running: running, stream: stream} = run, reason) do
+    # The first that is still at work holds up the others.
+    running? = &(Native.process_status(&1) == :running)
+    index = Enum.find_index(running.processes, running?) || length(running.processes) - 1
+    _ = raise_failed(stop(run, 0))
+    {:error, error(Enum.at(stream.commands, index), :run, reason), ended(run)}
   end
 
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
     _ = run |> stop(stream.options.exit_timeout || Patience.early_stop()) |> raise_failed()
-    statuses = statuses!(run)
-    failed = for {true, index} <- Enum.with_index(failures(statuses)), do: index
 
-    if failed != [] and stream.on_failure == :raise and not stream.options.ignore_epipe do
-      # SIGPIPE ended it, or we did: either way because the reader stopped.
-      if Enum.any?(failed, &signaled?(Enum.at(statuses, &1))),
-        do: raise(AbnormalExit, :epipe),
-        else: raise(AbnormalExit, abnormal(run, hd(failed), codes!(run, statuses), nil))
+    case exited(run, ended(run), nil) do
+      {:error, error, _} ->
+        raise error
+
+      {:exited, statuses, nil} ->
+        if stream.on_failure == :raise and not stream.options.ignore_epipe,
+          do: stream |> Verdict.of(statuses, nil) |> raise_early()
     end
 
     :ok
   end
+
+  defp raise_early(%{failure: nil}), do: :ok
+  # SIGPIPE ended it, or we did: either way because the reader stopped.
+  defp raise_early(%{signaled: true}), do: raise(AbnormalExit, :epipe)
+  defp raise_early(%{failure: failure}), do: raise(AbnormalExit, failure)
 
   @doc "The reader has enough or has failed, and nothing may be raised."
   @spec halt(t) :: :ok
@@ -239,9 +305,9 @@ defmodule Exile.Stream.Run do
   defp finite_grace(_run), do: Patience.early_stop()
 
   # The pipe was taken away: by the feeder, because the input failed, or by a user's mistake.
-  defp interrupted!(run, reason) do
+  defp interrupted(run, reason) do
     _ = raise_failed(stop(run, 0))
-    raise error(List.last(run.stream.commands), :read, reason)
+    {:error, error(List.last(run.stream.commands), :read, reason), ended(run)}
   end
 
   # Begins to end the commands, then closes the pipes, then stops the input. Returns the outcome of
@@ -282,19 +348,12 @@ defmodule Exile.Stream.Run do
   defp terminate(%__MODULE__{running: running, stream: stream} = run) do
     endings = endings(stream, running, 0)
     end_all(endings)
-    wait(run, :over, patience(endings))
+    _ = wait(run, :over, patience(endings))
+    ended(run)
   end
 
-  # The statuses of commands that were ended.
-  defp statuses!(%__MODULE__{running: %{processes: processes}, stream: %{commands: commands}}) do
-    for {process, command} <- Enum.zip(processes, commands) do
-      case Running.wait(process, :exhausted, 0) do
-        :timeout -> raise error(command, :status, :etimedout)
-        {:error, reason} -> raise error(command, :signal, reason)
-        status -> status
-      end
-    end
-  end
+  # What became of commands that were ended.
+  defp ended(run), do: wait(run, :exhausted, 0)
 
   # What became of each command, all within `timeout`: a status or `:timeout`.
   defp wait(%__MODULE__{running: %{processes: processes}}, until, timeout) do
@@ -310,14 +369,5 @@ defmodule Exile.Stream.Run do
 
   defp error(command, operation, reason) do
     %Error{reason: reason, operation: operation, subject: Command.program(command)}
-  end
-
-  defp codes!(%__MODULE__{stream: %{commands: commands}}, statuses) do
-    for {command, status} <- Enum.zip(commands, statuses) do
-      case Running.exit_code(status) do
-        {:ok, code} -> code
-        {:error, reason} -> raise error(command, :status, reason)
-      end
-    end
   end
 end
