@@ -26,6 +26,97 @@ defmodule Exile do
   @typedoc "See `stream!/2`."
   @type stream_option :: unquote(Option.type(Options.stream())) | Exile.Process.option()
 
+  @typedoc "See `run/2`."
+  @type run_option ::
+          unquote(Option.type(Options.run())) | unquote(Option.type(Options.process_of_run()))
+
+  @doc """
+  Runs a command to its end, and returns what it wrote and how it ended.
+
+  `{:ok, result}` if its exit status is 0, or one of `:success`. Else `{:error, error}`, an
+  `Exile.Process.Error` whose `:result` has all that there was until then. Both outputs are read at
+  once, so neither can hold up the command.
+
+  A list of commands is a pipeline, as in `stream!/2`. It fails if any of them does; the error names the
+  first. `Exile.Result` has the status of each.
+
+  The caller waits meanwhile. Nothing is left in its mailbox, and no link or monitor, in whichever way the
+  command ends. When the caller dies, the command is ended.
+
+  ## Options
+
+  An option whose value is `nil` has its default.
+
+  #{Option.docs(Options.run())}
+
+  Options for the command, or for each command of a pipeline:
+
+  #{Option.docs(Options.process_of_run())}
+
+  ## Errors
+
+  The reasons in `Exile.Process.Error` are
+
+    * `{:status, status}` - it exited with a status that is not in `:success`
+    * `{:signal, signal}` - a signal ended it, `:sigterm` for instance
+    * `:timeout`, `:idle_timeout` - it took longer than these options allow, whatever it did after it was
+      asked to end
+    * `:exit_timeout` - its output had ended, but it did not exit in time
+    * `:max_output` - it wrote more
+    * those of `Exile.Process.start_link/2`, when it cannot be started
+
+  Misuse raises `ArgumentError`. What the evaluation of `:input`, or the collectable of
+  `stdout: {:into, collectable}`, raises is raised unchanged, and the command is ended.
+
+  ## Examples
+
+      iex> {:ok, result} = Exile.run(["sh", "-c", "echo out; echo err >&2"])
+      iex> {result.stdout, result.stderr, result.status}
+      {"out\\n", "err\\n", 0}
+
+      iex> {:error, error} = Exile.run(["sh", "-c", "echo 'no such thing' >&2; exit 3"])
+      iex> error.reason
+      {:status, 3}
+      iex> error.result.stderr
+      "no such thing\\n"
+      iex> Exception.message(error)
+      ~S("sh" exited with status 3: no such thing)
+
+      iex> {:error, error} = Exile.run(["sh", "-c", "echo begun; exec sleep 60"], timeout: 100)
+      iex> {error.reason, error.result.stdout}
+      {:timeout, "begun\\n"}
+
+      iex> {:ok, result} = Exile.run([["printf", "b\\na\\n"], ["sort"]])
+      iex> result.stdout
+      "a\\nb\\n"
+
+      iex> {:ok, result} = Exile.run(["grep", "x"], input: "a\\nb\\n", success: [0, 1])
+      iex> {result.stdout, result.status}
+      {"", 1}
+  """
+  @spec run(command | pipeline, [run_option]) ::
+          {:ok, Exile.Result.t()} | {:error, Exile.Process.Error.t()}
+  def run(command, options \\ []), do: Exile.Capture.run(command, options)
+
+  @doc """
+  Like `run/2`, but returns the result itself and raises the error.
+
+  ## Examples
+
+      iex> Exile.run!(["echo", "hello"]).stdout
+      "hello\\n"
+
+      iex> Exile.run!(["false"])
+      ** (Exile.Process.Error) "false" exited with status 1
+  """
+  @spec run!(command | pipeline, [run_option]) :: Exile.Result.t()
+  def run!(command, options \\ []) do
+    case run(command, options) do
+      {:ok, result} -> result
+      {:error, error} -> raise error
+    end
+  end
+
   @doc """
   A stream of what `command` writes, which raises when the command fails.
 

@@ -213,6 +213,66 @@ defmodule Exile.Command.Options do
     ]
   ]
 
+  # Those of a stream that make no sense where the output is kept, or mean something else.
+  @not_for_run [:stdout, :max_chunk_size, :chunk_size, :use_stderr, :ignore_epipe]
+
+  @run [
+    stdout: [
+      values:
+        {:special,
+         type:
+           quote(
+             do:
+               :capture
+               | :disable
+               | {:into, Collectable.t()}
+               | {:file, path :: binary}
+               | {:file, path :: binary, :append}
+           ),
+         expected:
+           ":capture, :disable, {:into, collectable}, {:file, path} or {:file, path, :append}",
+         check: &Output.check_run/1},
+      default: :capture,
+      doc: """
+      where standard output goes. `:capture`: into the result, as a binary. `{:into, collectable}`: into
+      the collectable, in chunks, as `Enum.into/2` does. `:disable`: to the null device.
+      `{:file, path}`, `{:file, path, :append}`: the command itself writes to this file.
+      """
+    ],
+    stderr: [
+      values: {:one_of, [:capture, :console, :redirect_to_stdout, :disable]},
+      default: :capture,
+      doc: """
+      where standard error goes. `:capture`: into the result, as a binary; in a pipeline that of all
+      commands. The others are as for `start_link/2`: the standard error of the VM, standard output, or
+      the null device.
+      """
+    ],
+    max_output: [
+      values:
+        {:special,
+         label: "integer, `{:head, integer}` or `{:tail, integer}`",
+         type: quote(do: non_neg_integer | :infinity | {:head | :tail, non_neg_integer}),
+         expected: "a number of bytes, {:head, bytes}, {:tail, bytes} or :infinity",
+         check: &Output.check_max/1},
+      default: :infinity,
+      doc: """
+      how many bytes to capture of each output. A number: a command that writes more is ended, and the
+      error has the reason `:max_output`. `{:head, bytes}`, `{:tail, bytes}`: the first or the last bytes
+      are kept, the rest is read and dropped.
+      """
+    ]
+  ]
+
+  @doc "The options of `Exile.run/2` that are not those of the command."
+  @spec run() :: [Option.t()]
+  def run,
+    do: rows(Keyword.take(@run, [:stdout, :max_output]) ++ Keyword.drop(@stream, @not_for_run))
+
+  @doc "The options of the command in `Exile.run/2`."
+  @spec process_of_run() :: [Option.t()]
+  def process_of_run, do: rows(Keyword.merge(@process, Keyword.take(@run, [:stderr])))
+
   @doc "The options of `Exile.Process.start_link/2`, which those of streams include."
   @spec process() :: [Option.t()]
   def process, do: rows(@process)

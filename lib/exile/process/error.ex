@@ -3,6 +3,8 @@ defmodule Exile.Process.Error do
   Trouble of the system: a command that could not be started, or one whose pipe or status is out
   of reach.
 
+  Also a command that `Exile.run/2` has run and that failed.
+
   It is returned in `{:error, error}` by functions that may fail, and raised by those that end in
   `!` and by streams. In a string it becomes its message.
 
@@ -21,16 +23,28 @@ defmodule Exile.Process.Error do
       * `:nice`, `:umask` - applying the option of this name
       * `:watch` - having the VM watch for the end of the command
       * `:read`, `:write` - using a pipe
-      * `:run` - running a command, which took too long: the reason is `:timeout` or `:idle_timeout`
+      * `:run` - running a command, which failed. The reason is `{:status, status}` or
+        `{:signal, signal}`, where that is not in `:success`; or the limit that it exceeded: `:timeout`,
+        `:idle_timeout`, `:exit_timeout` or `:max_output`
       * `:signal` - ending a command that may not be signalled
       * `:status` - learning how the command ended
     * `:subject` - the program, directory or file that it was done with, or `nil`
+    * `:stage` - in a pipeline `{which, of_how_many}` if one command failed, counted from 1; else `nil`
+    * `:result` - from `Exile.run/2` the `Exile.Result` with what there was, once the command ran; else
+      `nil`
   """
 
-  @type reason :: atom | {:errno, integer}
-  @type t :: %__MODULE__{reason: reason, operation: atom, subject: binary | nil}
+  @type reason ::
+          atom | {:errno, integer} | {:status, 0..255} | {:signal, Exile.Process.signal()}
+  @type t :: %__MODULE__{
+          reason: reason,
+          operation: atom,
+          subject: binary | nil,
+          stage: {pos_integer, of :: pos_integer} | nil,
+          result: Exile.Result.t() | nil
+        }
 
-  defexception [:reason, :operation, :subject]
+  defexception [:reason, :operation, :subject, :stage, :result]
 
   @impl true
   def message(%__MODULE__{reason: :ecanceled, operation: :clone, subject: subject}) do
@@ -42,17 +56,42 @@ defmodule Exile.Process.Error do
     "could not run #{inspect(subject)}: it took too long to start (etimedout)"
   end
 
-  def message(%__MODULE__{reason: :timeout, operation: :run, subject: subject}),
-    do: "#{inspect(subject)} did not end within :timeout"
-
-  def message(%__MODULE__{reason: :idle_timeout, operation: :run, subject: subject}),
-    do: "#{inspect(subject)} wrote nothing for as long as :idle_timeout"
+  def message(%__MODULE__{operation: :run} = error) do
+    stage = with {index, count} <- error.stage, do: " (stage #{index} of #{count})"
+    "#{inspect(error.subject)}#{stage} #{failure(error.reason)}#{last_words(error.result)}"
+  end
 
   def message(%__MODULE__{reason: reason, operation: operation, subject: subject}) do
     doing = "could not " <> doing(operation)
     about = if is_binary(subject), do: " " <> inspect(subject), else: " the command"
     doing <> about <> ": " <> in_words(reason)
   end
+
+  defp failure({:status, status}), do: "exited with status #{status}"
+  defp failure({:signal, signal}), do: "was ended by #{signal}"
+  defp failure(:timeout), do: "did not end within the time that :timeout allows"
+  defp failure(:idle_timeout), do: "wrote nothing for the time that :idle_timeout allows"
+  defp failure(:exit_timeout), do: "closed its output, but did not exit within :exit_timeout"
+  defp failure(:max_output), do: "wrote more than :max_output allows"
+
+  # The last line of standard error says most about why a program failed.
+  @most_of_a_line 500
+
+  defp last_words(%{stderr: stderr}) when is_binary(stderr) do
+    line =
+      stderr |> last_bytes(@most_of_a_line) |> String.trim() |> String.split("\n") |> List.last()
+
+    if line == "", do: "", else: ": " <> printable(line)
+  end
+
+  defp last_words(_result), do: ""
+
+  defp last_bytes(binary, most) do
+    count = min(byte_size(binary), most)
+    binary_part(binary, byte_size(binary) - count, count)
+  end
+
+  defp printable(line), do: if(String.printable?(line), do: line, else: inspect(line))
 
   defp doing(:exec), do: "run"
   defp doing(:cd), do: "change to the directory"

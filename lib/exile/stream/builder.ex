@@ -3,16 +3,40 @@ defmodule Exile.Stream.Builder do
 
   # Makes streams: checks commands and options, and joins streams that read from each other.
 
+  alias Exile.Capture.Output
   alias Exile.{Command, Stream}
   alias Exile.Command.{Option, Options}
   alias Exile.Stream.Input
 
   @own for row <- Options.stream(), do: row.name
+  @defaults Option.values!(Options.stream(), [])
+
+  @doc """
+  The stream whose elements `Exile.run/2` keeps, and what it keeps of each output. Misuse raises an
+  ArgumentError.
+  """
+  @spec for_capture!(term, term) :: {Stream.t(), %{stdout: Output.t(), stderr: Output.t()}}
+  def for_capture!(argv, options) do
+    values = Option.values!(Options.run() ++ Options.process_of_run(), options)
+    {stdout, into} = captured(values.stdout, :pipe)
+    {stderr, errors} = captured(values.stderr, :consume)
+    values = %{values | stdout: stdout, stderr: stderr}
+    {max_output, values} = Map.pop!(values, :max_output)
+    stream = new(argv, Map.merge(@defaults, values), :tell)
+    {stream, %{stdout: Output.new(into, max_output), stderr: Output.new(errors, max_output)}}
+  end
+
+  defp captured({:into, _} = into, where), do: {where, into}
+  defp captured(:capture, where), do: {where, :capture}
+  defp captured(elsewhere, _where), do: {elsewhere, :none}
 
   @doc "A stream that has not run. Misuse raises an ArgumentError."
   @spec new!(term, term, :raise | :tell) :: Stream.t()
   def new!(argv, options, on_failure) do
-    values = Option.values!(Options.stream() ++ Options.process(), options)
+    new(argv, Option.values!(Options.stream() ++ Options.process(), options), on_failure)
+  end
+
+  defp new(argv, values, on_failure) do
     {own, for_commands} = Map.split(values, @own)
     commands = for argv <- pipeline!(argv), do: Command.with_options!(argv, for_commands)
     join(%Stream{commands: commands, options: own, on_failure: on_failure})

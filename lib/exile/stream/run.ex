@@ -14,7 +14,7 @@ defmodule Exile.Stream.Run do
   alias Exile.Stream.{AbnormalExit, Feeder, Input, Verdict}
 
   @enforce_keys [:stream, :running, :feeder, :owner, :phase, :deadline]
-  defstruct @enforce_keys
+  defstruct [:error | @enforce_keys]
 
   @type t :: %__MODULE__{
           stream: Stream.t(),
@@ -22,7 +22,8 @@ defmodule Exile.Stream.Run do
           feeder: pid | nil,
           owner: pid,
           phase: phase,
-          deadline: Patience.deadline()
+          deadline: Patience.deadline(),
+          error: Error.t() | nil
         }
 
   @typedoc "A command's status, or why it is not known: it may not be signalled, or is there still."
@@ -32,7 +33,8 @@ defmodule Exile.Stream.Run do
   How far the reading has come.
 
     * `:to_the_end` - it goes on until every process has closed the output
-    * `:while_running` - it goes on until the commands have ended; `:drain_timeout` is not due yet
+    * `:while_running` - it goes on until the commands have ended; `:drain_timeout` is not due yet, or
+      a timeout has passed and the commands are being ended
     * `{:draining, deadline, own}` - the commands have ended, and others hold the output open. The
       commands may have written up to `own` bytes of what comes before they ended, which must not be
       lost
@@ -151,9 +153,7 @@ defmodule Exile.Stream.Run do
   defp read_on(run), do: read(run)
 
   defp read(run) do
-    idle = Patience.deadline(run.stream.options.idle_timeout)
-
-    case try_read(run, Patience.earlier(run.deadline, idle)) do
+    case try_read(run, Patience.earlier(run.deadline, idle(run))) do
       {:ok, element} ->
         {:element, element, count(run, element)}
 
@@ -174,9 +174,13 @@ defmodule Exile.Stream.Run do
     end
   end
 
+  defp idle(%__MODULE__{error: nil} = run), do: Patience.deadline(run.stream.options.idle_timeout)
+  defp idle(_run), do: :infinity
+
   # Reads on for a while. The commands have ended, and others may hold their output open.
-  defp drain(run, own) do
-    %{run | phase: {:draining, Patience.deadline(run.stream.options.drain_timeout), own}}
+  defp drain(%__MODULE__{error: error} = run, own) do
+    timeout = if error, do: 0, else: run.stream.options.drain_timeout
+    %{run | phase: {:draining, Patience.deadline(timeout), own}}
   end
 
   defp count(%__MODULE__{phase: {:draining, deadline, own}} = run, element),
@@ -211,6 +215,11 @@ defmodule Exile.Stream.Run do
       running.stderr == nil -> Pipe.read(running.stdout, max, until, deadline)
       true -> Pipe.read_output(running.stdout, running.stderr, max, until, deadline)
     end
+  end
+
+  defp finish(%__MODULE__{error: error} = run) when error != nil do
+    _ = raise_failed(stop(run, 0))
+    {:error, error, ended(run)}
   end
 
   # The output is at its end. Unread input is no failure; an input whose evaluation failed is.
@@ -253,13 +262,24 @@ defmodule Exile.Stream.Run do
     {:error, error(List.last(stream.commands), :run, reason), ended(run)}
   end
 
-  defp timed_out(%__MODULE__{running: running, stream: stream} = run, reason) do
+  # The commands begin to end. What they write until then is read: it may say why they took so long, and
+  # SIGPIPE does not end them in the middle of it.
+  defp timed_out(%__MODULE__{error: nil, running: running, stream: stream} = run, reason) do
     # The first that is still at work holds up the others.
     running? = &(Native.process_status(&1) == :running)
     index = Enum.find_index(running.processes, running?) || length(running.processes) - 1
-    _ = raise_failed(stop(run, 0))
-    {:error, error(Enum.at(stream.commands, index), :run, reason), ended(run)}
+    endings = endings(stream, running, 0)
+    end_all(endings)
+
+    next(%{
+      run
+      | error: error(Enum.at(stream.commands, index), :run, reason),
+        phase: :while_running,
+        deadline: Patience.deadline(patience(endings))
+    })
   end
+
+  defp timed_out(run, _reason), do: finish(run)
 
   @doc "The reader has enough."
   @spec halt!(t) :: :ok

@@ -1,0 +1,106 @@
+defmodule Exile.Capture do
+  @moduledoc false
+
+  # Runs a stream's commands to their end and keeps what they write: `Exile.run/2`.
+
+  alias Exile.{Result, Stream}
+  alias Exile.Capture.Output
+  alias Exile.Process.Error
+  alias Exile.Stream.{Builder, Run, Verdict}
+
+  @spec run(term, term) :: {:ok, Result.t()} | {:error, Error.t()}
+  def run(command, options) do
+    {stream, outputs} = Builder.for_capture!(command, options)
+    start = System.monotonic_time()
+
+    case Run.start(stream) do
+      {:ok, run} ->
+        {ended, outputs} = read(run, outputs)
+        outputs = Map.new(outputs, fn {name, output} -> {name, Output.finish(output)} end)
+        result(ended, stream, outputs, System.monotonic_time() - start)
+
+      {:error, error} ->
+        halt(outputs)
+        {:error, error}
+    end
+  end
+
+  defp halt(outputs), do: Enum.each(outputs, fn {_name, output} -> Output.halt(output) end)
+
+  defp read(run, outputs) do
+    case Run.next(run) do
+      {:element, element, run} ->
+        case keep(outputs, element, run) do
+          {:ok, outputs} -> read(run, outputs)
+          {:full, outputs} -> {Run.cut(run, :max_output), outputs}
+        end
+
+      ended ->
+        {ended, outputs}
+    end
+  end
+
+  defp keep(outputs, {name, data}, run), do: keep(outputs, name, data, run)
+  defp keep(outputs, data, run), do: keep(outputs, :stdout, data, run)
+
+  defp keep(outputs, name, data, run) do
+    {verdict, output} = outputs |> Map.fetch!(name) |> Output.keep(data)
+    {verdict, %{outputs | name => output}}
+  catch
+    # Code of the user's: the collectable.
+    kind, reason ->
+      Run.abandon(run)
+      halt(outputs)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  defp result({:exited, statuses, late}, stream, outputs, duration) do
+    verdict = Verdict.of(stream, statuses, late)
+    result = result(stream, statuses, verdict.index, outputs, duration)
+
+    if verdict.failure == nil,
+      do: {:ok, result},
+      else: {:error, failed(result, stream, verdict.index, late)}
+  end
+
+  defp result({:error, error, ended}, stream, outputs, duration) do
+    index = Enum.find_index(ended, &match?(%{code: code} when code != 0, &1)) || length(ended) - 1
+    {:error, %{error | result: result(stream, ended, index, outputs, duration)}}
+  end
+
+  defp result(%Stream{commands: commands}, ended, index, outputs, duration) do
+    stages = for {command, status} <- Enum.zip(commands, ended), do: stage(command, status)
+    %{status: status, signal: signal} = Enum.at(stages, index)
+
+    %Result{
+      stdout: outputs.stdout.data,
+      stderr: outputs.stderr.data,
+      status: status,
+      signal: signal,
+      duration: System.convert_time_unit(duration, :native, :microsecond),
+      stages: stages,
+      truncated: for(name <- [:stdout, :stderr], outputs[name].truncated, do: name)
+    }
+  end
+
+  defp stage(command, %{code: code, signal: signal}),
+    do: %{command: command.argv, status: code, signal: signal}
+
+  defp stage(command, _unknown), do: %{command: command.argv, status: nil, signal: nil}
+
+  defp failed(result, stream, index, late) do
+    %{command: [program | _], status: status, signal: signal} = Enum.at(result.stages, index)
+
+    %Error{
+      reason: reason(status, signal, late),
+      operation: :run,
+      subject: program,
+      stage: if(match?([_, _ | _], stream.commands), do: {index + 1, length(stream.commands)}),
+      result: result
+    }
+  end
+
+  defp reason(_status, _signal, late) when late != nil, do: :exit_timeout
+  defp reason(status, nil, nil), do: {:status, status}
+  defp reason(_status, signal, nil), do: {:signal, signal}
+end
