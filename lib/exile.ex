@@ -147,8 +147,9 @@ defmodule Exile do
   While it is enumerated the stream raises
 
     * `Exile.Process.Error` when the command cannot be started, with the reasons of
-      `Exile.Process.start_link/2`
-    * `Exile.Stream.AbnormalExit` when it ended with a status other than 0. In a pipeline when any
+      `Exile.Process.start_link/2`; and with the reason `:timeout` or `:idle_timeout` when it took longer
+      than these options allow
+    * `Exile.Stream.AbnormalExit` when its status is not in `:success`. In a pipeline when any
       command did: the exception names the first that failed. A command killed by SIGPIPE because
       the next one stopped reading does not count as failed
     * `File.Error` when the file of a `File.Stream` cannot be read
@@ -203,7 +204,7 @@ defmodule Exile do
   Like `stream!/2`, but the exit status raises nothing: it is the last element.
 
   That is `{:exit, {:status, 0..255}}`. In a pipeline it is the status of the first command that
-  failed. A reader who stops early does not see it, and nothing is raised because of that. All else
+  failed, else that of the last. A reader who stops early does not see it, and nothing is raised because of that. All else
   that `stream!/2` raises this stream raises, too.
 
   ## Examples
