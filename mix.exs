@@ -79,7 +79,7 @@ defmodule Exile.MixProject do
       groups_for_extras: [Guides: @guides],
       assets: %{"bench/chart" => "bench/chart"},
       groups_for_modules: [
-        "Run and stream": [Exile, Exile.Result, Exile.Stream, Exile.Stream.Sink],
+        "Run and stream": [Exile, Exile.Result, Exile.Sigil, Exile.Stream, Exile.Stream.Sink],
         "Talk and control": [Exile.Process],
         Errors: [Exile.Process.Error, Exile.Stream.AbnormalExit],
         "Mix tasks": [Mix.Tasks.Compile.Exile]

@@ -117,6 +117,36 @@ defmodule Exile do
     end
   end
 
+  @doc ~S"""
+  A word, or a list of words, as a POSIX shell takes it literally: for scripts that are given to `sh -c`.
+
+  Prefer a command without a shell. A NUL byte, which no word can hold, raises `ArgumentError`. The
+  program may still take a word that begins with `-` for an option; most know `--`, after which they do
+  not.
+
+  ## Examples
+
+      iex> Exile.shell_quote("it's")
+      ~S('it'\''s')
+
+      iex> Exile.shell_quote(["ls", "-l", "a b"])
+      "ls -l 'a b'"
+
+      iex> Exile.run!(["sh", "-c", "echo " <> Exile.shell_quote("$HOME; * 'x'")]).stdout
+      "$HOME; * 'x'\n"
+  """
+  @spec shell_quote(binary | [binary]) :: binary
+  def shell_quote(words) when is_list(words), do: Enum.map_join(words, " ", &shell_quote/1)
+
+  def shell_quote(word) when is_binary(word) do
+    with {:error, message} <- Option.without_nul("a word for a shell", word),
+         do: raise(ArgumentError, message)
+
+    if word =~ ~r/\A[A-Za-z0-9_@%+:,.\/-]+\z/,
+      do: word,
+      else: "'" <> String.replace(word, "'", "'\\''") <> "'"
+  end
+
   @doc """
   A stream of what `command` writes, which raises when the command fails.
 
