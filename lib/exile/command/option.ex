@@ -131,6 +131,15 @@ defmodule Exile.Command.Option do
       else: {:ok, binary}
   end
 
+  @most_of_a_line 1_048_576
+
+  @doc "Checks whether, and how long, lines are wanted."
+  @spec lines(term) :: {:ok, pos_integer | nil} | :error
+  def lines(true), do: {:ok, @most_of_a_line}
+  def lines(false), do: {:ok, nil}
+  def lines(most) when is_integer(most) and most > 0, do: {:ok, most}
+  def lines(_other), do: :error
+
   @doc "Checks a list of exit statuses."
   @spec statuses(term) :: {:ok, [0..255] | :any} | :error
   def statuses(:any), do: {:ok, :any}

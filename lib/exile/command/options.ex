@@ -157,6 +157,21 @@ defmodule Exile.Command.Options do
       """,
       default_doc: "`:infinity`, and 250 ms when the reader stops early"
     ],
+    lines: [
+      values:
+        {:special,
+         label: "boolean or positive integer",
+         type: quote(do: boolean | pos_integer),
+         expected: "a boolean or the most bytes of a line",
+         check: &Option.lines/1},
+      doc: """
+      elements are lines, without their `"\\n"`; a `"\\r"` stays. The last line needs no newline. An integer
+      is the most bytes that a line may have, `true` stands for 1,048,576. A longer line ends the commands,
+      and `Exile.Process.Error` with the reason `:line_too_long` is raised after the lines before it. With
+      `stderr: :consume` each output has its own lines. Excludes `:max_chunk_size`.
+      """,
+      default_doc: "elements are chunks"
+    ],
     timeout: [
       values: :timeout,
       default: :infinity,
@@ -214,7 +229,7 @@ defmodule Exile.Command.Options do
   ]
 
   # Those of a stream that make no sense where the output is kept, or mean something else.
-  @not_for_run [:stdout, :max_chunk_size, :chunk_size, :use_stderr, :ignore_epipe]
+  @not_for_run [:stdout, :lines, :max_chunk_size, :chunk_size, :use_stderr, :ignore_epipe]
 
   @run [
     stdout: [

@@ -25,7 +25,7 @@ defmodule Exile.Process.Error do
       * `:read`, `:write` - using a pipe
       * `:run` - running a command, which failed. The reason is `{:status, status}` or
         `{:signal, signal}`, where that is not in `:success`; or the limit that it exceeded: `:timeout`,
-        `:idle_timeout`, `:exit_timeout` or `:max_output`
+        `:idle_timeout`, `:exit_timeout`, `:max_output` or `:line_too_long`
       * `:signal` - ending a command that may not be signalled
       * `:status` - learning how the command ended
     * `:subject` - the program, directory or file that it was done with, or `nil`
@@ -73,6 +73,7 @@ defmodule Exile.Process.Error do
   defp failure(:idle_timeout), do: "wrote nothing for the time that :idle_timeout allows"
   defp failure(:exit_timeout), do: "closed its output, but did not exit within :exit_timeout"
   defp failure(:max_output), do: "wrote more than :max_output allows"
+  defp failure(:line_too_long), do: "wrote a line that is longer than :lines allows"
 
   # The last line of standard error says most about why a program failed.
   @most_of_a_line 500

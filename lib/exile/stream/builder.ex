@@ -33,7 +33,16 @@ defmodule Exile.Stream.Builder do
   @doc "A stream that has not run. Misuse raises an ArgumentError."
   @spec new!(term, term, :raise | :tell) :: Stream.t()
   def new!(argv, options, on_failure) do
-    new(argv, Option.values!(Options.stream() ++ Options.process(), options), on_failure)
+    values = Option.values!(Options.stream() ++ Options.process(), options)
+    size = options[:max_chunk_size] || options[:chunk_size]
+
+    if values.lines != nil and size != nil do
+      raise ArgumentError,
+            "options :lines and :max_chunk_size exclude each other, got: " <>
+              inspect(lines: options[:lines], max_chunk_size: size)
+    end
+
+    new(argv, values, on_failure)
   end
 
   defp new(argv, values, on_failure) do
@@ -65,7 +74,7 @@ defmodule Exile.Stream.Builder do
   defp join(stream), do: stream
 
   # Whether its output is nothing but what the last of its commands writes.
-  defp joinable?(%Stream{commands: commands, options: %{stdout: stdout}}) do
-    stdout == :pipe and Enum.all?(commands, &(&1.options.stderr != :consume))
+  defp joinable?(%Stream{commands: commands, options: %{stdout: stdout, lines: lines}}) do
+    stdout == :pipe and lines == nil and Enum.all?(commands, &(&1.options.stderr != :consume))
   end
 end

@@ -11,10 +11,10 @@ defmodule Exile.Stream.Run do
   alias Exile.{Command, Native, Stream}
   alias Exile.Process.Error
   alias Exile.Runtime.{Patience, Pipe, Running, Teardown}
-  alias Exile.Stream.{AbnormalExit, Feeder, Input, Verdict}
+  alias Exile.Stream.{AbnormalExit, Feeder, Input, Lines, Verdict}
 
   @enforce_keys [:stream, :running, :feeder, :owner, :phase, :deadline]
-  defstruct [:error | @enforce_keys]
+  defstruct [:error, :lines, pending: []] ++ @enforce_keys
 
   @type t :: %__MODULE__{
           stream: Stream.t(),
@@ -23,7 +23,9 @@ defmodule Exile.Stream.Run do
           owner: pid,
           phase: phase,
           deadline: Patience.deadline(),
-          error: Error.t() | nil
+          error: Error.t() | nil,
+          lines: %{stdout: Lines.t(), stderr: Lines.t()} | nil,
+          pending: [term]
         }
 
   @typedoc "A command's status, or why it is not known: it may not be signalled, or is there still."
@@ -38,8 +40,15 @@ defmodule Exile.Stream.Run do
     * `{:draining, deadline, own}` - the commands have ended, and others hold the output open. The
       commands may have written up to `own` bytes of what comes before they ended, which must not be
       lost
+    * `:over` - the output has ended; what is pending comes last
+    * `{:stopped, reason}` - the same, and then the commands are ended
   """
-  @type phase :: :to_the_end | :while_running | {:draining, Patience.deadline(), integer}
+  @type phase ::
+          :to_the_end
+          | :while_running
+          | {:draining, Patience.deadline(), integer}
+          | :over
+          | {:stopped, atom}
 
   # What a pipe holds at most, unless a program with privileges made it larger.
   @pipe_capacity 1_048_576
@@ -67,7 +76,9 @@ defmodule Exile.Stream.Run do
          feeder: write && Feeder.start(running, endings(stream, running, 0), write),
          owner: self(),
          phase: if(drain, do: :while_running, else: :to_the_end),
-         deadline: deadline
+         deadline: deadline,
+         lines:
+           options.lines && %{stdout: Lines.new(options.lines), stderr: Lines.new(options.lines)}
        }}
     end
   end
@@ -116,6 +127,12 @@ defmodule Exile.Stream.Run do
           {:element, term, t}
           | {:exited, [Native.status()], late :: non_neg_integer | nil}
           | {:error, Error.t(), [ended]}
+  def next(%__MODULE__{pending: [element | rest]} = run),
+    do: {:element, element, %{run | pending: rest}}
+
+  def next(%__MODULE__{phase: :over} = run), do: finish(run)
+  def next(%__MODULE__{phase: {:stopped, reason}} = run), do: cut(run, reason)
+
   def next(%__MODULE__{deadline: deadline} = run) do
     # A command that always has more to say must not put the timeout off.
     if deadline != :infinity and Patience.over?(deadline),
@@ -155,16 +172,16 @@ defmodule Exile.Stream.Run do
   defp read(run) do
     case try_read(run, Patience.earlier(run.deadline, idle(run))) do
       {:ok, element} ->
-        {:element, element, count(run, element)}
+        run |> count(element) |> deliver(element)
 
       :eof ->
-        finish(run)
+        over(run)
 
       :exited ->
         run |> drain(0) |> read()
 
       :drained ->
-        finish(run)
+        over(run)
 
       :timeout ->
         timed_out(run, if(Patience.over?(run.deadline), do: :timeout, else: :idle_timeout))
@@ -172,6 +189,32 @@ defmodule Exile.Stream.Run do
       {:error, reason} ->
         interrupted(run, reason)
     end
+  end
+
+  defp deliver(%__MODULE__{lines: nil} = run, element), do: {:element, element, run}
+
+  defp deliver(%__MODULE__{lines: lines} = run, element) do
+    {name, chunk} = if is_binary(element), do: {:stdout, element}, else: element
+
+    case Lines.feed(Map.fetch!(lines, name), chunk) do
+      {:ok, ended, begun} ->
+        next(%{run | pending: tag(run, name, ended), lines: %{lines | name => begun}})
+
+      {:too_long, ended} ->
+        next(%{run | pending: tag(run, name, ended), phase: {:stopped, :line_too_long}})
+    end
+  end
+
+  # As elements are named that come from two outputs.
+  defp tag(%__MODULE__{running: %{stderr: nil}}, _name, lines), do: lines
+  defp tag(_run, name, lines), do: Enum.map(lines, &{name, &1})
+
+  # The output is at its end; a line without a newline may be left.
+  defp over(%__MODULE__{lines: nil} = run), do: finish(run)
+
+  defp over(%__MODULE__{lines: lines} = run) do
+    rests = Enum.flat_map([:stdout, :stderr], &tag(run, &1, Lines.rest(Map.fetch!(lines, &1))))
+    next(%{run | phase: :over, pending: rests})
   end
 
   defp idle(%__MODULE__{error: nil} = run), do: Patience.deadline(run.stream.options.idle_timeout)
@@ -279,7 +322,7 @@ defmodule Exile.Stream.Run do
     })
   end
 
-  defp timed_out(run, _reason), do: finish(run)
+  defp timed_out(run, _reason), do: over(run)
 
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
