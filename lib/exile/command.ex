@@ -100,7 +100,36 @@ defmodule Exile.Command do
 
   defp error(%{index: index, step: step, reason: reason}, commands, options) do
     {operation, subject} = what(step, Enum.at(commands, index), options[:stdin], options[:stdout])
-    %Error{reason: reason, operation: operation, subject: subject}
+    hint = if {step, reason} == {:exec, :enoent}, do: commands |> Enum.at(index) |> hint()
+    %Error{reason: reason, operation: operation, subject: subject, hint: hint}
+  end
+
+  # Why a program was not found. The system says the same of a script whose interpreter is missing.
+  defp hint(%__MODULE__{argv: [program | _], options: options}) do
+    path = if program =~ "/", do: Path.expand(program, options.cd || "."), else: find(program)
+
+    case path && interpreter(path) do
+      nil -> if program =~ ~r/\s/, do: "a command is a list of words, as in " <> words(program)
+      interpreter -> "the interpreter of this script, #{inspect(interpreter)}, is missing"
+    end
+  end
+
+  defp find(program), do: if(program =~ ~r/\A[^\s]+\z/, do: System.find_executable(program))
+
+  defp words(program), do: program |> String.split() |> inspect()
+
+  defp interpreter(path) do
+    with {:ok, file} <- File.open(path, [:read, :raw]) do
+      line = :file.read(file, 256)
+      _ = File.close(file)
+
+      with {:ok, "#!" <> line} <- line,
+           [interpreter | _] <- line |> String.split("\n") |> hd() |> String.split(),
+           do: interpreter,
+           else: (_ -> nil)
+    else
+      {:error, _} -> nil
+    end
   end
 
   defp what(:directory, command, _stdin, _stdout), do: {:cd, command.options.cd}

@@ -29,6 +29,7 @@ defmodule Exile.Process.Error do
       * `:signal` - ending a command that may not be signalled
       * `:status` - learning how the command ended
     * `:subject` - the program, directory or file that it was done with, or `nil`
+    * `:hint` - what may explain it, in words, or `nil`
     * `:stage` - in a pipeline `{which, of_how_many}` if one command failed, counted from 1; else `nil`
     * `:result` - from `Exile.run/2` the `Exile.Result` with what there was, once the command ran; else
       `nil`
@@ -40,11 +41,12 @@ defmodule Exile.Process.Error do
           reason: reason,
           operation: atom,
           subject: binary | nil,
+          hint: binary | nil,
           stage: {pos_integer, of :: pos_integer} | nil,
           result: Exile.Result.t() | nil
         }
 
-  defexception [:reason, :operation, :subject, :stage, :result]
+  defexception [:reason, :operation, :subject, :hint, :stage, :result]
 
   @impl true
   def message(%__MODULE__{reason: :ecanceled, operation: :clone, subject: subject}) do
@@ -61,10 +63,11 @@ defmodule Exile.Process.Error do
     "#{inspect(error.subject)}#{stage} #{failure(error.reason)}#{last_words(error.result)}"
   end
 
-  def message(%__MODULE__{reason: reason, operation: operation, subject: subject}) do
+  def message(%__MODULE__{reason: reason, operation: operation, subject: subject} = error) do
     doing = "could not " <> doing(operation)
     about = if is_binary(subject), do: " " <> inspect(subject), else: " the command"
-    doing <> about <> ": " <> in_words(reason)
+    hint = if error.hint, do: "; " <> error.hint
+    "#{doing}#{about}: #{in_words(reason)}#{hint}"
   end
 
   defp failure({:status, status}), do: "exited with status #{status}"

@@ -62,6 +62,42 @@ defmodule Exile.ErrorTest do
                  "(pipe_closed_or_invalid_caller)"
     end
 
+    test "says that a command is a list of words, where it looks like a line for a shell" do
+      {:error, error} = Exile.Process.start_link(["git status"])
+
+      assert Exception.message(error) ==
+               ~S(could not run "git status": no such file or directory (enoent\); ) <>
+                 ~S(a command is a list of words, as in ["git", "status"])
+
+      {:error, error} = Exile.Process.start_link(["no-such-program"])
+      assert error.hint == nil
+    end
+
+    test "names the interpreter that a script lacks" do
+      directory =
+        Path.join(System.tmp_dir!(), "exile-error-#{System.unique_integer([:positive])}")
+
+      File.mkdir_p!(directory)
+      on_exit(fn -> File.rm_rf(directory) end)
+      script = Path.join(directory, "script")
+      File.write!(script, "#! /no/such/interpreter -x\necho hi\n")
+      File.chmod!(script, 0o755)
+
+      for {command, options} <- [{[script], []}, {["./script"], [cd: directory]}] do
+        {:error, error} = Exile.Process.start_link(command, options)
+
+        assert Exception.message(error) ==
+                 "could not run #{inspect(hd(command))}: no such file or directory (enoent); " <>
+                   ~S(the interpreter of this script, "/no/such/interpreter", is missing)
+      end
+
+      # Neither a directory nor a file that is no script has one.
+      for program <- [directory <> "/none", directory <> "/script/none"] do
+        {:error, error} = Exile.Process.start_link([program])
+        assert error.hint == nil
+      end
+    end
+
     test "works without a subject" do
       assert Exception.message(%Error{reason: :echild, operation: :status}) ==
                "could not learn the exit status of the command: no children (echild)"
