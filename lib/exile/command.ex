@@ -106,15 +106,20 @@ defmodule Exile.Command do
 
   # Why a program was not found. The system says the same of a script whose interpreter is missing.
   defp hint(%__MODULE__{argv: [program | _], options: options}) do
-    path = if program =~ "/", do: Path.expand(program, options.cd || "."), else: find(program)
+    path =
+      cond do
+        String.starts_with?(program, "/") -> program
+        String.contains?(program, "/") -> (options.cd || ".") <> "/" <> program
+        # Elixir looks for names that are text only.
+        String.valid?(program) -> System.find_executable(program)
+        true -> nil
+      end
 
     case path && interpreter(path) do
       nil -> if program =~ ~r/\s/, do: "a command is a list of words, as in " <> words(program)
       interpreter -> "the interpreter of this script, #{inspect(interpreter)}, is missing"
     end
   end
-
-  defp find(program), do: if(program =~ ~r/\A[^\s]+\z/, do: System.find_executable(program))
 
   defp words(program), do: program |> String.split() |> inspect()
 

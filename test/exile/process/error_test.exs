@@ -73,6 +73,14 @@ defmodule Exile.ErrorTest do
       assert error.hint == nil
     end
 
+    test "is text for a program of any bytes that is not found" do
+      for prefix <- ["", "./", "/", "~/", "a b"], _ <- 1..50 do
+        bytes = for <<byte <- :crypto.strong_rand_bytes(20)>>, byte != 0, into: "", do: <<byte>>
+        {:error, error} = Exile.Process.start_link([prefix <> bytes])
+        assert String.valid?(Exception.message(error))
+      end
+    end
+
     test "names the interpreter that a script lacks" do
       directory =
         Path.join(System.tmp_dir!(), "exile-error-#{System.unique_integer([:positive])}")
