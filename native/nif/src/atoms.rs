@@ -1,4 +1,4 @@
-//! The atoms that go back and forth.
+//! The atoms shared with Elixir.
 
 rustler::atoms! {
     again,

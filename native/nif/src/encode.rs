@@ -6,7 +6,7 @@ use rustler::{Encoder, Env, NifMap, Term};
 
 use crate::atoms;
 
-/// The POSIX name as an atom; `{:errno, number}` where there is none.
+/// The POSIX name as an atom, or `{:errno, number}` if there is none.
 pub(crate) fn errno(env: Env<'_>, errno: Errno) -> Term<'_> {
     match errno
         .name()
@@ -22,7 +22,7 @@ pub(crate) fn error(env: Env<'_>, reason: Errno) -> Term<'_> {
     (atoms::error(), errno(env, reason)).encode(env)
 }
 
-/// `{:error, failure}`: which command, counted from 0, what was being done, what the system said.
+/// `{:error, failure}`: the index of the command, the step that failed and the error of the system.
 pub(crate) fn spawn_error(env: Env<'_>, index: usize, error: SpawnError) -> Term<'_> {
     let step = name(env, error.step);
     let failure = Failure {
@@ -33,9 +33,9 @@ pub(crate) fn spawn_error(env: Env<'_>, index: usize, error: SpawnError) -> Term
     (atoms::error(), failure).encode(env)
 }
 
-/// A step by its name.
+/// The name of a step as an atom.
 fn name(env: Env<'_>, step: Step) -> Atom {
-    // It fails only for names that are no Latin-1 or longer than 255.
+    // This fails only for names that are not Latin-1 or are longer than 255 characters.
     Atom::from_str(env, step.name()).unwrap_or(atoms::unknown())
 }
 

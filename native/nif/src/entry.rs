@@ -1,7 +1,7 @@
-//! What the VM finds when it loads the library.
+//! The entry point that the VM looks up when it loads the library.
 //!
-//! Written out, where rustler has a macro, because that one has no upgrade callback: without it
-//! a module that is loaded again, as a recompiling shell does, would be refused.
+//! It is written by hand because rustler's macro has no upgrade callback. Without that callback,
+//! the VM would refuse to load the module again, as a recompiling shell does.
 //!
 //! # Safety
 //! Unsafe code here fills the structure that the VM reads, and wraps the environment of a
@@ -27,7 +27,7 @@ use crate::tether::Tether;
 use crate::watch::Watch;
 use crate::{resource, vm};
 
-/// Says what this file is to anybody who reads it without loading it.
+/// Identifies this file to programs that cannot load it.
 const MARK: &str = concat!("libexile_nif version ", env!("CARGO_PKG_VERSION"), ";");
 
 #[unsafe(no_mangle)]
@@ -35,7 +35,7 @@ extern "C" fn nif_init() -> *const ErlNifEntry {
     // SAFETY: the VM calls this first, on one thread, and has loaded the functions it looks up.
     unsafe { internal_write_symbols() };
     let functions: Vec<ErlNifFunc> = inventory::iter::<Nif>().map(Nif::get_def).collect();
-    // The VM keeps pointing at both for as long as the library is loaded, which is for ever.
+    // The VM keeps pointers to both for as long as the library is loaded, which is forever.
     let functions = functions.leak();
     Box::leak(Box::new(ErlNifEntry {
         major: NIF_MAJOR_VERSION,
@@ -71,19 +71,19 @@ unsafe extern "C" fn upgrade(
     start(env, load_info)
 }
 
-/// The callbacks return this when the library does not fit the module that loads it. When the
-/// system does not give them what they need, they return its error number.
+/// The callbacks return this if the library does not fit the module that loads it. If the system
+/// does not provide what they need, they return its error number.
 const UNFIT: c_int = 1;
 
 fn start(env: *mut ErlNifEnv, load_info: ERL_NIF_TERM) -> c_int {
     let started = catch_unwind(|| {
-        black_box(MARK); // or else nothing needs it, and it is left out
+        black_box(MARK); // otherwise it is unused, and left out
         let lifetime = ptr::null::<()>();
         // SAFETY: the environment is valid during the callback, the lifetime is this closure's.
         let env = unsafe { Env::new_init_env(&lifetime, env) };
         // SAFETY: the term belongs to that environment.
         let load_info = unsafe { Term::new(env, load_info) };
-        // Functions of another version may have the same names and other meanings.
+        // Functions of another version may have the same names and a different meaning.
         let Ok((exit_source, version)) = load_info.decode::<(Term<'_>, &str)>() else {
             return Err(UNFIT);
         };

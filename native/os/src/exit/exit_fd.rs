@@ -1,9 +1,9 @@
-//! A descriptor that becomes readable when a child ends, for event loops to wait on, and by which
-//! the child is looked at and signalled.
+//! The exit fd: a descriptor that becomes readable when a child ends. Event loops wait on it, and
+//! the child is observed and signalled through it.
 //!
-//! On Linux it is a pidfd. Where pidfds are not to be had, it is a kqueue, or on Linux a pipe whose
-//! other end is closed here when the end is known (see [`waiter`](super::waiter)); then the child
-//! is named by its number.
+//! On Linux it is a pidfd. Without pidfds it is a kqueue, or on Linux a pipe whose other end is
+//! closed here when the exit is known (see [`waiter`](super::waiter)); the child is then identified
+//! by its pid.
 
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
@@ -22,31 +22,31 @@ use crate::status::Status;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// How many are open: one for each child whose status is not known yet, or that somebody still
-/// watches.
+/// How many exit fds are open: one for each child whose status is not known yet or whose exit fd is
+/// still watched.
 pub fn open_count() -> usize {
     OPEN.load(Ordering::Acquire)
 }
 
-/// The descriptor, counted.
+/// An exit fd, counted while it is open.
 #[derive(Debug)]
 pub struct ExitFd {
     fd: OwnedFd,
     name: Name,
-    /// Dropped after the descriptor: what is no longer counted is closed.
+    /// Dropped after the descriptor, so that the descriptor is closed before the count goes down.
     _counted: Counted,
 }
 
-/// How the child is named to the kernel.
+/// How the child is identified to the kernel.
 #[derive(Debug)]
 enum Name {
     #[cfg(target_os = "linux")]
     Pidfd,
-    /// Which means nothing once it is reaped.
+    /// The pid, which means nothing once the child is reaped.
     Number(libc::pid_t),
 }
 
-/// One of [`OPEN`] while it lives.
+/// Counts as one in [`OPEN`] while it lives.
 #[derive(Debug)]
 struct Counted;
 
@@ -86,7 +86,7 @@ impl ExitFd {
         matches!(self.name, Name::Pidfd).then_some(&self.fd)
     }
 
-    // All that follows is for callers who know that a child named by its number was not reaped.
+    // Callers of the functions below must know that a child identified by its pid was not reaped.
 
     /// Fetches the status of a zombie; `None` while the child runs.
     pub(super) fn reap(&self) -> Result<Option<Status>, Errno> {
@@ -97,7 +97,7 @@ impl ExitFd {
         }
     }
 
-    /// The status of a child that the kernel reaped, if it was kept.
+    /// The status of a child that the kernel reaped, if the kernel kept it.
     pub(super) fn kept_status(&self) -> Option<Status> {
         match self.name {
             #[cfg(target_os = "linux")]
@@ -106,7 +106,7 @@ impl ExitFd {
         }
     }
 
-    /// Whether the child is a zombie, and leaves it one; `ECHILD` when it has been reaped.
+    /// Whether the child is a zombie, without reaping it; `ECHILD` if it has been reaped.
     pub(crate) fn is_zombie(&self) -> Result<bool, Errno> {
         match self.name {
             #[cfg(target_os = "linux")]
@@ -123,8 +123,8 @@ impl ExitFd {
         }
     }
 
-    /// Sends a signal to the process group of the child, also after that was reaped; `None` where
-    /// that cannot be done.
+    /// Sends a signal to the process group of the child, even after the child was reaped; `None`
+    /// where this is not possible.
     #[cfg_attr(
         not(target_os = "linux"),
         expect(unused_variables, reason = "it cannot be done")
@@ -133,7 +133,7 @@ impl ExitFd {
         match self.name {
             #[cfg(target_os = "linux")]
             Name::Pidfd => match pidfd::signal_group(&self.fd, signal) {
-                // The kernel does not know the flag, or a sandbox does not like it.
+                // The kernel does not know the flag, or a sandbox forbids it.
                 Err(Errno::EINVAL | Errno::ENOSYS) => None,
                 Err(Errno::EPERM) if source() == Source::Wait => None,
                 result => Some(result),
@@ -143,8 +143,8 @@ impl ExitFd {
     }
 }
 
-/// What a child will be watched with. Made before the child, so that nothing runs only to be
-/// ended for want of a descriptor.
+/// What a child will be watched with. It is made before the child, so that no program is started
+/// only to be killed for lack of a descriptor.
 #[cfg(target_os = "linux")]
 pub(crate) struct Watch(Option<(OwnedFd, Announcer)>);
 
@@ -158,13 +158,13 @@ impl Watch {
         if source() != Source::Portable {
             return Ok(Watch(None));
         }
-        // In a model it is the model that waits.
+        // Under loom, the model does the waiting.
         #[cfg(not(loom))]
         super::waiter::start()?;
         Ok(Watch(Some(crate::pipe::pair()?)))
     }
 
-    /// Whether the child has to come with a pidfd.
+    /// Whether the child must be spawned with a pidfd.
     pub(crate) fn wants_pidfd(&self) -> bool {
         self.0.is_none()
     }
@@ -185,12 +185,12 @@ impl Watch {
     }
 }
 
-/// What a child will be watched with. Made before the child, so that nothing runs only to be
-/// ended for want of a descriptor.
+/// What a child will be watched with. It is made before the child, so that no program is started
+/// only to be killed for lack of a descriptor.
 #[cfg(not(target_os = "linux"))]
 pub(crate) struct Watch(kqueue::Queue);
 
-/// A kqueue needs nobody to ring.
+/// A kqueue needs no announcer.
 #[cfg(not(target_os = "linux"))]
 pub(crate) type Announcer = std::convert::Infallible;
 
@@ -200,7 +200,7 @@ impl Watch {
         kqueue::Queue::new().map(Watch)
     }
 
-    /// Whether the child has to come with a pidfd.
+    /// Whether the child must be spawned with a pidfd.
     pub(crate) fn wants_pidfd(&self) -> bool {
         false
     }
@@ -216,11 +216,11 @@ impl Watch {
     }
 }
 
-/// What one look at a child found.
+/// The result of one look at a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     Running,
-    /// It is gone, but its status cannot be had: not yet, or not at all.
+    /// The child is gone, but its status is not available: not yet, or never.
     Gone,
     Ended(Status),
 }

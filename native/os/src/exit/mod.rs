@@ -1,18 +1,19 @@
-//! How the end of a child is learned, and its status.
+//! How Exile learns that a child has ended, and with which status.
 //!
-//! The Erlang VM ignores SIGCHLD, so its children are reaped by the kernel and `wait` has nothing
-//! to say. There are three ways out, of which the first that works is taken:
+//! The Erlang VM ignores SIGCHLD, so the kernel reaps its children and `wait` returns nothing.
+//! There are three ways around this. The first one that works is used:
 //!
-//! | source | its end is told by | its status by | SIGCHLD | works on |
+//! | source | exit announced by | status from | SIGCHLD | works on |
 //! | --- | --- | --- | --- | --- |
-//! | [`Source::Pidfd`] | its pidfd | its pidfd, also when it was reaped | stays ignored | Linux 6.15 |
+//! | [`Source::Pidfd`] | its pidfd | its pidfd, even when reaped | stays ignored | Linux 6.15 |
 //! | [`Source::Wait`] | its pidfd | `waitid` on the pidfd | default | Linux 5.4 |
 //! | [`Source::Portable`] | a kqueue; on Linux a thread that waits | `waitpid` | default | POSIX |
 //!
-//! With SIGCHLD at its default, for which the VM must be told, children stay zombies until their
-//! status is fetched, and [`sweep`] buries the zombies that are nobody's.
+//! With SIGCHLD at its default, which must be set through the VM, children stay zombies until their
+//! status is fetched, and [`sweep`] reaps foreign zombies: those of children that Exile did not
+//! spawn.
 //!
-//! Which one works on a Linux is found out with a child that exits, once, by [`choose`].
+//! On Linux, [`choose`] finds out which one works, once, with a child that exits.
 
 mod choice;
 mod exit_fd;

@@ -1,4 +1,4 @@
-//! What this kernel, in this sandbox, lets us do with pidfds: tried on a child that exits 42.
+//! Finds out what this kernel, in this sandbox, lets us do with pidfds, with a child that exits 42.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -10,14 +10,15 @@ use crate::kernel::{number, pidfd};
 use crate::signal::Signal;
 use crate::status::Status;
 
-/// How long after the end of the child its pidfd may take to tell the status (measured: up to
-/// 0.7 ms).
+/// How long after the end of the child its pidfd may take to return the status (measured: up to 0.7
+/// ms).
 const PATIENCE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_micros(200);
 
 const CODE: u8 = 42;
 
-/// Fails where the system has nothing to give at this moment, which says nothing of what it can do.
+/// Fails if the system is short of resources at the moment, which says nothing about what it can
+/// do.
 pub(super) fn probe() -> Result<Source, Errno> {
     let (pid, child) = match clone_and_exit(CODE) {
         Ok(cloned) => cloned,
@@ -37,15 +38,15 @@ pub(super) fn probe() -> Result<Source, Errno> {
 }
 
 fn ask(child: &OwnedFd) -> Result<Source, Errno> {
-    // That it has ended is no matter here.
+    // It does not matter here whether the child has already ended.
     let signal = pidfd::signal(child, Signal::NONE);
     let signal_group = pidfd::signal_group(child, Signal::NONE);
     let waited = pidfd::bury(child);
     if !is_possible(signal, Errno::ESRCH)? || !is_possible(waited, Errno::ECHILD)? {
         return Ok(Source::Portable);
     }
-    // A group that outlives its leader, and can be reached by number only while that is a zombie,
-    // asks for zombies.
+    // Without group signals by pidfd, a group that outlives its leader can only be reached by
+    // number, and only while the leader is a zombie. So children must become zombies.
     if is_possible(signal_group, Errno::ESRCH)? && tells_status(child)? {
         Ok(Source::Pidfd)
     } else {
@@ -53,12 +54,12 @@ fn ask(child: &OwnedFd) -> Result<Source, Errno> {
     }
 }
 
-/// How old kernels and tight sandboxes say that there is no such call.
+/// The errors by which old kernels and strict sandboxes say that there is no such call.
 fn is_refusal(errno: Errno) -> bool {
     matches!(errno, Errno::EINVAL | Errno::ENOSYS | Errno::EPERM)
 }
 
-/// Whether a call works. It does if its answer is that the child is `gone`.
+/// Whether a call works. If it answers that the child is `gone`, it works.
 fn is_possible(answer: Result<(), Errno>, gone: Errno) -> Result<bool, Errno> {
     match answer {
         Ok(()) => Ok(true),
@@ -73,9 +74,9 @@ fn tells_status(child: &OwnedFd) -> Result<bool, Errno> {
     loop {
         match pidfd::ask_status(child) {
             Ok(Some(status)) => return Ok(status == Status::Exited(CODE)),
-            // It may come yet. Kernels that do not keep statuses say that there is no such process.
+            // The status may still arrive. Kernels that do not keep statuses return ESRCH.
             Ok(None) | Err(Errno::ESRCH) => {}
-            // A descriptor that knows no such request.
+            // The descriptor does not support this request.
             Err(Errno::ENOTTY) => return Ok(false),
             Err(errno) if is_refusal(errno) => return Ok(false),
             Err(errno) => return Err(errno),

@@ -1,15 +1,15 @@
-//! Where statuses come from.
+//! Where exit statuses come from.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Where statuses come from.
+/// Where exit statuses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The pidfd, even after the kernel reaped the child.
     Pidfd,
     /// `waitid` on a pidfd; children are zombies until then.
     Wait,
-    /// `waitpid`; children are zombies until then, and never more than a number.
+    /// `waitpid`; children are zombies until then, and identified only by their pid.
     Portable,
 }
 
@@ -22,7 +22,7 @@ const WAIT: u8 = 2;
 const PORTABLE: u8 = 3;
 static SOURCE: AtomicU8 = AtomicU8::new(UNCHOSEN);
 
-/// The source in use. Before one is chosen it is the first that may work.
+/// The source in use. Before one is chosen, the first that may work.
 pub fn source() -> Source {
     if !HAS_PIDFDS {
         return Source::Portable;

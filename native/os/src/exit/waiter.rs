@@ -1,6 +1,6 @@
-//! The thread that learns of the ends of children on a Linux without pidfds: it waits for any
-//! zombie, and has the status of ours fetched. The zombies of strangers are left to the code that
-//! waits for them, or to the sweep.
+//! The thread that learns of exits on a Linux without pidfds. It waits for any zombie, and fetches
+//! the status if the zombie is one of Exile's children. Foreign zombies are left to those who wait
+//! for them, or to the sweep.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::errno::Errno;
 use crate::kernel::number;
 use crate::thread;
 
-/// How often to look at each of ours while the zombie of a stranger is there, which is what the
-/// kernel shows as long as it is not buried.
+/// How often to look at all of our children while there is a foreign zombie: until it is reaped,
+/// the kernel reports no other.
 const STRANGER_PAUSE: Duration = Duration::from_millis(10);
 
-/// How often to look at ours when they are gone and somebody else has fetched their statuses.
+/// How often to look at our children when they are gone and their statuses were fetched elsewhere.
 const GONE_PAUSE: Duration = Duration::from_millis(100);
 
 static LAUNCHING: Mutex<()> = Mutex::new(());
@@ -24,7 +24,7 @@ pub(super) fn start() -> Result<(), Errno> {
     if WAITER.get().is_some() {
         return Ok(());
     }
-    // One at a time, and a failure is not kept: later there may be threads.
+    // One thread at a time. A failure is not cached: threads may be available later.
     let _launching = LAUNCHING.lock().unwrap_or_else(PoisonError::into_inner);
     if WAITER.get().is_none() {
         let thread = thread::spawn("exile_waiter", run)?;
@@ -42,7 +42,7 @@ fn run() {
                     zombies::look_at_all();
                 }
             }
-            // No children at all.
+            // There are no children at all.
             _ if zombies::look_at_all() == 0 => std::thread::park(),
             _ => std::thread::sleep(GONE_PAUSE),
         }

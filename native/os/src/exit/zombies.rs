@@ -1,11 +1,11 @@
-//! Zombies, where the kernel leaves them to us: those of our own children and those of strangers
-//! (orphans, when the VM is PID 1 of a container) stand in one queue.
+//! Zombies, where the kernel does not reap them: those of our own children and foreign ones
+//! (orphans, when the VM is PID 1 of a container) are in one queue.
 //!
-//! Code that finds a zombie asks here whose it is. A zombie that nobody knows may be a child that was
-//! made a moment ago and is not entered yet. So it is a stranger's only when all spawns are done that
-//! were under way when it was found: later ones cannot have made it, because it had its number
-//! already, unless it was reaped meanwhile. No spawn is ever waited for under a lock, since one on a
-//! slow disk takes its time.
+//! A zombie that is found is looked up here. If it is unknown, it may belong to a child that was
+//! made a moment ago and is not registered yet. So it is foreign only if it is still unknown when
+//! all spawns that were under way when it was found are done. Later spawns cannot have made it,
+//! because its pid was already taken, unless it was reaped meanwhile. No lock is held while waiting
+//! for a spawn, since a spawn from a slow disk takes long.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
@@ -17,16 +17,16 @@ use crate::kernel::number;
 use crate::shared;
 use crate::sync::{Mutex, MutexGuard};
 
-/// How long, and how often, to look whether the spawns are done that may have made a zombie. Most
-/// take less than a millisecond; for the others the zombie waits for the next sweep.
+/// How often, and at which interval, to check whether the spawns that may have made a zombie are
+/// done. Most take less than a millisecond; for the others the zombie waits for the next sweep.
 const SPAWN_LOOKS: u32 = if cfg!(loom) { 1 } else { 20 };
 const SPAWN_PAUSE: Duration = Duration::from_millis(1);
 
-/// A child of ours, as it is known here.
+/// A child of ours, as it is registered here.
 pub(crate) trait Registered: Send + Sync {
-    /// Its number.
+    /// Its pid.
     fn pid(&self) -> libc::pid_t;
-    /// Fetches its status and keeps it; `false` if it cannot be had.
+    /// Fetches its status and keeps it; `false` if it is not available.
     fn learn(&self) -> bool;
 }
 
@@ -37,12 +37,12 @@ pub(super) static WAITER: OnceLock<Thread> = OnceLock::new();
 struct Known {
     /// Our children whose status is not known yet.
     ours: HashMap<libc::pid_t, Weak<dyn Registered>>,
-    /// The spawns that are under way, numbered in the order in which they began.
+    /// The spawns under way, numbered in the order in which they began.
     spawning: BTreeSet<u64>,
     begun: u64,
-    /// Whose statuses were fetched since the sweep last looked for a zombie.
+    /// The children whose statuses were fetched since the sweep last looked for a zombie.
     fetched: HashSet<libc::pid_t>,
-    /// A spawn has failed since then, and reaped a child of which nothing is known.
+    /// Since then a spawn has failed and reaped a child that was never registered.
     failed: bool,
 }
 
@@ -53,7 +53,7 @@ fn known() -> MutexGuard<'static, Known> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `spawn` so that the new child is not taken for a stranger.
+/// Runs `spawn` so that the new child is not mistaken for a foreign one.
 pub(crate) fn while_registering<C: Registered + 'static, E>(
     spawn: impl FnOnce() -> Result<Arc<C>, E>,
 ) -> Result<Arc<C>, E> {
@@ -81,7 +81,7 @@ pub(crate) fn while_registering<C: Registered + 'static, E>(
     Ok(child)
 }
 
-/// Buries every zombie that is nobody's, and has the statuses of ours fetched.
+/// Reaps every foreign zombie, and fetches the statuses of our own.
 pub fn sweep() {
     let _one = SWEEPING.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
@@ -95,14 +95,14 @@ pub fn sweep() {
             _ => break,
         }
     }
-    // Other code may have fetched the statuses of some. Nothing announces that, so we look.
+    // The statuses of some may have been fetched elsewhere. Nothing announces that, so look at all.
     if source() == Source::Portable {
         look_at_all();
     }
 }
 
-/// Has the status of a zombie fetched, or buries it when nobody asks for it any more; `false` when it
-/// is still there, being none of ours.
+/// Fetches the status of a zombie of ours, or reaps it if nobody asks for its status any more.
+/// Returns `false` if the zombie is still there because it is not ours.
 pub(super) fn look_at(pid: libc::pid_t) -> bool {
     let mut known = known();
     match known.ours.get(&pid).map(Weak::upgrade) {
@@ -119,7 +119,7 @@ pub(super) fn look_at(pid: libc::pid_t) -> bool {
     }
 }
 
-/// Buries the zombie of a stranger, unless it may be one of ours. `false`: it is still there.
+/// Reaps a foreign zombie, unless it may be one of ours. Returns `false` if it is still there.
 fn bury(pid: libc::pid_t) -> bool {
     let begun = known().begun;
     for look in 0..SPAWN_LOOKS {
@@ -128,7 +128,7 @@ fn bury(pid: libc::pid_t) -> bool {
         }
         let known = known();
         if known.fetched.contains(&pid) {
-            // Gone, and the number may be that of a new child which is not entered yet.
+            // It is gone, and its pid may belong to a new child that is not registered yet.
             return true;
         }
         if known.spawning.first().is_some_and(|first| *first <= begun) {
@@ -143,7 +143,7 @@ fn bury(pid: libc::pid_t) -> bool {
     false
 }
 
-/// Looks at each of ours; how many have no status yet.
+/// Looks at each of our children. Returns how many have no status yet.
 pub(super) fn look_at_all() -> usize {
     let all: Vec<Arc<dyn Registered>> = {
         let known = known();
@@ -153,8 +153,8 @@ pub(super) fn look_at_all() -> usize {
     all.iter().filter(running).count()
 }
 
-/// Forgets a child whose status is known. Its number is free since it was reaped, so the entry
-/// may be that of a new child already, which stays.
+/// Forgets a child whose status is known. Its pid has been free since it was reaped, so the entry
+/// may already belong to a new child; then it stays.
 pub(crate) fn reaped(child: &impl Registered) {
     if source() == Source::Pidfd {
         return;

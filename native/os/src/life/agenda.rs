@@ -1,26 +1,26 @@
-//! What is due when: a heap, in which a change costs the same however much is due.
+//! A queue of due times: a heap in which a change costs the same however many entries there are.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Instant;
 
-/// By which the keeper knows a life.
+/// The number by which the keeper knows a life.
 pub type Key = u64;
 
-/// How many entries that hold no longer may be kept in any case.
+/// How many stale entries the heap may always keep.
 const SPARE: usize = 64;
 
-/// A time for each of some keys.
+/// At most one due time per key.
 #[derive(Default)]
 pub(crate) struct Agenda {
     due: HashMap<Key, Instant>,
-    /// With entries that hold no longer: those that `due` does not confirm. They are dropped when they
-    /// are more than the others, as their time may be far away.
+    /// May contain stale entries: those that `due` does not confirm. They are dropped once they
+    /// outnumber the others, as their times may be far in the future.
     heap: BinaryHeap<Reverse<(Instant, Key)>>,
 }
 
 impl Agenda {
-    /// Sets the time of a key, in place of the one it had; `None`: it has none any more.
+    /// Sets the time of a key and replaces its previous one. `None` removes it.
     pub(crate) fn set(&mut self, key: Key, at: Option<Instant>) {
         match at {
             None => {
@@ -38,7 +38,7 @@ impl Agenda {
         }
     }
 
-    /// The first time at which something is due.
+    /// The earliest time at which something is due.
     pub(crate) fn first(&mut self) -> Option<Instant> {
         while let Some(Reverse((at, key))) = self.heap.peek() {
             if self.due.get(key) == Some(at) {
@@ -49,7 +49,7 @@ impl Agenda {
         None
     }
 
-    /// Takes the first key that is due at `now`.
+    /// Removes and returns the first key that is due at `now`.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Key> {
         if self.first()? > now {
             return None;

@@ -1,14 +1,14 @@
-//! A running program. Everything that ends or observes it goes through its [`ExitFd`], never
-//! through a bare number that may be somebody else's by now.
+//! A running process. It is only ended or observed through its [`ExitFd`], never through a bare
+//! pid, which may belong to another process by now.
 //!
 //! ```text
 //! running ──ended──▶ status known ──end no longer watched──▶ descriptor closed
 //! ```
 //!
-//! One lock guards the way: no system call uses the descriptor after it may have been closed, no
-//! signal is sent once the status is known, and where there is only a number, it is used before
-//! the program is reaped, which happens under this lock. The lock is never held across anything
-//! that waits.
+//! One lock protects these transitions. No system call uses the descriptor after it may have been
+//! closed, and no signal is sent once the status is known. Where the process has only a number, the
+//! number is used before the process is reaped, which happens under this lock. The lock is never
+//! held across anything that blocks.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,11 +21,11 @@ use crate::signal::Signal;
 use crate::status::Status;
 use crate::sync::{Mutex, MutexGuard};
 
-/// The status of a child that is gone may come a little later (measured: up to 0.7 ms). After
-/// this long it will not come any more.
+/// The status of a process may arrive a little after the process is gone (measured: up to 0.7 ms).
+/// After this long it will not arrive any more.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A program that was spawned.
+/// A process that was spawned.
 #[derive(Debug)]
 pub struct Child {
     pid: libc::pid_t,
@@ -38,19 +38,19 @@ struct State {
     end: Option<Arc<ExitFd>>,
     /// Dropped when the status is known.
     announcer: Option<Announcer>,
-    /// An event loop watches the descriptor, which must stay open until it no longer does.
+    /// An event loop has the descriptor, which must not be closed before the event loop drops it.
     watched: bool,
-    /// A teardown has claimed it: its group ends with it.
+    /// A teardown has claimed the process: its group ends with it.
     terminating: bool,
-    /// When it was first seen gone without a status.
+    /// When the process was first seen to be gone without a status.
     gone_since: Option<Instant>,
-    /// How many need its number, for which it must not be reaped.
+    /// How many callers need the pid. While there are any, the process must not be reaped.
     #[cfg(not(by_clone))]
     held: usize,
 }
 
 impl State {
-    /// The one place where descriptors are closed.
+    /// The only place where descriptors are closed.
     fn tidy(&mut self) {
         if self.status.is_some() && !self.watched {
             self.end = None;
@@ -77,16 +77,17 @@ impl Child {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code panics while it holds the lock; if it did, the state would still be whole.
+        // No code panics while it holds the lock. If it did, the state would still be consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its process id, which means nothing once the status is known.
+    /// The process id, which means nothing once the status is known.
     pub fn pid(&self) -> libc::pid_t {
         self.pid
     }
 
-    /// How it ended, or `None` while it runs (or has only just gone). Once known, it stays.
+    /// The exit status, or `None` while the process runs (or has only just gone). Once known, it
+    /// stays.
     pub fn try_status(&self) -> Option<Status> {
         let mut state = self.state();
         let status = self.learn_status(&mut state);
@@ -94,8 +95,8 @@ impl Child {
         status
     }
 
-    /// Fetches the status of a zombie and keeps it; `false` if it cannot be had. The descriptor stays,
-    /// for an event loop that has yet to watch it.
+    /// Fetches the status of a zombie and keeps it; `false` if it is not available. The descriptor
+    /// stays open for an event loop that has yet to watch it.
     pub(crate) fn learn(&self) -> bool {
         self.learn_status(&mut self.state()).is_some()
     }
@@ -111,10 +112,10 @@ impl Child {
         let end = state.end.clone()?;
         if state.terminating && exit::source() != Source::Pidfd {
             match end.is_zombie() {
-                // Were it to end only now, the look below would reap it and leave its group alone.
+                // If it ended only now, the look below would reap it and leave its group alone.
                 Ok(false) => return None,
                 Ok(true) => self.end_group_while_it_can_be_named(&end),
-                // Somebody else has reaped it: its number may be anybody's.
+                // It was reaped elsewhere: its pid may belong to another process.
                 Err(_) => {}
             }
         }
@@ -135,41 +136,42 @@ impl Child {
         state.status
     }
 
-    /// Whether it runs or is a zombie, so that its number is its own. Gone without a status, it was
-    /// reaped by somebody else.
+    /// Whether the process runs or is a zombie, so that its pid is still its own. If it is gone
+    /// without a status, it was reaped elsewhere.
     fn is_there(&self, state: &mut State) -> bool {
         self.learn_status(state).is_none() && state.gone_since.is_none()
     }
 
-    /// The descriptor that becomes readable when the program ends, to be watched by an event loop;
-    /// `None` when it is closed. The event loop calls [`unwatched`](Self::unwatched) when it stops.
+    /// The exit fd, to be watched by an event loop; `None` if it is closed. The event loop calls
+    /// [`unwatched`](Self::unwatched) when it stops watching.
     pub fn watch(&self) -> Option<Arc<ExitFd>> {
         let mut state = self.state();
         state.watched = state.end.is_some();
         state.end.clone()
     }
 
-    /// The event loop no longer watches the descriptor.
+    /// The event loop has stopped watching the descriptor.
     pub fn unwatched(&self) {
         let mut state = self.state();
         state.watched = false;
         state.tidy();
     }
 
-    /// The same for one look or one poll, kept open by the `Arc`; `None` when it is closed.
+    /// The exit fd for a single look or poll, kept open by the `Arc`; `None` if it is closed.
     pub fn end(&self) -> Option<Arc<ExitFd>> {
         self.state().end.clone()
     }
 
-    /// Calls `with` with a number that is certainly that of the program; `None` once it has ended.
+    /// Calls `with` with the pid, which belongs to the process during the call; `None` once the
+    /// process has ended.
     #[cfg(by_clone)]
     pub(crate) fn while_unreaped<T>(&self, with: impl FnOnce(libc::pid_t) -> T) -> Option<T> {
         let mut state = self.state();
         self.is_there(&mut state).then(|| with(self.pid))
     }
 
-    /// Keeps the program from being reaped, so that its number stays its own, for as long as the
-    /// result lives; `None` once it has ended. Its status is known only after that.
+    /// Prevents the process from being reaped while the result lives, so that its pid stays its
+    /// own; `None` once it has ended. Its status becomes known only after the result is dropped.
     #[cfg(not(by_clone))]
     pub(crate) fn hold(&self) -> Option<Held<'_>> {
         let mut state = self.state();
@@ -180,7 +182,7 @@ impl Child {
         Some(Held(self))
     }
 
-    /// Sends a signal to the program; `ESRCH` once it has ended.
+    /// Sends a signal to the process; `ESRCH` once it has ended.
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
         let mut state = self.state();
         let is_there = self.is_there(&mut state);
@@ -209,8 +211,8 @@ impl Child {
         state.status.is_none() && state.gone_since.is_some()
     }
 
-    /// Whether somebody still holds the pipe that it reads from, `None` where the system does not say;
-    /// not once it has ended.
+    /// Whether anybody still holds the writing end of the pipe that is the standard input of the
+    /// process. `None` where the system does not say; `false` once the process has ended.
     pub fn waits_for_input(&self) -> Option<bool> {
         match self.try_status() {
             None => held::input_is_held(self.pid),
@@ -218,8 +220,8 @@ impl Child {
         }
     }
 
-    /// Claims the program for its teardown: from here on its group is to end with it, however it
-    /// ends. `None`: it had ended by itself before, and its group is its own affair.
+    /// Claims the process for its teardown: from here on its group is ended with it, however it
+    /// ends. `None` if it had already ended by itself; its group is then left alone.
     pub(crate) fn claim(&self) -> Option<Arc<ExitFd>> {
         let mut state = self.state();
         if !self.is_there(&mut state) {
@@ -229,15 +231,15 @@ impl Child {
         state.end.clone()
     }
 
-    /// Sends a signal to the process group, and to the program itself where it has left its group.
-    /// `end` reaches the group also when the program is gone.
+    /// Sends a signal to the process group, and to the process itself if it has left its group.
+    /// `end` reaches the group even when the process is gone.
     ///
-    /// The group comes first. A program that leaves between the two steps gets the signal twice; the
-    /// other way round it would get none. The program also gets a signal of its own where its group
-    /// could not be signalled. It always gets its own SIGKILL, since nothing is sent after that: between
-    /// the two steps it may come back to its group, or change to a user that we may signal.
+    /// The group is signalled first. A process that leaves the group between the two steps gets the
+    /// signal twice; in the other order it would get none. The process is also signalled directly
+    /// if the group could not be, and always for SIGKILL, since nothing more is sent after that:
+    /// between the two steps the process may return to its group, or become one that we may signal.
     pub(crate) fn signal_all(&self, end: &ExitFd, signal: Signal) -> Reach {
-        // The lock keeps anyone from reaping the program between the look and the signal.
+        // The lock prevents others from reaping the process between the look and the signal.
         let mut state = self.state();
         let is_there = self.is_there(&mut state);
         let group = match end.signal_group(signal) {
@@ -258,9 +260,9 @@ impl Child {
         Reach { program, group }
     }
 
-    /// Before the program is reaped, its number is its own and so is that of its group: the last
-    /// moment at which what is left of it can be ended, unless the group can be reached later. To
-    /// be called under the lock.
+    /// Kills what is left of the group before the process is reaped. Until then the pid, and so the
+    /// number of the group, cannot be reused: this is the last chance, unless the group can be
+    /// reached later. Call it under the lock.
     fn end_group_while_it_can_be_named(&self, end: &ExitFd) {
         if end.signal_group(Signal::NONE).is_none() {
             let _ = number::signal_group(self.pid, Signal::KILL);
@@ -278,15 +280,15 @@ impl Registered for Child {
     }
 }
 
-/// Kills a program that was not announced to anybody, and its group. If the program has ended by
-/// itself, its group is killed where it can still be reached.
+/// Kills a process that nobody has been told about, and its group. If the process has ended by
+/// itself, its group is still killed where it can be reached.
 pub(crate) fn kill(child: &Child) {
     let Some(end) = child.end() else { return };
     child.claim();
     child.signal_all(&end, Signal::KILL);
 }
 
-/// Keeps a program from being reaped.
+/// Prevents a process from being reaped.
 #[cfg(not(by_clone))]
 pub(crate) struct Held<'a>(&'a Child);
 

@@ -1,10 +1,10 @@
-//! The keeper: the thread that sees exits and runs teardowns, so that nobody else has to wait.
+//! The keeper: the thread that sees exits and runs teardowns, so that no other thread has to wait.
 //!
-//! It sleeps until an exit fd becomes readable, something is due, or somebody wakes it. Each of these
-//! costs the same however many processes live. With nothing to do it sleeps without end, except
-//! where zombies of strangers must be swept (see [`exit`]).
+//! It sleeps until an exit fd becomes readable, something is due, or another thread wakes it. Each
+//! of these costs the same however many processes there are. With nothing to do it sleeps forever,
+//! except where foreign zombies must be swept (see [`exit`]).
 //!
-//! What it knows outlives a panic: the thread goes on, and looks at every process again.
+//! Its state survives a panic: the thread goes on and looks at every process again.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
@@ -24,25 +24,25 @@ use crate::kernel::Poller;
 use crate::pipe::{ReadEnd, WriteEnd, pair};
 use crate::thread;
 
-/// How often zombies of strangers are buried where SIGCHLD cannot be ignored.
+/// How often foreign zombies are reaped where SIGCHLD cannot be ignored.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long to rest when the system does not let us wait, for want of memory.
+/// How long to sleep when the poller cannot wait, for lack of memory.
 const REST: Duration = Duration::from_millis(1);
 
-/// The key of the waker, which no life has.
+/// The key of the waker. No life has it.
 const WAKER: Key = Key::MAX;
 
-/// Something to do on the keeper's thread. It must not wait.
+/// A function to run on the keeper's thread. It must not block.
 pub type Errand = Box<dyn FnOnce() + Send>;
 
-/// What the thread is asked.
+/// A request to the keeper.
 enum Request {
     /// Look at a life.
     Attend(Key),
-    /// Do something at a time.
+    /// Run a function at a given time.
     At(Instant, Errand),
-    /// Do something when no teardown is under way.
+    /// Run a function when no teardown is under way.
     WhenIdle(Errand),
 }
 
@@ -57,7 +57,7 @@ struct Keeper {
     work: Mutex<Work>,
 }
 
-/// What there is to do. Only the thread itself takes the lock.
+/// The work of the keeper. Only its own thread takes the lock.
 #[derive(Default)]
 struct Work {
     agenda: Agenda,
@@ -85,7 +85,8 @@ fn keeper() -> Result<&'static Keeper, Errno> {
 }
 
 fn launch() -> Result<&'static Keeper, Errno> {
-    // One at a time, and a failure is not kept: later there may be descriptors and threads.
+    // One thread at a time. A failure is not cached: descriptors and threads may be available
+    // later.
     let _launching = LAUNCHING.lock().unwrap_or_else(PoisonError::into_inner);
     let keeper = match KEEPER.get() {
         Some(keeper) => keeper,
@@ -101,7 +102,7 @@ fn launch() -> Result<&'static Keeper, Errno> {
     Ok(keeper)
 }
 
-/// Has the keeper attend to a life when its exit fd becomes readable.
+/// Asks the keeper to attend to a life when its exit fd becomes readable.
 pub(crate) fn watch(key: Key, exit_fd: &ExitFd) -> Result<(), Errno> {
     let keeper = keeper()?;
     keeper.poller.add(key, exit_fd.as_fd())?;
@@ -111,19 +112,19 @@ pub(crate) fn watch(key: Key, exit_fd: &ExitFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Has the keeper attend to a life now.
+/// Asks the keeper to attend to a life now.
 pub(crate) fn attend(key: Key) -> Result<(), Errno> {
     keeper()?.ask(Request::Attend(key));
     Ok(())
 }
 
-/// Has something done on the keeper's thread at a time.
+/// Asks the keeper to run a function at the given time.
 pub fn at(time: Instant, errand: Errand) -> Result<(), Errno> {
     keeper()?.ask(Request::At(time, errand));
     Ok(())
 }
 
-/// Has something done on the keeper's thread as soon as no teardown is under way.
+/// Asks the keeper to run a function as soon as no teardown is under way.
 pub fn when_idle(errand: Errand) -> Result<(), Errno> {
     keeper()?.ask(Request::WhenIdle(errand));
     Ok(())
@@ -148,14 +149,14 @@ impl Keeper {
     }
 
     fn ask(&self, request: Request) {
-        // The receiver is as old as the sender, and lives as long.
+        // This cannot fail: the receiver lives as long as the sender.
         let _ = self.requests.send(request);
         self.wake();
     }
 
     fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
-            // A pipe that is full has woken.
+            // A full pipe wakes the keeper, too.
             let _ = self.waker.write(&[IoSlice::new(&[1])]);
         }
     }
@@ -166,7 +167,7 @@ impl Keeper {
 
     fn run_for_ever(&self) {
         loop {
-            // A panic has told of itself. What was being looked at is looked at again.
+            // The panic has been reported. Every life is looked at again.
             let _ = catch_unwind(AssertUnwindSafe(|| self.run()));
             for key in registry::keys() {
                 let _ = self.requests.send(Request::Attend(key));
@@ -190,7 +191,7 @@ impl Keeper {
                 Err(Errno::EINTR) => Vec::new(),
                 Err(_) => {
                     std::thread::sleep(REST);
-                    // Nothing announces what has ended meanwhile.
+                    // Exits are not announced meanwhile, so look at every life.
                     for key in registry::keys() {
                         self.look(key, false);
                     }
@@ -199,10 +200,10 @@ impl Keeper {
             };
             for key in readable {
                 if key == WAKER {
-                    // The pipe is read first. The other way round, a byte that is written between the
-                    // two would be read with the others while `woken` stays set, and nobody would
-                    // write one any more. A request that finds `woken` still set is in the queue
-                    // already, which is looked at before the next wait.
+                    // The pipe is read before `woken` is cleared. In the other order, a byte
+                    // written between the two steps would be read with the rest while `woken` stays
+                    // set, and nobody would write another one. A request that finds `woken` still
+                    // set is already in the queue, which is looked at before the next wait.
                     let _ = self.sleeper.read_into(&mut [0; 64]);
                     self.woken.swap(false, Ordering::AcqRel);
                 } else {
@@ -219,7 +220,7 @@ impl Keeper {
             Request::At(time, errand) => {
                 let mut work = self.work();
                 work.last_errand += 1;
-                // Counted down from the waker's, lives' are counted up from 0.
+                // Errand keys count down from the waker's; keys of lives count up from 0.
                 let key = WAKER - work.last_errand;
                 work.errands.insert(key, errand);
                 work.agenda.set(key, Some(time));
@@ -246,7 +247,7 @@ impl Keeper {
             exit::sweep();
         }
         while registry::under_way() == 0 {
-            // One by one: if one panics, the others are still there.
+            // One by one, so that a panic in one leaves the others queued.
             let Some(errand) = self.work().when_idle.pop_front() else {
                 break;
             };
@@ -264,7 +265,7 @@ impl Keeper {
         due
     }
 
-    /// How long until something is due.
+    /// The time until something is due.
     fn time_left(&self) -> Option<Duration> {
         let mut work = self.work();
         let sweep = (exit::source() != Source::Pidfd)
@@ -274,7 +275,7 @@ impl Keeper {
         due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Looks at a life, does what is due, and notes when more will be.
+    /// Looks at a life, does what is due, and records when to look again.
     fn look(&self, key: Key, readable: bool) {
         let unwatch = || self.poller.remove(key);
         let at = registry::look(key, readable, Instant::now(), unwatch);

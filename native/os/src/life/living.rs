@@ -1,8 +1,8 @@
 //! The record of one process.
 //!
-//! The status of a process, its signals and its end are all had through its [`Life`]. What else
-//! belongs to the process (its pipes, the waits for its end) is its [`Kin`]. The life reports the end
-//! to it.
+//! The status, the signals and the end of a process all go through its [`Life`]. Everything else
+//! that belongs to the process (its pipes, the waits for its end) is its [`Kin`], which the life
+//! notifies of the end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -18,21 +18,22 @@ use crate::signal::Signal;
 use crate::status::Status;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
-/// The exit fd may become readable a little before the status is there: look again after this.
+/// The exit fd may become readable a little before the status is available. Look again after this.
 const STATUS_DELAY: Duration = Duration::from_millis(1);
 
-/// What belongs to a process beside its life. Each of these may be called more than once and from
-/// any thread, and must not wait.
+/// What belongs to a process besides its life. Each function may be called more than once and from
+/// any thread, and must not block.
 pub trait Kin: Send + Sync + 'static {
     /// Where a call comes from.
     type Caller: Copy;
-    /// The thread of the keeper.
+    /// The keeper's thread.
     const KEEPER: Self::Caller;
     /// A teardown has claimed the process.
     fn claimed(&self);
     /// The process has ended.
     fn ended(&self, caller: Self::Caller);
-    /// The teardown is over. The process has ended, unless it `refused`: it may not be signalled.
+    /// The teardown is over. The process has ended, unless the system `refused` to let us signal
+    /// it.
     fn over(&self, refused: Option<Errno>);
 }
 
@@ -40,21 +41,21 @@ pub trait Kin: Send + Sync + 'static {
 pub struct Life<K> {
     key: Key,
     child: Arc<Child>,
-    /// How the process is ended when nobody says how.
+    /// The teardown used if no other is given.
     teardown: Teardown,
     ending: Mutex<Ending>,
-    /// Its exit fd has become readable.
+    /// The exit fd has become readable.
     exited: AtomicBool,
-    /// It is a program of our own, and not stopped with the others.
+    /// The process runs a program of Exile itself, and is not stopped with the others.
     apart: bool,
     kin: K,
 }
 
-/// How far the one teardown of a process is.
+/// The state of a process's teardown. There is never more than one at a time.
 enum Ending {
     NotClaimed,
     UnderWay(Course),
-    /// Over, and the process has ended or may not be signalled.
+    /// Over: the process has ended or may not be signalled.
     Over,
 }
 
@@ -68,9 +69,10 @@ struct Course {
 
 static LAST_KEY: AtomicU64 = AtomicU64::new(0);
 
-/// Begins to end all processes, each in its own way and all at once. How long the slowest may take.
+/// Begins to end all processes at once, each by its own teardown. Returns how long the slowest may
+/// take.
 pub fn stop_all() -> Duration {
-    // First all are claimed, as in `end_all`.
+    // All are claimed first, as in `end_all`.
     let durations = all().into_iter().map(|life| life.claim());
     let longest = durations.max().unwrap_or(Duration::ZERO);
     for key in keys() {
@@ -79,9 +81,9 @@ pub fn stop_all() -> Duration {
     longest
 }
 
-/// Begins to end processes together, each by its teardown. All are claimed before the first gets a
-/// signal: the end of one closes the input of another, which may end of that, and its group is to end
-/// with it all the same.
+/// Begins to end several processes together, each by its teardown. All are claimed before the first
+/// one is signalled: the end of one closes the input of another, which may end because of that, and
+/// its group must still be ended with it.
 pub fn end_all<K: Kin>(lives: &[(Arc<Life<K>>, Teardown)]) {
     let now = Instant::now();
     for (life, teardown) in lives {
@@ -93,13 +95,14 @@ pub fn end_all<K: Kin>(lives: &[(Arc<Life<K>>, Teardown)]) {
 }
 
 impl<K: Kin> Life<K> {
-    /// Begins the life of a child that was just spawned. If its end cannot be watched for, it is
+    /// Begins the life of a child that was just spawned. If its exit cannot be watched, it is
     /// killed, so that no process runs unseen.
     pub fn begin(child: Arc<Child>, teardown: Teardown, kin: K) -> Result<Arc<Life<K>>, Errno> {
         Life::begin_as(child, teardown, kin, false)
     }
 
-    /// The same for a program of our own, which goes on when all others are stopped.
+    /// Like [`begin`](Self::begin), for a program of Exile itself, which goes on when all others
+    /// are stopped.
     pub fn begin_apart(
         child: Arc<Child>,
         teardown: Teardown,
@@ -127,7 +130,7 @@ impl<K: Kin> Life<K> {
         registry::enter(key, Arc::clone(&life) as Arc<dyn Kept>);
         let kept = match life.child.watch() {
             Some(end) => keeper::watch(key, &end),
-            // It has ended, and somebody has asked for its status already.
+            // It has ended, and its status has been fetched already.
             None => keeper::attend(key),
         };
         match kept {
@@ -142,42 +145,43 @@ impl<K: Kin> Life<K> {
     }
 
     fn ending(&self) -> MutexGuard<'_, Ending> {
-        // No code panics while it holds the lock; if it did, the state would still be whole.
+        // No code panics while it holds the lock. If it did, the state would still be consistent.
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The program.
+    /// The child process.
     pub fn child(&self) -> &Arc<Child> {
         &self.child
     }
 
-    /// What belongs to it.
+    /// What belongs to the process.
     pub fn kin(&self) -> &K {
         &self.kin
     }
 
-    /// How the process ended, if it has. The first caller that sees the end reports it to the kin.
+    /// The exit status, if the process has ended. The first call to see it notifies the kin.
     pub fn status(&self, caller: K::Caller) -> Option<Status> {
         let status = self.child.try_status()?;
         self.kin.ended(caller);
         Some(status)
     }
 
-    /// How the process is ended when nobody says how.
+    /// The teardown used if no other is given.
     pub fn teardown(&self) -> &Teardown {
         &self.teardown
     }
 
-    /// Begins to end the process and its group in the way that was given at its start.
+    /// Begins to end the process and its group by the teardown that was given at its start.
     pub fn end(&self) -> bool {
         self.end_by(&self.teardown)
     }
 
-    /// Claims the process and begins to end it by `teardown`. A teardown that is under way already
-    /// is hastened by it. `false`: the process had ended by itself, and nothing is done.
+    /// Claims the process and begins to end it by `teardown`. If a teardown is already under way,
+    /// this one can only hasten it. Returns `false`, and does nothing, if the process had ended by
+    /// itself.
     ///
-    /// When this returns the group will be ended whatever happens next. So this comes before any
-    /// pipe of the process is closed.
+    /// When this returns, the group will be ended whatever happens next. So call it before any pipe
+    /// of the process is closed.
     pub fn end_by(&self, teardown: &Teardown) -> bool {
         let claimed = self.claim_by(teardown, Instant::now());
         if claimed {
@@ -205,14 +209,14 @@ impl<K: Kin> Life<K> {
         true
     }
 
-    /// Has the keeper do what is due.
+    /// Asks the keeper to do what is due.
     fn see_to_it(&self) {
-        // Without a keeper the process could not have begun.
+        // This cannot fail: without a keeper the life could not have begun.
         let _ = keeper::attend(self.key);
     }
 
-    /// Begins to end what is left of the group of a process that has ended itself. `end` is its exit
-    /// fd, which was kept for that.
+    /// Begins to end what is left of the group of a process that ended by itself. `end` is its exit
+    /// fd, which was kept for this.
     pub fn end_rest(self: &Arc<Self>, end: Arc<ExitFd>) {
         {
             let mut ending = self.ending();
@@ -230,13 +234,13 @@ impl<K: Kin> Life<K> {
         let _ = keeper::attend(self.key);
     }
 
-    /// How long its own teardown takes at most.
+    /// How long the process's own teardown takes at most.
     pub fn patience(&self) -> Duration {
         self.teardown.duration()
     }
 
-    /// Does what is due of the teardown. When more will be due; the end of the process may bring
-    /// it forward.
+    /// Does what is due in the teardown. Returns when more will be due; the end of the process may
+    /// bring that forward.
     fn advance(&self, now: Instant) -> Option<Instant> {
         let mut ending = self.ending();
         let Ending::UnderWay(course) = &mut *ending else {
@@ -253,7 +257,7 @@ impl<K: Kin> Life<K> {
             Next::Refused(errno) => Some(errno),
         };
         *ending = Ending::Over;
-        // Still under the lock: a new claim must not be told that it is over.
+        // Still under the lock, so that a new claim is not told that it is over.
         self.kin.over(refused);
         None
     }
@@ -269,10 +273,10 @@ impl<K: Kin> Kept for Life<K> {
             let next = self.advance(now);
             let ended = self.status(K::KEEPER).is_some();
             if ended && !seen {
-                // The teardown may not have seen it.
+                // The teardown may not have seen the exit.
                 continue;
             }
-            // An exit that is announced has a status, now or soon.
+            // An exit that was announced has a status, now or soon.
             let awaited = !ended && (self.exited.load(Ordering::Acquire) || self.child.is_gone());
             let soon = awaited.then(|| now + STATUS_DELAY);
             return match next.into_iter().chain(soon).min() {

@@ -1,14 +1,14 @@
-//! The life of a process, from its start to the end of its teardown: the one place where processes
-//! are ended.
+//! The life of a process, from its start to the end of its teardown. This is the only place where
+//! processes are ended.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! | --- | --- |
-//! | `child` | a running program: signals, and its status exactly once |
+//! | `child` | a running process: its signals, and its status exactly once |
 //! | `teardown` | the sequence of signals that ends a process, as data |
 //! | `living` | the record of one process |
-//! | `registry` | all that live |
+//! | `registry` | all lives |
 //! | `keeper` | the thread that sees exits and runs teardowns |
-//! | `agenda` | what it has to do when |
+//! | `agenda` | the times at which the keeper has something to do |
 //!
 //! ```text
 //!               exits                      its teardown is over
@@ -18,10 +18,9 @@
 //!     └────────▶ claimed ──────┴────▶ ended, its group is ended ──────┘ or was killed
 //! ```
 //!
-//! A process that ends by itself leaves its group alone. Once it is *claimed* its group goes with
-//! it, whatever it dies of. So a process that is to end is claimed first, and its pipes are closed
-//! after that: a pipe that is closed may end a process, which must not look like an end of its own
-//! accord.
+//! A process that ends by itself leaves its group alone. Once a process is *claimed*, its group is
+//! ended with it, whatever the process dies of. So a process is claimed before its pipes are
+//! closed: closing a pipe may end it, and that must not look as if it had ended by itself.
 
 mod agenda;
 pub mod child;

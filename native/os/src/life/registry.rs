@@ -1,4 +1,4 @@
-//! All processes that live, as the keeper sees them, and how many teardowns are under way.
+//! All lives, as the keeper sees them, and the number of teardowns under way.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ pub fn under_way() -> usize {
     UNDER_WAY.load(Ordering::Acquire)
 }
 
-/// One of [`UNDER_WAY`] while it lives.
+/// Counts as one in [`UNDER_WAY`] while it lives.
 pub(crate) struct Counted;
 
 impl Counted {
@@ -35,15 +35,15 @@ impl Drop for Counted {
 
 /// A life as the keeper sees it.
 pub(crate) trait Kept: Send + Sync {
-    /// Looks at the process and does what is due. `readable`: its exit fd has just become so.
+    /// Looks at the process and does what is due. `readable`: its exit fd has just become readable.
     fn attend(&self, readable: bool, now: Instant) -> Attend;
-    /// Claims it, to be ended in its own way; how long that takes at most.
+    /// Claims the process, to be ended by its own teardown. Returns how long that takes at most.
     fn claim(&self) -> Duration;
     /// Whether the process has ended.
     fn has_ended(&self) -> bool;
-    /// Nobody watches its exit fd any more.
+    /// The exit fd is no longer watched.
     fn let_go(&self);
-    /// The program, unless it is one of our own.
+    /// The child process, unless it runs a program of Exile itself.
     fn child(&self) -> Option<&Arc<Child>>;
 }
 
@@ -67,7 +67,7 @@ fn living() -> MutexGuard<'static, BTreeMap<Key, Arc<dyn Kept>>> {
     LIVING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Enters a life, for the keeper to attend to.
+/// Adds a life for the keeper to attend to.
 pub(crate) fn enter(key: Key, life: Arc<dyn Kept>) {
     living().insert(key, life);
 }
@@ -77,31 +77,31 @@ pub(crate) fn find(key: Key) -> Option<Arc<dyn Kept>> {
     living().get(&key).map(Arc::clone)
 }
 
-/// The keys of all lives there are.
+/// The keys of all lives.
 pub(crate) fn keys() -> Vec<Key> {
     living().keys().copied().collect()
 }
 
-/// The programs that run, but for those of our own.
+/// The running processes, except for programs of Exile itself.
 pub fn children() -> Vec<Arc<Child>> {
     let lives = all().into_iter();
     lives.filter_map(|life| life.child().cloned()).collect()
 }
 
-/// All lives there are.
+/// All lives.
 pub(crate) fn all() -> Vec<Arc<dyn Kept>> {
     living().values().map(Arc::clone).collect()
 }
 
-/// Forgets a life that needs no more attention.
+/// Removes a life that needs no more attention.
 pub(crate) fn forget(key: Key) {
     let forgotten = living().remove(&key);
-    // What it drops may ask for the lock.
+    // Dropping the life may take the lock again.
     drop(forgotten);
 }
 
-/// Looks at a life and does what is due, on the keeper's thread. When to look again; without that,
-/// when its exit fd becomes readable. `unwatch` ends the wait for that.
+/// Looks at a life and does what is due, on the keeper's thread. Returns when to look again; `None`
+/// means when its exit fd becomes readable. `unwatch` stops watching the exit fd.
 pub(crate) fn look(
     key: Key,
     readable: bool,
@@ -109,7 +109,7 @@ pub(crate) fn look(
     unwatch: impl FnOnce(),
 ) -> Option<Instant> {
     let life = find(key)?;
-    // Before, so that an end that nobody has attended to is still watched for.
+    // Checked first, so that an exit nobody has attended to is still watched for.
     let ended = life.has_ended();
     let next = life.attend(readable, now);
     if ended || next == Attend::Never {

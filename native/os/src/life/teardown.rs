@@ -1,40 +1,41 @@
-//! The sequence of signals that ends a process, as data, and one process's way through it.
+//! The sequence of signals that ends a process, as data, and the progress of one process through
+//! it.
 //!
-//! Nothing here knows of threads or of the clock: time is a parameter, the process a trait.
+//! Nothing here knows of threads or of the clock: the time is a parameter, the process a trait.
 
 use std::time::{Duration, Instant};
 
 use crate::errno::Errno;
 use crate::signal::Signal;
 
-/// How a process is ended: wait, then signal by signal, each with the time the process has to
-/// end before the next. After the last comes SIGKILL, always.
+/// How a process is ended: first wait, then send each signal and give the process time to end
+/// before the next one. After the last signal always comes SIGKILL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Teardown {
     /// How long to wait for the process to end by itself.
     pub grace: Duration,
-    /// Signals, and how long to wait after each.
+    /// The signals, and how long to wait after each.
     pub steps: Vec<(Signal, Duration)>,
 }
 
 impl Teardown {
-    /// How long it takes until SIGKILL, at most.
+    /// The longest time until SIGKILL.
     pub fn duration(&self) -> Duration {
         let waits = self.steps.iter().map(|(_, wait)| *wait);
         waits.fold(self.grace, Duration::saturating_add)
     }
 }
 
-/// Whom a signal of a teardown has reached.
+/// The outcome of one signal of a teardown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reach {
-    /// `EPERM`: the program may not be signalled; `ESRCH`: it has ended.
+    /// `EPERM`: the process may not be signalled; `ESRCH`: it has ended.
     pub(crate) program: Result<(), Errno>,
-    /// `ESRCH`: nobody is left in the group, or it can no longer be told from others.
+    /// `ESRCH`: the group is empty, or can no longer be told from others.
     pub(crate) group: Result<(), Errno>,
 }
 
-/// What a teardown needs to know of its process, and does to it.
+/// The process as a teardown needs it.
 pub(crate) trait Target {
     /// Whether the process has ended. Its group may live on.
     fn has_ended(&self) -> bool;
@@ -42,16 +43,15 @@ pub(crate) trait Target {
     fn signal(&self, signal: Signal) -> Reach;
 }
 
-/// Longer than any system runs; an `Instant` can be this much later.
+/// Longer than any system runs, and safe to add to an `Instant`.
 const FOR_EVER: Duration = Duration::from_secs(1 << 40);
 
 fn after(now: Instant, wait: Duration) -> Instant {
     now + wait.min(FOR_EVER)
 }
 
-/// How soon to look whether anybody is left in the group of a process that has ended, at first
-/// and at most: nothing announces it. Right after its end even the process itself may still be
-/// counted by the kernel.
+/// The first and the longest interval between checks whether the group of an ended process is
+/// empty: nothing announces it. Right after its end, the kernel may still count the process itself.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LONGEST_LOOK: Duration = Duration::from_millis(100);
 
@@ -61,7 +61,7 @@ pub(crate) struct Progress {
     teardown: Teardown,
     /// How many signals of the teardown were sent.
     sent: usize,
-    /// When the last of them was, or when the teardown began.
+    /// When the last signal was sent, or when the teardown began.
     since: Instant,
     look: Duration,
     killed: bool,
@@ -91,8 +91,8 @@ impl Progress {
         }
     }
 
-    /// Somebody else asks for the end, now and by `other`. That makes each wait as short as the
-    /// shorter of the two, and repeats no signal.
+    /// Another caller asks for the end, from now on by `other`. Each wait becomes the shorter of
+    /// the two, and no signal is repeated.
     pub(crate) fn hasten(&mut self, other: &Teardown, now: Instant) {
         if self.sent == 0 {
             let grace = now.saturating_duration_since(self.since) + other.grace.min(FOR_EVER);
@@ -105,7 +105,7 @@ impl Progress {
         self.teardown
             .steps
             .truncate(other.steps.len().max(self.sent));
-        // Where the other one has no more signals than were sent, SIGKILL is next.
+        // If `other` has no more signals than were sent already, SIGKILL is next.
         if self.sent >= other.steps.len() {
             let wait = now.saturating_duration_since(self.since) + other.duration().min(FOR_EVER);
             if let Some((_, last)) = self.teardown.steps.last_mut() {
@@ -126,9 +126,9 @@ impl Progress {
 
     /// Does what is due.
     ///
-    /// A process that ends before the first signal, since its pipes are closed for instance, takes
-    /// its grace with it: what it left of its group gets the sequence from then on. An empty group
-    /// needs no more signals.
+    /// If a process ends before the first signal, for instance because its pipes are closed, the
+    /// rest of the grace is skipped: what is left of its group gets the sequence from then on. An
+    /// empty group needs no more signals.
     pub(crate) fn advance(&mut self, target: &impl Target, now: Instant) -> Next {
         loop {
             let ended = target.has_ended();
@@ -159,7 +159,7 @@ impl Progress {
                 return Next::Refused(errno);
             }
             if !self.killed {
-                // A stopped program gets its signals when it goes on.
+                // A stopped process receives the signal only when it continues.
                 target.signal(Signal::CONT);
                 self.sent += 1;
                 self.since = now;
@@ -168,13 +168,13 @@ impl Progress {
     }
 }
 
-/// Whether there is nobody in the group, or nobody that could be signalled.
+/// Whether the group is empty, or none of its members could be signalled.
 fn is_empty(reach: Reach) -> bool {
     reach.group.is_err()
 }
 
-/// Why the process cannot be ended, if it cannot. While its group takes signals, it may still end
-/// of what they do to the others.
+/// Why the process cannot be ended, if it cannot. While its group accepts signals, it may still end
+/// because of what they do to the others.
 fn refusal(reach: Reach, last: bool) -> Option<Errno> {
     match reach.program {
         Err(errno @ Errno::EPERM) if reach.group.is_err() || last => Some(errno),
@@ -190,7 +190,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MOMENT: Duration = Duration::from_millis(10);
 
-    /// A process made of what the test says.
+    /// A process whose behaviour the test sets.
     #[derive(Default)]
     struct Pretend {
         ended: Cell<bool>,
