@@ -1,4 +1,5 @@
-//! The environment of a command: that of the VM, as Elixir gives it, and what is changed in it.
+//! The environment of a command: the VM's environment, as Elixir returns it, with the changes that
+//! the command asks for.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
@@ -10,11 +11,11 @@ use rustler::{Binary, Error, NifResult, Term};
 
 use crate::atoms;
 
-/// The variables of the VM, `NAME=value` and a NUL each.
+/// The variables of the VM, each as `NAME=value` and a NUL.
 pub(crate) struct Inherited(Vec<u8>);
 
-/// What is different for a command: `NAME=value` and a NUL for each variable that is set, a name and
-/// a NUL for each that is not.
+/// The changes for one command: `NAME=value` and a NUL for each variable to set, a name and a NUL
+/// for each variable to unset.
 pub(crate) struct Changes {
     pub(crate) set: Vec<u8>,
     pub(crate) unset: Vec<u8>,
@@ -23,10 +24,10 @@ pub(crate) struct Changes {
 }
 
 impl Inherited {
-    /// From what `:os.env/0` returns, and the encoding of file names in this VM. `block` is the same
-    /// in one binary, or nil where there are other characters than bytes.
+    /// Decodes the result of `:os.env/0`, given the encoding of file names in this VM. `block` is
+    /// the same in one binary, or nil if it contains characters that are not bytes.
     pub(crate) fn decode(block: Term<'_>, list: Term<'_>, encoding: Atom) -> NifResult<Inherited> {
-        // Quick, and right for nearly all.
+        // The fast path, which is right for nearly all environments.
         if let Ok(block) = block.decode::<Binary<'_>>() {
             if block.is_ascii() {
                 return owned(&block).map(Inherited);
@@ -42,7 +43,7 @@ impl Inherited {
         Ok(Inherited(block))
     }
 
-    /// Where programs are looked for.
+    /// The value of `PATH`, where programs are searched.
     pub(crate) fn path(&self) -> Option<&OsStr> {
         let mut variables = parts(&self.0);
         variables
@@ -62,14 +63,14 @@ impl Inherited {
     }
 }
 
-/// The pieces of a block, each of which ends with a NUL.
+/// The parts of a block, each of which ends with a NUL.
 pub(crate) fn parts(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     block
         .split_inclusive(|byte| *byte == 0)
         .map(|part| part.strip_suffix(&[0]).unwrap_or(part))
 }
 
-/// Pieces that hold no NUL, as strings.
+/// Parts without a NUL, as C strings.
 pub(crate) fn strings<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<CString>, Errno> {
     let mut strings = Vec::new();
     for part in parts {
@@ -83,7 +84,7 @@ pub(crate) fn strings<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<C
     Ok(strings)
 }
 
-/// A copy, unless there is no memory for it.
+/// Copies the bytes, and raises `enomem` if there is no memory for the copy.
 pub(crate) fn owned(bytes: &[u8]) -> NifResult<Vec<u8>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(bytes.len())
@@ -100,10 +101,11 @@ fn name(variable: &[u8]) -> &[u8] {
 
 /// The bytes of a variable of the VM's environment, whose name and value are charlists.
 ///
-/// A VM that takes names for UTF-8 shows the bytes of what is none as characters below 256. Such
-/// a list has two readings; the bytes are the right one if the VM has inherited them.
+/// A VM that reads names as UTF-8 returns the bytes of anything else as characters below 256. Such
+/// a list can be read as bytes or as characters. The bytes are right if the VM inherited the
+/// variable with exactly these bytes.
 fn variable_bytes(name: Term<'_>, value: Term<'_>, latin1: bool) -> NifResult<Vec<u8>> {
-    // Quick, and right for nearly all: lists of bytes.
+    // The fast path, which is right for nearly all variables: lists of bytes.
     if let (Ok(name), Ok(value)) = (Binary::from_iolist(name), Binary::from_iolist(value)) {
         let bytes = [name.as_slice(), b"=", value.as_slice()].concat();
         let as_they_are = latin1

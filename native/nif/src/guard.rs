@@ -1,4 +1,4 @@
-//! The guard, seen from the VM: a program of our own, that outlives the VM.
+//! The NIFs of the guard, a program of Exile itself that outlives the VM.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::wait::{Caller, Pid, pid};
 use crate::{atoms, encode};
 
 /// Starts the guard, the program at `path`, in place of one that is gone, and reports all running
-/// processes to it. The caller owns it, and gets the message `{reference, answer}`:
-/// `{:ok, process}` or an error, as `spawn` does.
+/// processes to it. The caller owns it and gets the message `{reference, answer}`: `{:ok, process}`
+/// or an error, as from `spawn`.
 #[rustler::nif]
 fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
     let path = c_string(path.as_slice())?;
@@ -36,7 +36,7 @@ fn guard_start<'a>(env: Env<'a>, path: Binary<'a>, reference: Term<'a>) -> NifRe
             (Some(wait), Err(error)) => {
                 wait.answer(Caller::THREAD, |env| encode::spawn_error(env, 0, error));
             }
-            // Nobody wants it any more.
+            // Nobody wants the answer any more.
             (None, started) => drop(started.map(|process| process.life().end())),
         }
     }))
@@ -59,7 +59,7 @@ fn start(
         stdout: Stdio::Null,
         stderr: Stdio::Null,
     };
-    // It holds nothing that it would have to put in order.
+    // It has nothing to clean up.
     let at_once = Teardown {
         grace: Duration::ZERO,
         steps: Vec::new(),
@@ -79,7 +79,7 @@ fn guard_is_needed() -> bool {
     guard::IS_NEEDED
 }
 
-/// Reports to the guard no more.
+/// Stops reporting to the guard.
 #[rustler::nif]
 fn guard_stop() -> Atom {
     guard::disconnect();

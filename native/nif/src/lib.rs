@@ -1,27 +1,24 @@
 //! The native half of Exile: [`exile_os`] for the Erlang VM.
 //!
-//! Functions here decode, call and encode. What runs and how is in `exile_os`; what users see is
-//! in Elixir.
+//! The functions here decode, call and encode. What is run, and how, is in `exile_os`; what users
+//! see is in Elixir.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! | --- | --- |
-//! | `entry` | what the VM finds when it loads the library |
-//! | `resource` | raw resources and `enif_select`, and nothing else knows of them |
-//! | `watch` | waiting for the death of a process of the VM |
-//! | `wait` | a process of the VM that waits for a message |
-//! | `pipe`, `pipe_end` | one end of a pipe and who owns it; how its bytes move |
-//! | `question` | whether an answer is due |
-//! | `process`, `tether` | what Erlang code holds of a process |
-//! | `bonds`, `drain` | what belongs to a process in the VM; how long the next one waits for it |
-//! | `spec`, `environment` | what Elixir says about a spawn |
-//! | `spawn`, `request` | making processes |
-//! | `guard` | making the guard |
-//! | `vm` | what concerns the VM as a whole |
-//! | `encode`, `atoms` | terms |
+//! | `entry` | the entry point that the VM looks up when it loads the library |
+//! | `resource` | raw resources and `enif_select`, which are used nowhere else |
+//! | `pipe`, `pipe_end` | one end of a pipe and its owner; how its bytes move |
+//! | `question` | whether an answer is expected |
+//! | `process` | a process, its owner, and the processes that wait for its exit |
+//! | `spec`, `environment` | decoding the arguments of a spawn |
+//! | `spawn`, `request` | spawning processes |
+//! | `guard` | starting the guard |
+//! | `vm` | the start, stop and counts of the library in a VM |
+//! | `encode`, `atoms` | encoding terms |
 //!
-//! The model checker's proofs, and the VM they run on, are in `../model`.
+//! The proofs for the model checker, and the VM they run on, are in `../model`.
 
-// The model has no VM to load it, nor a kernel to run programs.
+// The model has no VM to load it and no kernel to run programs.
 #![cfg_attr(loom, allow(dead_code))]
 
 mod atoms;

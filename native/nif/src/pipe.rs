@@ -8,18 +8,20 @@
 //!             (ready, or woken by us)           └── never selected ─────────────┘
 //! ```
 //!
-//! * Only the owner reads, writes or closes. Anyone may make another process the owner; an old
-//!   owner that waits is woken.
+//! * Only the owner reads, writes or closes. Any process may make another one the owner; if the old
+//!   owner is waiting, it is woken.
 //! * A wait ends with exactly one message: the VM's when the pipe is ready, ours when the owner
-//!   changes or the processes have ended. What the message means is found out by trying again.
-//! * A read or write tries the system call first and selects only when that would block.
-//! * Erlang code holds a [`Grip`], and the VM, once it has selected the descriptor, the [`Pipe`]. When
-//!   the processes at the other end have ended and nobody grips the pipe, it is closed. While they
-//!   run it stays open: they live as long as their owner, whether anybody holds a handle or not.
+//!   changes or the processes have ended. The receiver tries again to find out what the message
+//!   means.
+//! * A read or write tries the system call first, and selects only if it would block.
+//! * Erlang code holds a [`Grip`]. The VM holds the [`Pipe`] once it has selected the descriptor.
+//!   When the processes at the other end have ended and there is no grip any more, the pipe is
+//!   closed. While they run it stays open: they live as long as their owner, no matter who holds a
+//!   handle.
 //! * When the owner dies, the processes that must not outlive it are claimed before the pipe is
-//!   closed, since that may end them.
-//! * All system calls happen under the lock and in the states idle and waiting. The lock is not
-//!   held when the VM is told to stop, since it may call [`Pipe::stop`] right then.
+//!   closed, since closing it may end them.
+//! * All system calls are made under the lock, in the states idle and waiting. The lock is not held
+//!   when the VM is told to stop, since the VM may call [`Pipe::stop`] during that call.
 
 use std::io::IoSlice;
 use std::sync::PoisonError;
@@ -38,19 +40,19 @@ use crate::{atoms, encode};
 
 /// One end of a pipe.
 pub(crate) struct Pipe {
-    /// How many processes on the other side have not ended yet. When none is left, others may
-    /// still hold the pipe open.
+    /// How many processes at the other end have not ended yet. When none is left, other processes
+    /// may still hold the pipe open.
     processes: AtomicUsize,
     question: Question,
-    /// What ends with the owner of the pipe.
+    /// The processes that end when the owner of the pipe dies.
     dependants: Box<dyn Dependants>,
     state: Mutex<State>,
 }
 
-/// What ends when the owner of a pipe dies.
+/// The processes that end when the owner of a pipe dies.
 pub(crate) trait Dependants: Send + Sync {
-    /// `pid` is dead, and was the owner of the pipe at some time; `is_owner`: it was so to the end.
-    /// Called before the pipe is closed, which may end a process, too.
+    /// `pid` is dead and was once the owner of the pipe; `is_owner`: it was the owner when it died.
+    /// Called before the pipe is closed, since closing it may also end a process.
     fn owner_died(&self, pid: Pid, is_owner: bool);
 }
 
@@ -116,20 +118,22 @@ impl Resource for Pipe {
 
     fn down(handle: &Handle<Self>, caller: Caller, pid: Pid) {
         handle.dependants.owner_died(pid, handle.is_of(pid));
-        // A monitor of an owner that has handed the pipe on may still fire.
+        // The monitor of a former owner may still fire: then `pid` is not the owner, and the pipe
+        // stays open.
         handle.close(caller, pid);
     }
 }
 
 impl Pipe {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code panics while it holds the lock; if it did, the state would still be whole.
+        // No code panics while it holds the lock. If it did, the state would still be consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Handle<Pipe> {
-    /// Our end of a pipe with `processes` processes at the other end, which tell it of their ends.
+    /// Our end of a pipe with `processes` processes at the other end, each of which reports its
+    /// exit to it.
     pub(crate) fn open(
         fd: Fd,
         owner: Pid,
@@ -152,7 +156,7 @@ impl Handle<Pipe> {
         })
     }
 
-    /// The one handle of it for Erlang code.
+    /// Its only handle for Erlang code.
     pub(crate) fn grip(self) -> Handle<Grip> {
         Handle::new(Grip(self))
     }
@@ -163,8 +167,8 @@ impl Handle<Pipe> {
         self.close_if_useless(caller);
     }
 
-    /// Closes the pipe if its processes have ended and Erlang code has dropped it. Both events call
-    /// this, so the second one closes.
+    /// Closes the pipe if its processes have ended and Erlang code has dropped it. It is called
+    /// after either event, so the second one closes the pipe.
     fn close_if_useless(&self, caller: Caller) {
         let owner = {
             let state = self.lock();
@@ -179,7 +183,7 @@ impl Handle<Pipe> {
         self.lock().owner == pid
     }
 
-    /// Makes `owner` the owner. `false` when the pipe is closed.
+    /// Makes `owner` the owner. Returns `false` if the pipe is closed.
     pub(crate) fn set_owner(&self, caller: Caller, owner: Pid) -> bool {
         let (old_monitor, alive) = {
             let mut state = self.lock();
@@ -200,8 +204,8 @@ impl Handle<Pipe> {
         true
     }
 
-    /// A process has ended. After the last, a process that waits looks again, and none will wait any
-    /// more.
+    /// A process has ended. If it was the last one, a waiting owner is woken to try again. After
+    /// that, only a read that may `outlive` the processes waits.
     pub(crate) fn process_ended(&self, caller: Caller) {
         if self.processes.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.wake(caller, &mut self.lock());
@@ -248,7 +252,7 @@ impl Handle<Pipe> {
         true
     }
 
-    /// Moves bytes with `io`, for which `None` means that it would block.
+    /// Moves bytes with `io`, which returns `None` if it would block.
     pub(crate) fn try_now<T>(
         &self,
         caller: Pid,
@@ -257,8 +261,8 @@ impl Handle<Pipe> {
         io(self.lock().used_by(caller)?)
     }
 
-    /// The same. If it would block, `wait` is entered, unless the processes have ended and are not
-    /// to be outlived.
+    /// Like [`try_now`](Self::try_now), but if it would block, registers `wait`, unless the
+    /// processes have ended and `outlive` is false.
     pub(crate) fn try_or_wait<T>(
         &self,
         caller: Pid,
@@ -267,7 +271,7 @@ impl Handle<Pipe> {
         io: impl FnOnce(&mut PipeEnd) -> Result<Option<T>, Unusable>,
     ) -> Result<Attempt<T>, Unusable> {
         let mut state = self.lock();
-        // Looked at before the bytes are: what a process wrote before its end is then read.
+        // Checked before `io`, so that what a process wrote before its exit is read first.
         let ended = self.processes_ended();
         if let Some(moved) = io(state.used_by(caller)?)? {
             return Ok(Attempt::Moved(moved));
@@ -279,13 +283,13 @@ impl Handle<Pipe> {
         Ok(Attempt::Waits)
     }
 
-    /// Whether its owner had better let others go first, and read a little later.
+    /// Whether the owner should let others go first and read a little later.
     fn gives_way(&self, caller: Pid) -> bool {
         let mut state = self.lock();
         state.used_by(caller).is_ok_and(PipeEnd::gives_way)
     }
 
-    /// Waits for the end to be ready: one message will come.
+    /// Waits until the end is ready. One message will come.
     fn wait_for(&self, state: &mut State, wait: Wait) -> Result<(), Errno> {
         let Phase::Open(end) = &mut state.phase else {
             return Err(Errno::EINVAL);
@@ -297,7 +301,7 @@ impl Handle<Pipe> {
         Ok(())
     }
 
-    /// Gives up the wait if it is the one meant. `true`: its message will not come.
+    /// Cancels the wait if `is_meant` accepts it. `true`: its message will not come.
     pub(crate) fn give_up(&self, is_meant: impl FnOnce(&Wait) -> bool) -> bool {
         let mut state = self.lock();
         match (state.wait.take_if(|wait| is_meant(wait)), &state.phase) {
@@ -307,7 +311,7 @@ impl Handle<Pipe> {
     }
 }
 
-/// What came of moving bytes.
+/// The result of trying to move bytes.
 pub(crate) enum Attempt<T> {
     Moved(T),
     /// Nothing could be moved, and the processes have ended.
@@ -316,7 +320,7 @@ pub(crate) enum Attempt<T> {
     Waits,
 }
 
-/// `{:ok, binary}`, `:eof`, `:again` (it would block), `:rest` (others had better go first) or
+/// Returns `{:ok, binary}`, `:eof`, `:again` (it would block), `:rest` (others should go first) or
 /// `{:error, reason}`.
 #[rustler::nif]
 fn pipe_try_read(env: Env<'_>, pipe: Handle<Grip>, max: usize) -> Term<'_> {
@@ -330,9 +334,9 @@ fn pipe_try_read(env: Env<'_>, pipe: Handle<Grip>, max: usize) -> Term<'_> {
     }
 }
 
-/// `{:ok, binary}`, `:eof`, `:wait` (it would block, and the caller gets a message with the reference),
-/// `:exited` (it would block, but the processes have ended; with `drain` the others that hold the
-/// pipe are waited for) or `{:error, reason}`.
+/// Returns `{:ok, binary}`, `:eof`, `:wait` (it would block, and the caller will get a message with
+/// the reference), `:exited` (it would block, but the processes have ended) or `{:error, reason}`.
+/// With `drain` it also waits for other processes that hold the pipe, and never returns `:exited`.
 #[rustler::nif]
 fn pipe_read_or_wait<'a>(
     env: Env<'a>,
@@ -343,7 +347,7 @@ fn pipe_read_or_wait<'a>(
 ) -> Term<'a> {
     let wait = || Wait::new(pid(env), reference);
     let io = |end: &mut PipeEnd| {
-        // Only a caller that would have to wait looks for long.
+        // Only a caller that would have to wait looks repeatedly.
         if pipe.0.question.take(pid(env)) {
             end.look_for_answer(env, max)
         } else {
@@ -368,10 +372,10 @@ fn read<'a>(env: Env<'a>, chunk: Chunk) -> Term<'a> {
     }
 }
 
-/// Writes of `list`, binaries as `:erlang.iolist_to_iovec/1` makes them, what one system call
-/// takes, the first from `offset` on. `:ok` (all is written), `{:more, list, offset}` (go on
-/// with this), `{:again, list, offset}` (go on with this, but now it would block) or `{:error,
-/// reason}`.
+/// Writes as many binaries of `list` (as made by `:erlang.iolist_to_iovec/1`) as one system call
+/// takes, the first one from `offset` on. Returns `:ok` (all is written), `{:more, list, offset}`
+/// (continue with these), `{:again, list, offset}` (continue with these, but now it would block) or
+/// `{:error, reason}`.
 #[rustler::nif]
 fn pipe_try_write<'a>(
     env: Env<'a>,
@@ -388,8 +392,8 @@ fn pipe_try_write<'a>(
     })
 }
 
-/// The same, but where it would block: `{:wait, list, offset}` (the caller gets a message with the
-/// reference).
+/// Like `pipe_try_write`, but if it would block, returns `{:wait, list, offset}`, and the caller
+/// gets a message with the reference.
 #[rustler::nif]
 fn pipe_write_or_wait<'a>(
     env: Env<'a>,
@@ -404,14 +408,14 @@ fn pipe_write_or_wait<'a>(
     let io = |end: &mut PipeEnd| end.write(&slices);
     Ok(match pipe.0.try_or_wait(pid(env), wait, false, io) {
         Ok(Attempt::Moved(count)) => written(env, &pipe, &batch, &slices, offset, count),
-        // Others may hold the pipe open, but the process will not read it.
+        // Other processes may hold the pipe open, but the process will not read it.
         Ok(Attempt::Ended) => encode::error(env, Errno::EPIPE),
         Ok(Attempt::Waits) => (atoms::wait(), list, offset).encode(env),
         Err(unusable) => unusable.encode(env),
     })
 }
 
-/// What is left when `count` bytes of the slices are written.
+/// The answer when `count` bytes of the slices are written: what is left to write.
 fn written<'a>(
     env: Env<'a>,
     pipe: &Handle<Grip>,
@@ -433,8 +437,8 @@ fn written<'a>(
     }
 }
 
-/// Gives up the wait that `reference` stands for, and no other. `:ok`: its message will not come.
-/// `:sent`: it has been sent.
+/// Cancels the wait with this `reference`, and no other. `:ok`: its message will not come. `:sent`:
+/// the message has been sent.
 #[rustler::nif]
 fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Grip>, reference: Term<'a>) -> Term<'a> {
     if pipe.0.give_up(|wait| wait.is(reference)) {
@@ -445,7 +449,7 @@ fn pipe_cancel<'a>(env: Env<'a>, pipe: Handle<Grip>, reference: Term<'a>) -> Ter
     .encode(env)
 }
 
-/// `:ok` or `{:error, :pipe_closed_or_invalid_caller}`.
+/// Returns `:ok` or `{:error, :pipe_closed_or_invalid_caller}`.
 #[rustler::nif]
 fn pipe_close(env: Env<'_>, pipe: Handle<Grip>) -> Term<'_> {
     if pipe.0.close(env.into(), pid(env)) {
@@ -455,7 +459,7 @@ fn pipe_close(env: Env<'_>, pipe: Handle<Grip>) -> Term<'_> {
     }
 }
 
-/// `:ok` or `{:error, :pipe_closed_or_invalid_caller}`. Any process may do this.
+/// Returns `:ok` or `{:error, :pipe_closed_or_invalid_caller}`. Any process may call it.
 #[rustler::nif]
 fn pipe_set_owner(env: Env<'_>, pipe: Handle<Grip>, owner: Pid) -> Term<'_> {
     if pipe.0.set_owner(env.into(), owner) {

@@ -17,34 +17,35 @@ use rustler::{Binary, Encoder, Env, NewBinary, NifResult, OwnedBinary, Term};
 use crate::resource::Direction;
 use crate::{atoms, encode};
 
-/// The most bytes of one read. Larger binaries get memory blocks of their own, which is slower.
+/// The most bytes of one read. Larger binaries get their own memory blocks, which is slower.
 const READ_SIZE: usize = 64 * 1024;
 
-/// A full read of this size, in bytes, says that the pipe is busy; smaller ones say little.
+/// A full read of at least this many bytes shows that the pipe is busy. Smaller reads say little.
 const BUSY_READ: usize = READ_SIZE / 2;
 
-/// How often to look for an answer before the VM is told to wait for it. A look at an empty pipe
-/// takes 0.2 µs and programs that answer at once take 3 to 5; the VM's message takes 20 to 60.
+/// How many times to look for an answer before asking the VM for a message. In µs, a look at an
+/// empty pipe takes 0.2, programs that answer at once take 3 to 5, and the VM's message takes 20 to
+/// 60.
 const LOOKS: u32 = 64;
 
-/// A pipe that was full, or emptied in full, this often is a busy one and grows.
+/// A pipe that was found full, or was emptied by full reads, this many times is busy and grows.
 const BUSY: u32 = 8;
 
-/// How many pipes of this VM may be grown at once where the system does not say how much pipe memory
-/// a user may have.
+/// How many pipes of this VM may be grown at once if the system does not say how much pipe memory a
+/// user may have.
 const MAX_GROWN: usize = 64;
 
-/// What a grown pipe takes more than others, in bytes.
+/// How many more bytes a grown pipe takes than others.
 const GROWTH: usize = GROWN_CAPACITY - DEFAULT_CAPACITY;
 
-/// A pipe this young gives way to commands that are still to be started. Without it, the first of many
-/// streams that begin together have the machine to themselves, and slow the start of the others.
+/// A pipe younger than this gives way to commands that have yet to start. Otherwise the first of
+/// many streams that begin together would occupy the machine and slow down the start of the others.
 const YOUNG: Duration = Duration::from_millis(250);
 
-/// A read of this size, in bytes, is one of a stream that moves much.
+/// A read of at least this many bytes belongs to a stream that moves a lot of data.
 const LARGE_READ: usize = 8 * 1024;
 
-/// Bytes that take about one percent of a time slice of a millisecond to move.
+/// Moving this many bytes takes about one percent of a time slice of one millisecond.
 const BYTES_PER_PERCENT: usize = 64 * 1024;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -55,15 +56,15 @@ pub(crate) fn open_count() -> usize {
     OPEN.load(Ordering::Acquire)
 }
 
-/// How many may be: three quarters of the pipe memory that a user without privileges has. Beyond
-/// that each new pipe would be a small one.
+/// How many pipe ends may be grown: as many as fit in three quarters of the pipe memory of a user
+/// without privileges. If that memory were used up, each new pipe would be a small one.
 fn max_grown() -> usize {
     static MAX: LazyLock<usize> =
         LazyLock::new(|| memory_limit().map_or(MAX_GROWN, |bytes| bytes / 4 * 3 / GROWTH));
     *MAX
 }
 
-/// How many of them have grown.
+/// How many pipe ends are grown.
 pub(crate) fn grown_count() -> usize {
     GROWN.load(Ordering::Acquire)
 }
@@ -71,13 +72,13 @@ pub(crate) fn grown_count() -> usize {
 /// An open end, counted.
 pub(crate) struct PipeEnd {
     fd: Fd,
-    /// The VM has been told of the descriptor and must be told when it goes.
+    /// The VM has selected the descriptor, and must be told before it is closed.
     pub(crate) selected: bool,
     busy: u32,
     grown: bool,
-    /// The last read returned all that was asked for, so more is probably there.
+    /// The last read returned all that was asked for, so there is probably more.
     last_full: bool,
-    /// The last read was a large one, and no rest was taken since.
+    /// The last read was a large one, and the owner has not given way since.
     rest_due: bool,
     opened: Instant,
 }
@@ -101,7 +102,7 @@ impl PipeEnd {
         }
     }
 
-    /// Whether to let others go first, once for each read.
+    /// Whether to let others go first, at most once per read.
     pub(crate) fn gives_way(&mut self) -> bool {
         let gives_way = self.rest_due && pool::is_crowded() && self.opened.elapsed() < YOUNG;
         self.rest_due = false;
@@ -122,7 +123,8 @@ impl PipeEnd {
         }
     }
 
-    /// Counts that the pipe was filled or emptied. A pipe that often is grows, once.
+    /// Records that the pipe was full or was emptied. The pipe grows, once, when this happens
+    /// often.
     fn note_busy(&mut self) {
         self.busy = self.busy.saturating_add(1);
         if self.busy != BUSY {
@@ -139,7 +141,7 @@ impl PipeEnd {
             Fd::Read(end) => set_capacity(end, GROWN_CAPACITY),
             Fd::Write(end) => set_capacity(end, GROWN_CAPACITY),
         };
-        // A refusal (the user's pipe memory is used up) leaves the pipe as it was.
+        // If the system refuses (the user's pipe memory is used up), the pipe stays as it was.
         self.grown = grown.is_ok();
         if !self.grown {
             GROWN.fetch_sub(1, Ordering::AcqRel);
@@ -158,9 +160,9 @@ impl Drop for PipeEnd {
 
 /// Why a pipe cannot be used.
 pub(crate) enum Unusable {
-    /// It is closed, or somebody else's.
+    /// It is closed, or belongs to another process.
     NotYours,
-    /// The system said so.
+    /// The system returned an error.
     Os(Errno),
 }
 
@@ -181,26 +183,26 @@ impl From<Errno> for Unusable {
     }
 }
 
-/// Takes what `bytes` moved cost from the caller's time slice.
+/// Charges the caller's time slice for moving `bytes`.
 pub(crate) fn account(env: Env<'_>, bytes: usize) {
     let percent = (bytes / BYTES_PER_PERCENT).clamp(1, 100);
     rustler::schedule::consume_timeslice(env, percent as i32);
 }
 
-/// What a read found.
+/// The result of a read.
 pub(crate) enum Chunk<'a> {
     Data(Binary<'a>),
     Eof,
 }
 
 impl PipeEnd {
-    /// Reads like [`read`](Self::read), but looks for a while where that would block.
+    /// Like [`read`](Self::read), but tries for a while if it would block.
     pub(crate) fn look_for_answer<'a>(
         &mut self,
         env: Env<'a>,
         max: usize,
     ) -> Result<Option<Chunk<'a>>, Unusable> {
-        // Answers are mostly small: no look needs a large binary.
+        // Answers are mostly small, so no look needs a large binary.
         self.last_full = false;
         for _ in 1..LOOKS {
             if let Some(chunk) = self.read(env, max)? {
@@ -211,8 +213,8 @@ impl PipeEnd {
         self.read(env, max)
     }
 
-    /// Reads at most `max` bytes into a binary of exactly the size of what was there; `None` when
-    /// that would block.
+    /// Reads at most `max` bytes into a binary of exactly the size of the data; `None` if it would
+    /// block.
     pub(crate) fn read<'a>(
         &mut self,
         env: Env<'a>,
@@ -238,7 +240,7 @@ impl PipeEnd {
     }
 }
 
-/// For reads that are probably full: no copy, and the rest of the binary is given back.
+/// For reads that will probably be full: no copy, and the unused rest of the binary is freed.
 fn read_in_place<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Option<Chunk<'a>>, Errno> {
     let mut binary = OwnedBinary::new(size).ok_or(Errno::ENOMEM)?;
     match end.read_into(binary.as_mut_slice())? {
@@ -251,7 +253,7 @@ fn read_in_place<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Option<
     }
 }
 
-/// For reads that are probably short: a buffer on the stack, and a copy of what came.
+/// For reads that will probably be short: a buffer on the stack, and a copy of the data.
 fn read_and_copy<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Option<Chunk<'a>>, Errno> {
     let mut buffer = [MaybeUninit::uninit(); READ_SIZE];
     match end.read(&mut buffer[..size])? {
@@ -281,14 +283,15 @@ impl PipeEnd {
     }
 }
 
-/// The next binaries of an iovec list, and where the list goes on.
+/// The next binaries of an iovec list, and the rest of the list.
 pub(crate) struct Batch<'a> {
     binaries: Vec<(Term<'a>, Binary<'a>)>,
     rest: Term<'a>,
 }
 
 impl<'a> Batch<'a> {
-    /// As many of `list` as one system call takes. Empty ones, which would count, are left out.
+    /// Takes as many binaries of `list` as one system call accepts. Empty ones would use up that
+    /// number, so they are left out.
     pub(crate) fn take(mut list: Term<'a>) -> NifResult<Batch<'a>> {
         let mut binaries = Vec::new();
         while binaries.len() < MAX_SLICES && !list.is_empty_list() {
@@ -305,7 +308,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// What to write: the first binary from `offset` on, the others whole.
+    /// The slices to write: the first binary from `offset` on, the others whole.
     pub(crate) fn slices(&self, offset: usize) -> NifResult<Vec<IoSlice<'a>>> {
         let mut slices = Vec::with_capacity(self.binaries.len());
         let mut offset = offset;
@@ -320,8 +323,8 @@ impl<'a> Batch<'a> {
         Ok(slices)
     }
 
-    /// Where to go on when the first `bytes` bytes, counted from the start of the first binary,
-    /// are written: the list that begins with an unfinished binary, and the offset in it.
+    /// Where to continue once the first `bytes` bytes, counted from the start of the first binary,
+    /// are written: the list that begins with the unfinished binary, and the offset in it.
     pub(crate) fn after(&self, mut bytes: usize) -> (Term<'a>, usize) {
         for (list, binary) in &self.binaries {
             if bytes < binary.len() {

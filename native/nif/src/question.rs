@@ -1,12 +1,13 @@
-//! Whether an answer is due. A process that writes to a command and then reads from it mostly gets
-//! an answer at once, and looking for it a few times is much quicker than being woken by the VM. A
-//! process that reads what another one lets the command write does better to wait: it finds more.
+//! Whether an answer is expected. A process that writes to a command and then reads from it usually
+//! gets an answer at once, and looking for it a few times is much faster than being woken by the
+//! VM. A process that reads the answer to what another process wrote does better to wait: it finds
+//! more to read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::wait::Pid;
 
-/// Shared by the pipes of a command: who has written since an answer was last looked for.
+/// Shared by the pipes of a command: the process that wrote since an answer was last looked for.
 #[derive(Clone, Default)]
 pub(crate) struct Question(Arc<Mutex<Option<Pid>>>);
 
@@ -16,7 +17,7 @@ impl Question {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
     }
 
-    /// Whether `pid` has, and now looks for the answer.
+    /// Whether `pid` has written and now looks for the answer.
     pub(crate) fn take(&self, pid: Pid) -> bool {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         asked.take_if(|who| *who == pid).is_some()

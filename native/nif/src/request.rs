@@ -1,13 +1,13 @@
-//! A spawn that was asked for and is not answered yet.
+//! A spawn that was requested and is not answered yet.
 //!
 //! ```text
 //!  asked ──answered────▶ over: the message has been sent
 //!    └─────given up────▶ over: no message comes, and what is being made is killed
 //! ```
 //!
-//! It is given up when the process that asked dies or does not want to wait any longer, and when the
-//! application stops. Then nobody may ask any more: what is asked before is answered or given up,
-//! and once no spawner is at work no process can come to be unseen.
+//! A request is given up when the process that made it dies or stops waiting, and when the
+//! application stops. A stopped application accepts no new requests. Each earlier one is answered
+//! or given up, so once no spawner is busy, no process can appear unseen.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -21,7 +21,7 @@ use crate::resource::{Handle, Kind, Resource};
 use crate::wait::{Caller, Pid, Wait};
 use crate::watch::Monitor;
 
-/// The spawn, as the process that asked holds it.
+/// A spawn, as the requesting process holds it.
 pub(crate) struct Request {
     key: u64,
     pub(crate) attempt: Attempt,
@@ -30,13 +30,13 @@ pub(crate) struct Request {
 
 struct Asked {
     wait: Wait,
-    /// Of the process that asked.
+    /// Monitors the requesting process.
     monitor: Option<Monitor>,
 }
 
 struct Door {
     closed: bool,
-    /// Those that came through the door.
+    /// The requests that were let in and are not answered yet.
     requests: BTreeMap<u64, Handle<Request>>,
 }
 
@@ -52,12 +52,12 @@ fn door() -> MutexGuard<'static, Door> {
     DOOR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets processes be spawned.
+/// Allows processes to be spawned.
 pub(crate) fn open_door() {
     door().closed = false;
 }
 
-/// Lets no process be spawned any more. What was asked is given up, with an answer.
+/// Stops processes from being spawned. Pending requests are given up, with an answer.
 pub(crate) fn close_door(caller: Caller) {
     let requests = {
         let mut door = door();
@@ -72,13 +72,13 @@ pub(crate) fn close_door(caller: Caller) {
     }
 }
 
-/// What is answered when the application does not run.
+/// The answer while the application does not run.
 pub(crate) const CLOSED: SpawnError = SpawnError {
     step: Step::Clone,
     errno: Errno::ECANCELED,
 };
 
-/// How many spawns are not answered.
+/// How many spawns are not answered yet.
 pub(crate) fn open_count() -> usize {
     door().requests.len()
 }
@@ -108,8 +108,9 @@ impl Request {
 }
 
 impl Handle<Request> {
-    /// Enters the wish of `pid`, which waits with `wait`; `None` when the door is closed. For a
-    /// program of our own, which is there before all others and after them, there is no door.
+    /// Enters a request of `pid`, which waits with `wait`; `None` if the door is closed. The door
+    /// does not apply to a program of Exile itself (`apart`), which starts before all others and
+    /// ends after them.
     pub(crate) fn ask(
         caller: Caller,
         pid: Pid,
@@ -122,7 +123,7 @@ impl Handle<Request> {
             asked: Mutex::new(None),
         });
         {
-            // Under the lock, so that a process that dies meanwhile finds what to give up.
+            // Under the lock, so that if the process dies meanwhile, its request is given up.
             let mut asked = request.asked();
             let monitor = request.monitor(caller, pid);
             *asked = Some(Asked { wait, monitor });
@@ -140,7 +141,7 @@ impl Handle<Request> {
         Some(request)
     }
 
-    /// Nobody wants the answer. `false`: it has been sent.
+    /// Gives up the request: nobody wants the answer. Returns `false` if it has been sent.
     pub(crate) fn give_up(&self) -> bool {
         let given_up = self.over().is_some();
         if given_up {
@@ -149,7 +150,7 @@ impl Handle<Request> {
         given_up
     }
 
-    /// Ends it. Returns with whom to answer; `None`: it was over before.
+    /// Ends the request. Returns the wait to answer, or `None` if it was over before.
     pub(crate) fn over(&self) -> Option<Wait> {
         let asked = self.asked().take()?;
         let entered = door().requests.remove(&self.key);

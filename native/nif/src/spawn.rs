@@ -1,5 +1,5 @@
-//! Starting processes. A spawner does the work, and the answer is a message. What is to be started is
-//! in `spec`.
+//! Starting processes. A spawner does the work and sends the answer as a message. What is to be
+//! started is in `spec`.
 
 use std::sync::Arc;
 
@@ -32,9 +32,9 @@ struct Running {
     tether: Option<Handle<Tether>>,
 }
 
-/// Has commands run, each reading what the one before it writes. The caller owns them and their
-/// pipes, and gets the message `{reference, answer}`: `{:ok, running}` or `{:error, failure}`.
-/// Returns the request, by which the caller can give up, or such an error.
+/// Runs commands, each of which reads the output of the one before it. The caller owns them and
+/// their pipes, and gets the message `{reference, answer}`: `{:ok, running}` or `{:error,
+/// failure}`. Returns the request, with which the caller can give up, or such an error.
 #[rustler::nif]
 fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Term<'a>> {
     let (plan, stages) = spec.decode()?;
@@ -53,8 +53,8 @@ fn spawn<'a>(env: Env<'a>, spec: Spec<'a>, reference: Term<'a>) -> NifResult<Ter
     Ok(submit(env, reference, false, |request| job.run(&request)))
 }
 
-/// Has `job` done by a spawner, for the caller. `apart`: it is a program of our own, for which it
-/// does not matter whether others may be spawned.
+/// Has a spawner run `job` for the caller. `apart`: the job starts a program of Exile itself, which
+/// is allowed even while other spawns are not.
 pub(crate) fn submit<'a>(
     env: Env<'a>,
     reference: Term<'a>,
@@ -82,7 +82,7 @@ pub(crate) fn submit<'a>(
     }
 }
 
-/// Sees to it that a request gets an answer, also when its job fails in a way that nobody foresaw.
+/// Makes sure that a request gets an answer, even if its job panics.
 struct Answered(Handle<Request>);
 
 impl Drop for Answered {
@@ -97,8 +97,8 @@ impl Drop for Answered {
     }
 }
 
-/// Gives up a spawn. `:ok`: no message will come, and what is being made is killed. `:sent`: it has
-/// been sent.
+/// Gives up a spawn. `:ok`: no message will come, and the processes being made are killed. `:sent`:
+/// the message has been sent.
 #[rustler::nif]
 fn spawn_cancel(request: Handle<Request>) -> Atom {
     if request.give_up() {
@@ -114,7 +114,7 @@ struct Job {
     plan: Plan,
     commands: Vec<Given>,
     teardowns: Vec<Teardown>,
-    /// Which of the commands have their standard error in the pipe.
+    /// Which of the commands write their standard error to the pipe.
     errors: Vec<bool>,
 }
 
@@ -130,7 +130,7 @@ impl Job {
             .take_stages()
             .and_then(|stages| spawn_pipeline(stages, stdin, stdout, &request.attempt));
         let Some(wait) = request.over() else {
-            // Given up in the meantime.
+            // It was given up in the meantime.
             if let Ok(pipeline) = made {
                 discard(&pipeline.children);
             }
@@ -140,7 +140,8 @@ impl Job {
             Ok(pipeline) => {
                 let children = pipeline.children.clone();
                 let running = self.serve(pipeline);
-                // A new guard is told of all that live. If these did not yet, it is counted by now.
+                // A new guard is told of all processes that live. If it came before these did, it
+                // is counted by now.
                 if guard::connections() != guards {
                     children.iter().for_each(guard::report);
                 }
@@ -166,11 +167,11 @@ impl Job {
             .collect()
     }
 
-    /// Makes running commands known to the VM. Their lives come first: once the owner is watched,
-    /// all of them end with it, and then their pipes may be closed.
+    /// Makes running commands known to the VM. The lives come first: once the owner is watched, all
+    /// processes end with it, and only after that may their pipes be closed.
     fn serve(self, pipeline: Pipeline) -> Result<Running, (usize, SpawnError)> {
         let caller = Caller::THREAD;
-        // A process that ends soon gives its exit fd back.
+        // Taken before the lives begin, because a process that ends soon closes its exit fd.
         let ends = pipeline.children.iter().map(|child| child.end());
         let ends = self.plan.drain.map(|drain| (ends.collect(), drain));
         let lives = begin_all(pipeline.children, self.teardowns, self.owner)?;
@@ -226,7 +227,7 @@ impl Job {
     }
 }
 
-/// If the end of one cannot be watched for, all are ended.
+/// Begins all lives. If the exit of one process cannot be watched, all are ended.
 fn begin_all(
     children: Vec<Arc<Child>>,
     teardowns: Vec<Teardown>,

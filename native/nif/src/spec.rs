@@ -1,4 +1,4 @@
-//! What Elixir says about a spawn, as `exile_os` wants it.
+//! Decodes the arguments of a spawn for `exile_os`.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -18,15 +18,16 @@ pub(crate) struct Spec<'a> {
     stages: Vec<Stage<'a>>,
     stdin: Term<'a>,
     stdout: Term<'a>,
-    /// The environment of the VM in one piece, the same in its parts, and its encoding.
+    /// The environment of the VM as one binary, the same as a list, and its encoding.
     block: Term<'a>,
     environment: Term<'a>,
     encoding: Atom,
-    /// Another process will evaluate the input, and its death is the end of all.
+    /// A feeder will evaluate the input, and its death ends all commands.
     fed: bool,
-    /// All ends when the handle for this is collected.
+    /// All commands are ended when the handle for this is garbage-collected.
     tethered: bool,
-    /// How many milliseconds a command waits for what descendants of the one before it hold open.
+    /// How many milliseconds descendants of an ended command may keep the pipe to the next one
+    /// open.
     drain: Option<u64>,
 }
 
@@ -34,10 +35,10 @@ pub(crate) struct Spec<'a> {
 #[derive(NifMap)]
 #[rustler(decode)]
 struct Stage<'a> {
-    /// Each argument and a NUL.
+    /// Each argument, followed by a NUL.
     argv: Binary<'a>,
     directory: Option<Binary<'a>>,
-    /// Each variable and a NUL.
+    /// Each variable, followed by a NUL.
     set: Binary<'a>,
     unset: Binary<'a>,
     clear_env: bool,
@@ -46,7 +47,7 @@ struct Stage<'a> {
     attributes: Term<'a>,
 }
 
-/// What options say of the process; `nil` is nothing.
+/// Attributes of the process set by options; `nil` means not set.
 #[derive(NifMap)]
 #[rustler(decode)]
 struct Attribute<'a> {
@@ -55,7 +56,8 @@ struct Attribute<'a> {
     umask: Option<u32>,
 }
 
-/// What is not as [`Attribute`] has it is a bad argument, also a number that is out of range.
+/// Anything that does not decode as [`Attribute`] is a bad argument, and so is a number out of
+/// range.
 fn attributes(term: Term<'_>) -> NifResult<Attributes> {
     let given: Attribute<'_> = term.decode().map_err(|_| Error::BadArg)?;
     Ok(Attributes {
@@ -71,7 +73,7 @@ fn checked<T, U>(value: Option<T>, check: impl FnOnce(T) -> Option<U>) -> NifRes
         .transpose()
 }
 
-/// What holds for all commands of a spawn.
+/// What applies to all commands of a spawn.
 pub(crate) struct Plan {
     pub(crate) inherited: Inherited,
     pub(crate) stdin: Stdio,
@@ -82,7 +84,7 @@ pub(crate) struct Plan {
 }
 
 impl<'a> Spec<'a> {
-    /// What holds for all commands; and each of them, with its teardown.
+    /// What applies to all commands, and each command with its teardown.
     pub(crate) fn decode(self) -> NifResult<(Plan, Vec<(Given, Steps)>)> {
         let plan = Plan {
             inherited: Inherited::decode(self.block, self.environment, self.encoding)?,
@@ -97,7 +99,7 @@ impl<'a> Spec<'a> {
     }
 }
 
-/// A command, as it was given. Its strings are taken apart by the spawner.
+/// A command as it was given. The spawner splits its strings.
 pub(crate) struct Given {
     argv: Vec<u8>,
     directory: Option<CString>,
@@ -151,7 +153,7 @@ pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> NifResult<CString> {
     CString::new(bytes).map_err(|_| Error::BadArg)
 }
 
-/// `{:read, path}`, `{:write, path, append?}`, `:pipe`, `:null`, `:inherit` or `:stdout`.
+/// Decodes `{:read, path}`, `{:write, path, append?}`, `:pipe`, `:null`, `:inherit` or `:stdout`.
 fn stdio(plan: Term<'_>) -> NifResult<Stdio> {
     if let Ok((kind, path)) = plan.decode::<(Atom, Binary<'_>)>() {
         if kind == atoms::read() {

@@ -1,4 +1,4 @@
-//! What concerns the VM as a whole: its start, its stop, what it holds.
+//! The library in the VM as a whole: start, stop, and counts of open things.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::wait::{Caller, Wait, pid};
 use crate::watch;
 use crate::{atoms, pipe_end, request};
 
-/// Called when the library is loaded. `exit_source` is the atom `wait` or `portable` where
-/// statuses are to be had in this way even if the kernel knows a better one.
+/// Called when the library is loaded. `exit_source` is the atom `wait` or `portable` to force that
+/// source of exit statuses, even if the kernel has a better one.
 pub(crate) fn start(exit_source: Term<'_>) -> Result<(), Errno> {
     let wanted = match exit_source.decode::<Atom>() {
         Ok(atom) if atom == atoms::wait() => Some(Source::Wait),
@@ -23,13 +23,13 @@ pub(crate) fn start(exit_source: Term<'_>) -> Result<(), Errno> {
     };
     exit::choose(wanted)?;
     keeper::start()?;
-    // Low descriptor numbers are to be had now. What is reserved stays, so this comes last: of a
-    // library that is not loaded nothing may be left.
+    // Low descriptor numbers are still free now. Reserved ones are never released, so this comes
+    // last: a library that fails to load must leave nothing behind.
     exile_os::spawn::reserve();
     Ok(())
 }
 
-/// `:pidfd`, or `:wait` or `:portable`, where SIGCHLD must have its default disposition.
+/// Returns `:pidfd`, or `:wait` or `:portable`, which need SIGCHLD at its default disposition.
 #[rustler::nif]
 fn exit_source() -> Atom {
     match exit::source() {
@@ -39,7 +39,7 @@ fn exit_source() -> Atom {
     }
 }
 
-/// How many things are open, by name: all zero when nothing runs.
+/// How many things are open, by name. All counts are zero when nothing runs.
 #[rustler::nif]
 fn counts() -> Vec<(Atom, usize)> {
     vec![
@@ -53,17 +53,17 @@ fn counts() -> Vec<(Atom, usize)> {
     ]
 }
 
-/// Lets processes be spawned, again after [`stop_all`].
+/// Allows processes to be spawned, also again after [`stop_all`].
 #[rustler::nif]
 fn allow_spawns() -> Atom {
     request::open_door();
     atoms::ok()
 }
 
-/// Lets no process be spawned any more, and has every process that runs ended, each in its own way,
-/// all at once. The caller gets a message with `reference` when nothing is left to do. Returns for
-/// how many milliseconds the slowest may go on until SIGKILL, and how many spawns were still under
-/// way: while there are any, more processes may come.
+/// Stops processes from being spawned, and begins to end all running processes at once, each by its
+/// own teardown. The caller gets a message with `reference` when nothing is left to do. Returns how
+/// many milliseconds the slowest may go on until SIGKILL, and how many spawns were still under way:
+/// while there are any, more processes may appear.
 #[rustler::nif]
 fn stop_all<'a>(env: Env<'a>, reference: Term<'a>) -> (u64, usize) {
     request::close_door(env.into());

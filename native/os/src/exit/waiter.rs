@@ -1,6 +1,6 @@
 //! The thread that learns of exits on a Linux without pidfds. It waits for any zombie, and fetches
-//! the status if the zombie is one of Exile's children. Foreign zombies are left to those who wait
-//! for them, or to the sweep.
+//! the status if the zombie is one of Exile's children. Foreign zombies are left to the code that
+//! waits for them, or to the sweep.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

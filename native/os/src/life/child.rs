@@ -205,7 +205,7 @@ impl Child {
         }
     }
 
-    /// Whether it was seen to be gone, its status being unknown.
+    /// Whether the process was seen to be gone while its status is unknown.
     pub(crate) fn is_gone(&self) -> bool {
         let state = self.state();
         state.status.is_none() && state.gone_since.is_some()

@@ -101,7 +101,7 @@ pub(crate) fn forget(key: Key) {
 }
 
 /// Looks at a life and does what is due, on the keeper's thread. Returns when to look again; `None`
-/// means when its exit fd becomes readable. `unwatch` stops watching the exit fd.
+/// means not before its exit fd becomes readable. `unwatch` stops watching the exit fd.
 pub(crate) fn look(
     key: Key,
     readable: bool,

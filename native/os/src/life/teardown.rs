@@ -35,7 +35,7 @@ pub(crate) struct Reach {
     pub(crate) group: Result<(), Errno>,
 }
 
-/// The process as a teardown needs it.
+/// A process as its teardown sees it.
 pub(crate) trait Target {
     /// Whether the process has ended. Its group may live on.
     fn has_ended(&self) -> bool;
