@@ -1,7 +1,7 @@
 //! How Exile learns that a child has ended, and with which status.
 //!
-//! The Erlang VM ignores SIGCHLD, so the kernel reaps its children and `wait` returns nothing.
-//! There are three ways around this. The first one that works is used:
+//! The Erlang VM ignores SIGCHLD, so the kernel reaps its children and `wait` cannot return their
+//! statuses. There are three ways around this. The first one that works is used:
 //!
 //! | source | exit announced by | status from | SIGCHLD | works on |
 //! | --- | --- | --- | --- | --- |

@@ -1,4 +1,4 @@
-//! Finds out what this kernel, in this sandbox, lets us do with pidfds, with a child that exits 42.
+//! Finds out, with a child that exits 42, what this kernel and this sandbox allow with pidfds.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::kernel::{number, pidfd};
 use crate::signal::Signal;
 use crate::status::Status;
 
-/// How long after the end of the child its pidfd may take to return the status (measured: up to 0.7
+/// How long the pidfd may take to return the status after the child has ended (measured: up to 0.7
 /// ms).
 const PATIENCE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_micros(200);

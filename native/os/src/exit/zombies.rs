@@ -102,7 +102,7 @@ pub fn sweep() {
 }
 
 /// Fetches the status of a zombie of ours, or reaps it if nobody asks for its status any more.
-/// Returns `false` if the zombie is still there because it is not ours.
+/// Returns `false` if the zombie is still there, usually because it is not ours.
 pub(super) fn look_at(pid: libc::pid_t) -> bool {
     let mut known = known();
     match known.ours.get(&pid).map(Weak::upgrade) {

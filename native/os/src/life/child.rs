@@ -6,9 +6,9 @@
 //! ```
 //!
 //! One lock protects these transitions. No system call uses the descriptor after it may have been
-//! closed, and no signal is sent once the status is known. Where the process has only a number, the
-//! number is used before the process is reaped, which happens under this lock. The lock is never
-//! held across anything that blocks.
+//! closed, and no signal is sent once the status is known. Where the process can only be named by
+//! its pid, the pid is used before the process is reaped, which happens under this lock. The lock
+//! is never held across anything that blocks.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};

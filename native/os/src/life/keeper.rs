@@ -156,7 +156,7 @@ impl Keeper {
 
     fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
-            // A full pipe wakes the keeper, too.
+            // It does not matter if the pipe is full: then it is readable already.
             let _ = self.waker.write(&[IoSlice::new(&[1])]);
         }
     }

@@ -32,8 +32,7 @@ pub trait Kin: Send + Sync + 'static {
     fn claimed(&self);
     /// The process has ended.
     fn ended(&self, caller: Self::Caller);
-    /// The teardown is over. The process has ended, unless the system `refused` to let us signal
-    /// it.
+    /// The teardown is over. The process has ended, unless it could not be signalled (`refused`).
     fn over(&self, refused: Option<Errno>);
 }
 
@@ -159,7 +158,7 @@ impl<K: Kin> Life<K> {
         &self.kin
     }
 
-    /// The exit status, if the process has ended. The first call to see it notifies the kin.
+    /// The exit status, if the process has ended. In that case the kin is notified.
     pub fn status(&self, caller: K::Caller) -> Option<Status> {
         let status = self.child.try_status()?;
         self.kin.ended(caller);
