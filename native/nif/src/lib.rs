@@ -7,9 +7,13 @@
 //! | --- | --- |
 //! | `entry` | the entry point that the VM looks up when it loads the library |
 //! | `resource` | raw resources and `enif_select`, which are used nowhere else |
+//! | `watch` | waiting for the death of a process of the VM |
+//! | `wait` | a process of the VM that waits for a message |
 //! | `pipe`, `pipe_end` | one end of a pipe and its owner; how its bytes move |
 //! | `question` | whether an answer is expected |
-//! | `process` | a process, its owner, and the processes that wait for its exit |
+//! | `process`, `tether` | what Erlang code holds of a process |
+//! | `bonds` | what belongs to a process in the VM: its owner, its pipes, the waits for its end |
+//! | `drain` | how long a process of a pipeline waits for what the one before it left behind |
 //! | `spec`, `environment` | decoding the arguments of a spawn |
 //! | `spawn`, `request` | spawning processes |
 //! | `guard` | starting the guard |

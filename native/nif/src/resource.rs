@@ -60,7 +60,7 @@ pub(crate) trait Resource: Sized + Send + Sync + 'static {
     fn released(&mut self, _caller: Caller) {}
 }
 
-/// A type of resource, known to the VM after [`Kind::open`].
+/// A type of resource, known to the VM after [`open`].
 pub(crate) struct Kind(AtomicPtr<ErlNifResourceType>);
 
 impl Kind {
