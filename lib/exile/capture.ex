@@ -13,7 +13,7 @@ defmodule Exile.Capture do
     {stream, outputs} = Builder.for_capture!(command, options)
     start = System.monotonic_time()
 
-    case Run.start(stream) do
+    case halting(outputs, fn -> Run.start(stream) end) do
       {:ok, run} ->
         {ended, outputs} = read(run, outputs)
         outputs = Map.new(outputs, fn {name, output} -> {name, Output.finish(output)} end)
@@ -28,11 +28,16 @@ defmodule Exile.Capture do
   defp halt(outputs), do: Enum.each(outputs, fn {_name, output} -> Output.halt(output) end)
 
   defp read(run, outputs) do
-    case Run.next(run) do
+    case halting(outputs, fn -> Run.next(run) end) do
       {:element, element, run} ->
-        case keep(outputs, element, run) do
-          {:ok, outputs} -> read(run, outputs)
-          {:full, outputs} -> {Run.cut(run, :max_output), outputs}
+        {name, data} = if is_binary(element), do: {:stdout, element}, else: element
+
+        case keep(outputs, name, data, run) do
+          {:ok, outputs} ->
+            read(run, outputs)
+
+          {:full, outputs} ->
+            {halting(outputs, fn -> Run.cut(run, :max_output, name) end), outputs}
         end
 
       ended ->
@@ -40,8 +45,14 @@ defmodule Exile.Capture do
     end
   end
 
-  defp keep(outputs, {name, data}, run), do: keep(outputs, name, data, run)
-  defp keep(outputs, data, run), do: keep(outputs, :stdout, data, run)
+  # A collectable learns that no more comes also where the evaluation of the input has failed.
+  defp halting(outputs, fun) do
+    fun.()
+  catch
+    kind, reason ->
+      halt(outputs)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
 
   defp keep(outputs, name, data, run) do
     {verdict, output} = outputs |> Map.fetch!(name) |> Output.keep(data)
@@ -64,7 +75,12 @@ defmodule Exile.Capture do
   end
 
   defp result({:error, error, ended}, stream, outputs, duration) do
-    index = Enum.find_index(ended, &match?(%{code: code} when code != 0, &1)) || length(ended) - 1
+    index =
+      case error.stage do
+        {which, _count} -> which - 1
+        nil -> Verdict.first_failed(stream, ended) || length(ended) - 1
+      end
+
     {:error, %{error | result: result(stream, ended, index, outputs, duration)}}
   end
 

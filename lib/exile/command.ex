@@ -81,7 +81,9 @@ defmodule Exile.Command do
   `Exile.Runtime.Running.start/2`, and `:timeout`, the time for all that the commands do.
   """
   @spec start([t, ...], keyword) :: {:ok, Running.t()} | {:error, Error.t()}
-  def start([%__MODULE__{options: %{start_timeout: start_timeout}} | _] = commands, options) do
+  def start(commands, options) do
+    # Streams that were joined may have different ones.
+    start_timeout = commands |> Enum.map(& &1.options.start_timeout) |> Enum.min()
     {timeout, options} = Keyword.pop(options, :timeout, :infinity)
     options = Keyword.put(options, :start_timeout, min(start_timeout, timeout))
 
@@ -116,8 +118,11 @@ defmodule Exile.Command do
       end
 
     case path && interpreter(path) do
-      nil -> if program =~ ~r/\s/, do: "a command is a list of words, as in " <> words(program)
-      interpreter -> "the interpreter of this script, #{inspect(interpreter)}, is missing"
+      nil ->
+        if program =~ ~r/\s/, do: "a command is a list of words, as in " <> words(program)
+
+      interpreter ->
+        "the interpreter of this script, #{inspect(interpreter)}, is missing"
     end
   end
 
@@ -130,7 +135,7 @@ defmodule Exile.Command do
 
       with {:ok, "#!" <> line} <- line,
            [interpreter | _] <- line |> String.split("\n") |> hd() |> String.split(),
-           do: interpreter,
+           do: unless(File.exists?(interpreter), do: interpreter),
            else: (_ -> nil)
     else
       {:error, _} -> nil

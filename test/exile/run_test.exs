@@ -270,7 +270,41 @@ defmodule Exile.RunTest do
     end
   end
 
+  describe "a limit that is exceeded" do
+    test "is the first one, whatever a command that ends still writes" do
+      script = "trap 'yes | head -c 1000; exit' TERM; echo; while :; do sleep 0.05; done"
+      assert {:error, error} = Exile.run(sh(script), timeout: 200, max_output: 10)
+      assert %{reason: :timeout, result: %{truncated: [_ | _]}} = error
+    end
+
+    test "comes with the status of the command that it names" do
+      commands = [["yes"], sh("head -n 1; exec <&-; exec sleep 60")]
+      assert {:error, error} = Exile.run(commands, timeout: 300)
+      assert %{reason: :timeout, subject: "sh", stage: {2, 2}} = error
+      assert %{status: 143, signal: :sigterm} = error.result
+      assert Enum.map(error.result.stages, & &1.status) == [141, 143]
+    end
+
+    test "names no command where the output is that of all" do
+      assert {:error, error} = Exile.run([sh("yes >&2"), ["cat"]], max_output: 3)
+      assert %{reason: :max_output, subject: nil, stage: nil} = error
+
+      assert Exception.message(error) =~
+               "a command of the pipeline wrote more than :max_output allows"
+
+      assert {:error, error} = Exile.run([["yes"], ["cat"]], max_output: 3)
+      assert %{subject: "cat", stage: {2, 2}, result: %{stdout: "y\ny"}} = error
+    end
+  end
+
   describe ":idle_timeout" do
+    test "is not hidden by a background child that holds one output while another command runs" do
+      commands = [sh("exec sleep 60"), sh("exec <&- 2>&-; sleep 60 & echo $!")]
+      options = [drain_timeout: 100, idle_timeout: 500]
+      assert {:error, %{reason: :idle_timeout, result: result}} = Exile.run(commands, options)
+      result.stdout |> String.trim() |> String.to_integer() |> kill_os_process()
+    end
+
     test "ends a command that has been silent for too long" do
       script = "for i in 1 2 3 4 5; do echo $i; sleep 0.05; done; exec sleep 60"
       assert {:error, error} = untraced(fn -> Exile.run(sh(script), idle_timeout: 2_000) end)
@@ -366,6 +400,26 @@ defmodule Exile.RunTest do
       assert {:ok, %{stdout: "a\n"}} = Exile.run(["echo", "a"], stdout: {:into, ""})
       assert {:ok, %{stdout: %MapSet{}}} = Exile.run(["echo", "a"], stdout: {:into, MapSet.new()})
     end
+
+    test "closes a collectable when the input fails" do
+      path = Path.join(System.tmp_dir!(), "exile-run-#{System.unique_integer([:positive])}")
+      on_exit(fn -> File.rm(path) end)
+      # A process of this VM has the file open, and monitors the caller.
+      before = monitored_by()
+      into = File.stream!(path, [:utf8])
+      input = Stream.map([1], fn _ -> raise "no input" end)
+
+      assert_raise RuntimeError, "no input", fn ->
+        Exile.run(["cat"], input: input, stdout: {:into, into})
+      end
+
+      assert {:error, %{reason: :enoent}} = Exile.run(["no-such-program"], stdout: {:into, into})
+
+      eventually(fn -> monitored_by() == before end)
+    end
+
+    defp monitored_by,
+      do: for(pid when is_pid(pid) <- elem(Process.info(self(), :monitored_by), 1), do: pid)
 
     test "raises what the collectable raises, and ends the command" do
       # Only pairs go into a map. Which error says so depends on the version of Elixir.

@@ -186,7 +186,8 @@ defmodule Exile.Command.Options do
       doc: """
       how long the reader waits for output. After that the commands are ended, and
       `Exile.Process.Error` with the reason `:idle_timeout` is raised. The time that the reader takes for
-      an element does not count.
+      an element does not count. Where no output is read, or it has ended, `:timeout` and
+      `:exit_timeout` limit how long the commands may go on.
       """
     ],
     success: [

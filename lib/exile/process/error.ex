@@ -60,7 +60,8 @@ defmodule Exile.Process.Error do
 
   def message(%__MODULE__{operation: :run} = error) do
     stage = with {index, count} <- error.stage, do: " (stage #{index} of #{count})"
-    "#{inspect(error.subject)}#{stage} #{failure(error.reason)}#{last_words(error.result)}"
+    who = if error.subject, do: inspect(error.subject), else: "a command of the pipeline"
+    "#{who}#{stage} #{failure(error.reason)}#{last_words(error.result)}"
   end
 
   def message(%__MODULE__{reason: reason, operation: operation, subject: subject} = error) do

@@ -131,6 +131,8 @@ defmodule Exile.Runtime.Pipe do
   defp this_or_other(over, _this, other, max, until, deadline) do
     case read_tagged(other, max, until, deadline) do
       {:ok, _} = result -> result
+      # The other pipe still has a writer.
+      :timeout -> :timeout
       also_over -> if over == :exited or match?({:error, _}, also_over), do: over, else: also_over
     end
   end

@@ -41,14 +41,14 @@ defmodule Exile.Stream.Run do
       commands may have written up to `own` bytes of what comes before they ended, which must not be
       lost
     * `:over` - the output has ended; what is pending comes last
-    * `{:stopped, reason}` - the same, and then the commands are ended
+    * `{:stopped, reason, output}` - the same, and then the commands are ended because of this output
   """
   @type phase ::
           :to_the_end
           | :while_running
           | {:draining, Patience.deadline(), integer}
           | :over
-          | {:stopped, atom}
+          | {:stopped, atom, :stdout | :stderr}
 
   # What a pipe holds at most, unless a program with privileges made it larger.
   @pipe_capacity 1_048_576
@@ -131,7 +131,7 @@ defmodule Exile.Stream.Run do
     do: {:element, element, %{run | pending: rest}}
 
   def next(%__MODULE__{phase: :over} = run), do: finish(run)
-  def next(%__MODULE__{phase: {:stopped, reason}} = run), do: cut(run, reason)
+  def next(%__MODULE__{phase: {:stopped, reason, output}} = run), do: cut(run, reason, output)
 
   def next(%__MODULE__{deadline: deadline} = run) do
     # A command that always has more to say must not put the timeout off.
@@ -201,7 +201,7 @@ defmodule Exile.Stream.Run do
         next(%{run | pending: tag(run, name, ended), lines: %{lines | name => begun}})
 
       {:too_long, ended} ->
-        next(%{run | pending: tag(run, name, ended), phase: {:stopped, :line_too_long}})
+        next(%{run | pending: tag(run, name, ended), phase: {:stopped, :line_too_long, name}})
     end
   end
 
@@ -221,10 +221,11 @@ defmodule Exile.Stream.Run do
   defp idle(_run), do: :infinity
 
   # Reads on for a while. The commands have ended, and others may hold their output open.
-  defp drain(%__MODULE__{error: error} = run, own) do
-    timeout = if error, do: 0, else: run.stream.options.drain_timeout
-    %{run | phase: {:draining, Patience.deadline(timeout), own}}
+  defp drain(%__MODULE__{error: nil} = run, own) do
+    %{run | phase: {:draining, Patience.deadline(run.stream.options.drain_timeout), own}}
   end
+
+  defp drain(run, own), do: %{run | phase: {:draining, Patience.now(), own}, deadline: :infinity}
 
   defp count(%__MODULE__{phase: {:draining, deadline, own}} = run, element),
     do: %{run | phase: {:draining, deadline, own - size(element)}}
@@ -261,8 +262,7 @@ defmodule Exile.Stream.Run do
   end
 
   defp finish(%__MODULE__{error: error} = run) when error != nil do
-    _ = raise_failed(stop(run, 0))
-    {:error, error, ended(run)}
+    stopped(run, error)
   end
 
   # The output is at its end. Unread input is no failure; an input whose evaluation failed is.
@@ -282,7 +282,7 @@ defmodule Exile.Stream.Run do
     _ = outcome == :gone && exit(:killed)
 
     if overdue,
-      do: {:error, error(Enum.at(run.stream.commands, late), :run, :timeout), ended},
+      do: {:error, failure(run, :timeout, late), ended},
       else: exited(run, ended, late)
   end
 
@@ -298,11 +298,31 @@ defmodule Exile.Stream.Run do
   defp status_error({command, :unknown}), do: error(command, :status, :echild)
   defp status_error({_command, _status}), do: nil
 
-  @doc "Ends the commands because the reader takes no more, and returns as `next/1` does."
-  @spec cut(t, atom) :: {:error, Error.t(), [ended]}
-  def cut(%__MODULE__{stream: stream} = run, reason) do
-    _ = raise_failed(stop(run, 0))
-    {:error, error(List.last(stream.commands), :run, reason), ended(run)}
+  @doc """
+  Ends the commands because the reader takes no more of an output, and returns as `next/1` does.
+  """
+  @spec cut(t, atom, :stdout | :stderr) :: {:error, Error.t(), [ended]}
+  def cut(%__MODULE__{stream: stream} = run, reason, output) do
+    # Standard error is that of all.
+    index = if output == :stdout, do: length(stream.commands) - 1
+    stopped(run, run.error || failure(run, reason, index))
+  end
+
+  defp stopped(run, error) do
+    {outcome, ended} = stop(run, 0)
+    _ = raise_failed(outcome)
+    {:error, error, ended}
+  end
+
+  # A command exceeded a limit: the one at `index`, if that is known.
+  defp failure(%__MODULE__{stream: %{commands: [command]}}, reason, _index),
+    do: error(command, :run, reason)
+
+  defp failure(_run, reason, nil), do: %Error{reason: reason, operation: :run}
+
+  defp failure(%__MODULE__{stream: %{commands: commands}}, reason, index) do
+    error = commands |> Enum.at(index) |> error(:run, reason)
+    %{error | stage: {index + 1, length(commands)}}
   end
 
   # The commands begin to end. What they write until then is read: it may say why they took so long, and
@@ -316,20 +336,22 @@ defmodule Exile.Stream.Run do
 
     next(%{
       run
-      | error: error(Enum.at(stream.commands, index), :run, reason),
+      | error: failure(run, reason, index),
         phase: :while_running,
         deadline: Patience.deadline(patience(endings))
     })
   end
 
-  defp timed_out(run, _reason), do: over(run)
+  # They should have ended by now. What they wrote before is read without waiting.
+  defp timed_out(run, _reason), do: run |> drain(length(pipes(run)) * @pipe_capacity) |> read()
 
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
-    _ = run |> stop(stream.options.exit_timeout || Patience.early_stop()) |> raise_failed()
+    {outcome, ended} = stop(run, grace(run))
+    _ = raise_failed(outcome)
 
-    case exited(run, ended(run), nil) do
+    case exited(run, ended, nil) do
       {:error, error, _} ->
         raise error
 
@@ -348,40 +370,42 @@ defmodule Exile.Stream.Run do
 
   @doc "The reader has enough or has failed, and nothing may be raised."
   @spec halt(t) :: :ok
-  def halt(%__MODULE__{stream: stream} = run) do
-    _ = stop(run, stream.options.exit_timeout || Patience.early_stop())
+  def halt(run) do
+    _ = stop(run, grace(run))
     :ok
   end
 
   @doc "The reader has failed, and that is all that counts."
   @spec abandon(t) :: :ok
   def abandon(run) do
-    _ = stop(run, finite_grace(run))
+    _ = stop(run, run |> grace() |> finite())
     :ok
   end
 
-  # An exception is not held up for ever.
-  defp finite_grace(%__MODULE__{stream: %{options: %{exit_timeout: timeout}}})
-       when is_integer(timeout),
-       do: timeout
+  # How long the commands have to end by themselves when the reader takes no more.
+  defp grace(%__MODULE__{stream: stream, deadline: deadline}),
+    do: min(stream.options.exit_timeout || Patience.early_stop(), Patience.left(deadline))
 
-  defp finite_grace(_run), do: Patience.early_stop()
+  # An exception is not held up for ever.
+  defp finite(:infinity), do: Patience.early_stop()
+  defp finite(grace), do: grace
 
   # The pipe was taken away: by the feeder, because the input failed, or by a user's mistake.
   defp interrupted(run, reason) do
-    _ = raise_failed(stop(run, 0))
-    {:error, error(List.last(run.stream.commands), :read, reason), ended(run)}
+    stopped(run, error(List.last(run.stream.commands), :read, reason))
   end
 
   # Begins to end the commands, then closes the pipes, then stops the input. Returns the outcome of
-  # the input when the commands and their groups are gone.
+  # the input, and what became of the commands, when they and their groups are gone.
   defp stop(%__MODULE__{stream: stream, running: running} = run, grace) do
     endings = endings(stream, running, grace)
     end_all(endings)
     Running.close(pipes(run))
     outcome = input_outcome(run, 0)
     _ = wait(run, :over, patience(endings))
-    outcome
+
+    # This also keeps the tether until here: if it were collected, their time would be over at once.
+    {outcome, ended(run)}
   end
 
   defp pipes(%__MODULE__{running: %{stdout: stdout, stderr: stderr}}) do

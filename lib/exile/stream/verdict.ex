@@ -22,15 +22,10 @@ defmodule Exile.Stream.Verdict do
     * `signaled` - whether a signal ended one of those that failed
   """
   @spec of(Stream.t(), [Native.status()], non_neg_integer | nil) :: t
-  def of(%Stream{commands: commands, options: options}, statuses, late) do
-    last = length(statuses) - 1
-
-    failed =
-      for {status, index} <- Enum.with_index(statuses),
-          index == late or failed?(status, index == last, options.success),
-          do: index
-
-    index = late || List.first(failed) || last
+  def of(%Stream{commands: commands, options: options} = stream, statuses, late) do
+    failed = for index <- failed(stream, statuses), index != late, do: index
+    failed = if late, do: [late | failed], else: failed
+    index = List.first(failed) || length(statuses) - 1
     %{code: code} = Enum.at(statuses, index)
 
     %{
@@ -39,6 +34,18 @@ defmodule Exile.Stream.Verdict do
       failure: if(failed != [], do: {code, stage(commands, index), late && options.exit_timeout}),
       signaled: Enum.any?(failed, &(Enum.at(statuses, &1).signal != nil))
     }
+  end
+
+  @doc "The first that failed, of those whose statuses are known."
+  @spec first_failed(Stream.t(), [Stream.Run.ended()]) :: non_neg_integer | nil
+  def first_failed(stream, statuses), do: stream |> failed(statuses) |> List.first()
+
+  defp failed(%Stream{options: %{success: success}}, statuses) do
+    last = length(statuses) - 1
+
+    for {%{} = status, index} <- Enum.with_index(statuses),
+        failed?(status, index == last, success),
+        do: index
   end
 
   # A command killed by SIGPIPE because the next one stopped reading does not count as failed. Only we

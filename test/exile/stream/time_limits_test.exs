@@ -73,6 +73,49 @@ defmodule Exile.Stream.TimeLimitsTest do
       assert_raise Error, ~r/did not end within/, fn -> resume.({:cont, nil}) end
     end
 
+    test "covers a reader that stops early, whatever time the command has then" do
+      script = "trap '' PIPE TERM; echo $$; exec sleep 60"
+
+      for exit_timeout <- [:infinity, 60_000], reader <- [:enough, :halted, :raises] do
+        stream = Exile.stream!(sh(script), timeout: 500, exit_timeout: exit_timeout)
+
+        {time, _} =
+          timed(fn ->
+            try do
+              case reader do
+                :enough -> Enum.take(stream, 1)
+                :halted -> stream |> Stream.flat_map(&[&1]) |> Enum.take(1)
+                :raises -> Enum.each(stream, fn _ -> raise "oops" end)
+              end
+            rescue
+              _ -> :ok
+            end
+          end)
+
+        assert time < 10_000
+      end
+    end
+
+    test "loses nothing that was written before it, however slow the reader is" do
+      script = "head -c 300000 /dev/zero; exec sleep 60"
+
+      read = fn chunk, count ->
+        receive after: (if(count == 0, do: 2_500, else: 0) -> count + byte_size(chunk))
+      end
+
+      stream = Exile.stream!(sh(script), timeout: 100)
+      test = self()
+
+      assert_raise Error, fn ->
+        Enum.reduce(stream, 0, fn chunk, count -> tap(read.(chunk, count), &send(test, &1)) end)
+      end
+
+      # The command fills the pipe until the timeout; what it could not write yet is its own loss.
+      counts = Process.info(self(), :messages) |> elem(1)
+      assert List.last(counts) >= 65_536
+      for count <- counts, do: assert_received(^count)
+    end
+
     test "leaves the early stop of a reader as it is" do
       assert Exile.stream!(["yes"], timeout: 60_000, ignore_epipe: true) |> Enum.take(1) != []
     end
