@@ -13,7 +13,7 @@ defmodule Exile do
   @typedoc "A program and its arguments."
   @type command :: [binary, ...]
 
-  @typedoc "Commands of which each reads what the one before it writes."
+  @typedoc "Commands, each of which reads the output of the one before it."
   @type pipeline :: [command, ...]
 
   @typedoc "Where a command's standard input comes from."
@@ -148,61 +148,62 @@ defmodule Exile do
   end
 
   @doc """
-  A stream of what `command` writes, which raises when the command fails.
+  Returns a stream of the output of `command`. The stream raises if the command fails.
 
-  Returns an `Exile.Stream`, an `Enumerable`. Each enumeration runs the command anew. The elements
-  are binaries, never empty, as large as the output at that moment and `:max_chunk_size` allow.
+  The result is an `Exile.Stream`, an `Enumerable`. Each enumeration runs the command again. The
+  elements are non-empty binaries. Each holds the output that is available at that moment, up to
+  `:max_chunk_size`.
 
-  A list of commands is a pipeline: all run at once, each reads what the one before it writes, and
-  the elements are what the last one writes. Pipes of the kernel join them, so that the bytes in
-  between do not pass through the VM. The options hold for each of the commands.
+  A list of commands is a pipeline: all of them run at the same time, each reads the output of the
+  one before it, and the elements are the output of the last. Kernel pipes connect them, so the
+  bytes in between do not pass through the VM. The options apply to each of the commands.
 
-  A stream may be suspended, and resumed later or in another process. A suspended stream that can no
-  longer be resumed is ended when the VM collects it.
+  A stream can be suspended and resumed later, also in another process. If a suspended stream can
+  no longer be resumed, its commands are ended when the VM garbage-collects it.
 
   ## Options
 
-  An option whose value is `nil` has its default.
+  A value of `nil` stands for the default of an option.
 
   #{Option.docs(Options.stream())}
 
-  Options for the command, or for each command of a pipeline:
+  Options of the command, or of each command in a pipeline:
 
   #{Option.docs(Options.process())}
 
-  A wrong value raises `ArgumentError` right away, and so does an unknown option.
+  An invalid value or an unknown option raises `ArgumentError` right away, before the enumeration.
 
   ## Errors
 
-  While it is enumerated the stream raises
+  During enumeration the stream raises
 
-    * `Exile.Process.Error` when the command cannot be started, with the reasons of
-      `Exile.Process.start_link/2`; and with the reason `:timeout` or `:idle_timeout` when it took longer
-      than these options allow
-    * `Exile.Stream.AbnormalExit` when its status is not in `:success`. In a pipeline when any
-      command did: the exception names the first that failed. A command killed by SIGPIPE because
-      the next one stopped reading does not count as failed
-    * `File.Error` when the file of a `File.Stream` cannot be read
+    * `Exile.Process.Error` if the command cannot be started, with the reasons listed in
+      `Exile.Process.start_link/2`; and with the reason `:timeout` or `:idle_timeout` if it takes
+      longer than these options allow
+    * `Exile.Stream.AbnormalExit` if the exit status of the command is not in `:success`. In a
+      pipeline it is raised if that is so for any command, and names the first one that failed. A
+      command killed by SIGPIPE because the next one stopped reading does not count as failed
+    * `File.Error` if the file of a `File.Stream` cannot be read
     * whatever the evaluation of `:input` raised, threw or exited with, unchanged and with its
       stack trace; the command is ended
 
-  Input that the command did not read is no failure: once its output was read to the end, only its
-  status counts.
+  It is not an error if the command leaves input unread: once its output has been read to the end,
+  only its status matters.
 
   When the reader stops early, as `Enum.take/2` does, the pipes are closed at once. The command
-  has a quarter of a second, or `:exit_timeout` if that is given, to end by itself. Then it and its
-  process group are ended by signals, in half a second more, or by `:teardown` if that is given,
-  whose waits are kept to. `Exile.Stream.AbnormalExit` is raised unless the command ended with
-  status 0: its `:exit_status` is `:epipe` when a signal ended the command. With `:ignore_epipe`
-  nothing is raised. When the reader raises, the command is ended in the same way, and the reader's
-  own error is the one that counts.
+  then has a quarter of a second, or `:exit_timeout` if that is given, to exit by itself. After
+  that, signals end it and its process group within another half second, or as `:teardown` says if
+  that is given, with its full waits. `Exile.Stream.AbnormalExit` is raised unless the command
+  exits with status 0. Its `:exit_status` is `:epipe` if a signal ended the command. With
+  `:ignore_epipe` nothing is raised. When the reader raises, the command is ended in the same way,
+  and the reader's own error is raised.
 
-  `Stream.transform/3`, what is built on it, such as `Stream.flat_map/2`, and `Stream.zip/2` end the
-  stream that they read in one and the same way whether their own reader has enough or has raised.
-  The command is then ended as above, but nothing is raised, since that would take the place of the
-  reader's error.
+  `Stream.transform/3`, functions built on it such as `Stream.flat_map/2`, and `Stream.zip/2` halt
+  the stream that they read in the same way, whether their own reader stops early or raises. The
+  command is then ended as above, but the stream raises nothing, since its exception would replace
+  the reader's.
 
-  When the reader dies, the command has no time for itself before the signals.
+  When the reader dies, the command is signalled at once, without time to exit by itself.
 
   ## Examples
 
@@ -231,11 +232,11 @@ defmodule Exile do
   def stream!(command, options \\ []), do: Exile.Stream.Builder.new!(command, options, :raise)
 
   @doc """
-  Like `stream!/2`, but the exit status raises nothing: it is the last element.
+  Like `stream!/2`, but the exit status is the last element instead of raising.
 
-  That is `{:exit, {:status, 0..255}}`. In a pipeline it is the status of the first command that
-  failed, else that of the last. A reader who stops early does not see it, and nothing is raised because of that. All else
-  that `stream!/2` raises this stream raises, too.
+  This element is `{:exit, {:status, 0..255}}`. In a pipeline it has the status of the first
+  command that failed, or else that of the last. A reader that stops early does not get it, and
+  stopping early raises nothing. Everything else that `stream!/2` raises, this stream raises too.
 
   ## Examples
 

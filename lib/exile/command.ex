@@ -1,7 +1,7 @@
 defmodule Exile.Command do
   @moduledoc false
 
-  # What to run: a program, its arguments, and the options for it.
+  # What to run: a program, its arguments and its options.
 
   alias Exile.Command.{Option, Options}
   alias Exile.Process.Error
@@ -21,7 +21,7 @@ defmodule Exile.Command do
     %__MODULE__{argv: argv, options: Option.values!(Options.process(), options)}
   end
 
-  @doc "Checks a command whose options have been checked."
+  @doc "Checks a command. The options have already been checked."
   @spec with_options!(term, %{atom => term}) :: t
   def with_options!(argv, options), do: %__MODULE__{argv: argv!(argv), options: options}
 
@@ -52,7 +52,7 @@ defmodule Exile.Command do
           "expected every argument of a command to be a binary, got: #{inspect(other)}"
   end
 
-  @doc "The command as the native side wants it, where one binary costs less than a list."
+  @doc "The command as the native side expects it. One binary costs less to pass than a list."
   @spec to_native(t) :: Running.stage()
   def to_native(%__MODULE__{argv: argv, options: options}) do
     {unset, set} = Enum.split_with(options.env, fn {_name, value} -> value == nil end)
@@ -77,7 +77,7 @@ defmodule Exile.Command do
   defp stderr(:consume), do: :pipe
 
   @doc """
-  Starts commands, each reading what the one before it writes. Options are those of
+  Starts commands, each reading the output of the one before it. The options are those of
   `Exile.Runtime.Running.start/2`, and `:timeout`, the time for all that the commands do.
   """
   @spec start([t, ...], keyword) :: {:ok, Running.t()} | {:error, Error.t()}
@@ -147,7 +147,7 @@ defmodule Exile.Command do
   defp what(:output, _command, _stdin, {:write, path, _append}), do: {:output, path}
   defp what(step, command, _stdin, _stdout), do: {step, program(command)}
 
-  @doc "The program, as errors name it."
+  @doc "The program, as named in errors."
   @spec program(t) :: binary
   def program(%__MODULE__{argv: [program | _]}), do: program
 end

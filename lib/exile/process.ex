@@ -1,9 +1,9 @@
 defmodule Exile.Process do
   @moduledoc """
-  A running command: its pipes, its signals, its end.
+  A handle to a running command: its pipes, its signals and its exit.
 
-  Use `Exile.stream!/2` where it fits. Use this module to talk to a program back and forth, or when
-  you want its output and its exit status apart:
+  Use `Exile.stream!/2` where it fits. Use this module to talk back and forth with a program, or
+  to get its output and its exit status separately:
 
       iex> {:ok, p} = Exile.Process.start_link(["cat"])
       iex> Exile.Process.write(p, "hello")
@@ -19,37 +19,37 @@ defmodule Exile.Process do
 
   ## Who owns what
 
-  The caller of `start_link/2` owns the command. It alone may call `await_exit/2`, and when it dies,
-  for whatever reason, the command is ended. There is no Erlang process behind a command, and no link:
-  an `Exile.Process` is a handle, as a socket is. A running command lives as long as its owner, whether
-  anybody still holds the handle or not. Once it has ended and the handle is garbage, nothing is left
-  of it.
+  The caller of `start_link/2` owns the command. Only the owner may call `await_exit/2`, and when
+  the owner dies, for whatever reason, the command is ended. There is no Erlang process behind a
+  command, and no link: an `Exile.Process` is a handle, like a socket. While the owner lives, a
+  running command is not ended just because nobody holds the handle any more. After the command
+  has exited and the handle has been garbage-collected, nothing of it is left.
 
-  It also owns the pipes at first. Only a pipe's owner may read from it, write to it or close it. Any
-  other process gets `{:error, :pipe_closed_or_invalid_caller}`, and so does the owner of a closed pipe. With `change_pipe_owner/3` any process can hand a
-  pipe to any other, so that one writes while another reads. When the owner of a pipe dies, the
-  pipe is closed.
+  The caller also owns the pipes at first. Only a pipe's owner may read from it, write to it or
+  close it. Any other process gets `{:error, :pipe_closed_or_invalid_caller}`, and so does the
+  owner of a closed pipe. Any process can hand a pipe to any other with `change_pipe_owner/3`, so
+  that one writes while another reads. When the owner of a pipe dies, the pipe is closed.
 
   ## Waiting
 
-  `read/3` and its relatives, and `write/3`, make the *calling* process wait, never a scheduler.
-  They use the pipe directly: no byte and no message passes through another process. Since a
-  command that is not read from stops as soon as its pipe is full, and a writer waits until the
-  command has read, there is back-pressure both ways.
+  `read/3`, its variants and `write/3` block the *calling* process, never a scheduler. They use
+  the pipe directly: no byte and no message passes through another process. A command blocks when
+  its output pipe is full, and a writer blocks until the command has read, so there is
+  back-pressure in both directions.
 
-  A call that waits always returns: when the pipe is closed under it, when it is handed to another
-  process, and when the command ends, even where other programs that the command started hold the
-  pipe open. (What those still write can be read; see `read/3`.)
+  A blocked call always returns when the pipe is closed, when the pipe is handed to another
+  process, and when the command exits, even if programs that the command started hold the pipe
+  open. (What they write later can still be read; see `read/3`.)
 
   ## The end of a command
 
-  Each command leads a session and a process group of its own, so it has no controlling terminal: a
+  Each command leads its own session and process group, so it has no controlling terminal: a
   program that asks for a password on `/dev/tty` fails at once.
 
-  A command is ended by signals to it and to its whole process group, in a sequence that
-  `await_exit/2` describes and the `:teardown` option changes. A command whose owner died is ended
-  in the same way, in under a second. A command that exits by itself leaves programs that it started
-  in the background alone, as a shell does.
+  A command is ended by signals to it and to its whole process group, in the sequence described in
+  `await_exit/2`, which the `:teardown` option changes. A command whose owner dies is ended the
+  same way, in under a second. When a command exits by itself, programs that it started in the
+  background keep running, as with a shell.
 
   When the VM itself is killed, the kernel kills every command with it.
   """
@@ -64,7 +64,7 @@ defmodule Exile.Process do
   @enforce_keys [:owner, :argv, :process, :stdin, :stdout, :stderr, :teardown]
   defstruct @enforce_keys
 
-  @typedoc "A command that was started. The fields are private."
+  @typedoc "A started command. The fields are private."
   @type t :: %__MODULE__{
           owner: pid,
           argv: [binary, ...],
@@ -84,42 +84,43 @@ defmodule Exile.Process do
   @typedoc "See `start_link/2`."
   @type option :: unquote(Option.type(Options.process()))
 
-  @typedoc "A name or a value in the environment; as a value, `nil` and `false` unset the variable."
+  @typedoc "The name or value of an environment variable. The values `nil` and `false` unset it."
   @type variable :: binary | charlist | atom | number
 
   @default_max 65_535
 
   @doc """
-  Starts a command, which the caller owns.
+  Starts a command. The caller owns it.
 
-  The command is a non-empty list of binaries, the program first. A program without a `/` is
-  looked up in the `PATH` of the VM; one with a `/` is a file, relative to `:cd` if that is given.
-  Relative and empty entries of `PATH` are directories of the VM, not of `:cd`. No shell is involved:
-  arguments reach the program byte for byte.
+  The command is a non-empty list of binaries, the program first. A program name without a `/` is
+  looked up in the `PATH` of the VM. One with a `/` is a path, relative to `:cd` if that is given.
+  Relative and empty entries of `PATH` refer to the VM's directory, not to `:cd`. No shell is
+  involved: arguments reach the program byte for byte.
 
-  When it returns `{:ok, process}` the program is running. A program that cannot be executed is an
-  error here, never an exit status.
+  When the function returns `{:ok, process}`, the program is running. If the program cannot be
+  executed, the function returns an error; this never becomes an exit status.
 
   ## Options
 
   #{Option.docs(Options.process())}
 
-  An option whose value is `nil` has its default. Any other option, and a value of the wrong kind,
+  A value of `nil` stands for the default of an option. An unknown option or an invalid value
   raises `ArgumentError`, as does a NUL byte in an argument, a directory or a variable.
 
   ## Errors
 
-  `{:error, %Exile.Process.Error{reason: reason}}`; nothing is left of the command. Among the reasons:
+  Errors are returned as `{:error, %Exile.Process.Error{reason: reason}}`, and nothing is left of
+  the command. The reasons include:
 
     * `:enoent` - no such program, or no such directory for `:cd`
-    * `:eacces` - the program may not be executed, or the directory not entered
+    * `:eacces` - the program may not be executed, or the directory may not be entered
     * `:enotdir` - the directory, or a part of its path, is not a directory
-    * `:enoexec` - the file is executable, but no program and no script with a `#!` line
-    * `:e2big` - arguments and environment are too long
-    * `:etxtbsy` - the program's file is open for writing, and stays so
-    * `:emfile`, `:enfile` - the VM or the system has too many files open
+    * `:enoexec` - the file is executable, but neither a program nor a script with a `#!` line
+    * `:e2big` - the arguments and the environment are too long
+    * `:etxtbsy` - the program's file is open for writing, and stays open
+    * `:emfile`, `:enfile` - the VM or the system has too many open files
     * `:eagain`, `:enomem` - too many processes, or no memory left
-    * `:etimedout` - the program did not run within `:start_timeout`
+    * `:etimedout` - the program was not running within `:start_timeout`
     * `:ecanceled` - the application `:exile` is not started, or has stopped, perhaps with the VM
 
   ## Examples
@@ -155,14 +156,14 @@ defmodule Exile.Process do
   end
 
   @doc """
-  Writes all of `iodata` to the command's standard input, waiting as long as the pipe is full.
+  Writes all of `iodata` to the command's standard input. Blocks while the pipe is full.
 
-  Returns `:ok` when all is written (which does not mean that the command has read it), at once
-  for empty data, or
+  Returns `:ok` when everything is written, at once for empty data. This does not mean that the
+  command has read it. The errors are
 
     * `{:error, {:timeout, rest}}` - the pipe was full for `timeout` milliseconds (default: `:infinity`).
       `rest` is the iodata that was not written
-    * `{:error, :epipe}` - the command has closed its input, or ended
+    * `{:error, :epipe}` - the command has closed its input, or exited
     * `{:error, :pipe_closed_or_invalid_caller}` - see [Who owns what](#module-who-owns-what)
 
   ## Examples
@@ -181,13 +182,13 @@ defmodule Exile.Process do
   end
 
   @doc """
-  Reads from the command's standard output what is there, `max` bytes at most (default: 65,535);
-  waits while nothing is there.
+  Reads available data from the command's standard output, at most `max` bytes (default: 65,535).
+  Blocks while there is none.
 
     * `{:ok, binary}` - at least one byte
-    * `:eof` - the command has closed its output. Or it has ended and nothing it wrote is left,
-      though programs that it started hold the pipe open; what those write later a later call
-      returns.
+    * `:eof` - the command has closed its output. Also returned when the command has exited and
+      all of its output has been read, even if programs that it started hold the pipe open. A
+      later call returns what those programs write later.
     * `{:error, :timeout}` - nothing came within `timeout` milliseconds (default: `:infinity`). The pipe is
       as it was, and nothing is lost
     * `{:error, :pipe_closed_or_invalid_caller}` - see [Who owns what](#module-who-owns-what)
@@ -226,12 +227,13 @@ defmodule Exile.Process do
     do: read_pipe(stderr, max!(max), deadline!(timeout))
 
   @doc """
-  Reads from standard output or standard error, whichever has something; for commands started
-  with `stderr: :consume`.
+  Reads from standard output or standard error, whichever has data; for commands started with
+  `stderr: :consume`.
 
-  Returns like `read/3`, with the data as `{:stdout, binary}` or `{:stderr, binary}`; `:eof` when
-  both are at their end. When both have something, chance decides, so that neither starves. A
-  pipe that the caller does not own, or has closed, is passed over as long as the other goes on.
+  Returns the same as `read/3`, but with the data as `{:stdout, binary}` or `{:stderr, binary}`,
+  and `:eof` when both have ended. When both have data, one is chosen at random, so that neither
+  starves. A pipe that the caller does not own or has closed is skipped until the other one has
+  ended.
 
   ## Examples
 
@@ -256,23 +258,23 @@ defmodule Exile.Process do
   end
 
   @doc """
-  Closes the command's standard input: it sees end-of-file once it has read what was written.
+  Closes the command's standard input. The command sees end-of-file after it has read all data.
 
-  Returns `:ok`, or `{:error, :pipe_closed_or_invalid_caller}` when it is closed already or the
-  caller is not its owner.
+  Returns `:ok`, or `{:error, :pipe_closed_or_invalid_caller}` if the pipe is already closed or
+  the caller does not own it.
   """
   @spec close_stdin(t) :: :ok | pipe_error
   def close_stdin(%__MODULE__{stdin: stdin}), do: close(stdin)
 
   @doc """
-  Closes our end of the command's standard output: a command that goes on writing gets SIGPIPE,
-  or EPIPE. Returns like `close_stdin/1`.
+  Closes our end of the command's standard output. A command that goes on writing gets SIGPIPE or
+  EPIPE. Returns the same as `close_stdin/1`.
   """
   @spec close_stdout(t) :: :ok | pipe_error
   def close_stdout(%__MODULE__{stdout: stdout}), do: close(stdout)
 
   @doc """
-  Closes our end of the command's standard error. Returns like `close_stdin/1`.
+  Closes our end of the command's standard error. Returns the same as `close_stdin/1`.
   """
   @spec close_stderr(t) :: :ok | pipe_error
   def close_stderr(%__MODULE__{stderr: stderr}), do: close(stderr)
@@ -283,11 +285,10 @@ defmodule Exile.Process do
   @doc """
   Makes `pid`, a process on this node, the owner of a pipe. Any process may call this.
 
-  A process that waits in a read or write on the pipe returns with
-  `{:error, :pipe_closed_or_invalid_caller}`. If `pid` is dead, the pipe is closed, just as if it
-  had died a moment later.
+  A read or write that is blocked on the pipe returns `{:error, :pipe_closed_or_invalid_caller}`.
+  If `pid` is dead, the pipe is closed, just as if `pid` had died a moment later.
 
-  Returns `:ok`, or `{:error, :pipe_closed_or_invalid_caller}` when the pipe is closed.
+  Returns `:ok`, or `{:error, :pipe_closed_or_invalid_caller}` if the pipe is closed.
 
   ## Examples
 
@@ -328,9 +329,10 @@ defmodule Exile.Process do
   The signal is a name in small letters, like `:sigterm` or `:sigusr1`, or a number; real-time signals
   have only numbers.
 
-  Returns `:ok`, or `{:error, reason}`: `:esrch` after the command has ended (a stranger that got
-  its number is never signalled), `:eperm` when it has become a user that the VM may not signal.
-  What is no signal of this system raises `ArgumentError`.
+  Returns `:ok` or `{:error, reason}`. The reason is `:esrch` if the command has exited (another
+  process that got its process id is never signalled), and `:eperm` if the command now runs as a
+  user whose processes the VM may not signal. A value that is not a signal on this system raises
+  `ArgumentError`.
 
   ## Examples
 
@@ -357,36 +359,35 @@ defmodule Exile.Process do
   end
 
   @doc """
-  Closes the command's standard input, waits until the command has ended, and returns its exit
+  Closes the command's standard input, waits until the command has exited, and returns its exit
   status.
 
-  What the command still writes is read and dropped until then, so that it neither waits for a
-  reader nor fails for want of one. After that its pipes are closed. Pipes that other processes own
-  are theirs.
+  Until then, the command's output is read and dropped, so that it neither blocks nor fails
+  because nobody reads. After that its pipes are closed. Pipes that other processes own are left
+  alone.
 
-  The status is that of a shell: the exit code, or 128 plus the number of the signal that ended
-  the command. Once the command has ended, the function returns the same status as often as it is
-  called.
+  The status is the one that a shell reports: the exit code, or 128 plus the number of the signal
+  that ended the command. Once the command has exited, every call returns the same status.
 
   ## Timeout
 
-  `timeout` is in milliseconds (default: 5,000). If the command is still there after a quarter of
-  it, the command and its process group get SIGTERM, after half of it again, after three quarters
-  SIGKILL; so the function returns within the timeout, with the status that this led to. With
-  `:infinity` the command gets all the time it needs and no signal.
+  `timeout` is in milliseconds (default: 5,000). If the command still runs after a quarter of it,
+  the command and its process group get SIGTERM. They get SIGTERM again after half of it, and
+  SIGKILL after three quarters. So the function returns within the timeout, with the resulting
+  status. With `:infinity` it waits as long as the command runs, and sends no signal.
 
-  The `:teardown` option of `start_link/2` replaces the two SIGTERMs, and its waits are kept to: where
-  they take longer than the timeout leaves, so does the function.
+  The `:teardown` option of `start_link/2` replaces the two SIGTERMs. Its waits are not shortened:
+  if they add up to more than the timeout leaves, the function takes longer than the timeout.
 
   ## Errors
 
-    * `{:error, %Exile.Process.Error{reason: :eperm}}` - the command has become a user that the VM may
-      not signal. It is returned as soon as a signal is refused.
-    * `{:error, %Exile.Process.Error{reason: :echild}}` - the command has ended, but how is unknown,
-      because other native code in this VM took the status.
-    * It exits, as `GenServer.call/3` does, when the command is there a second after SIGKILL and
-      the timeout, which only happens when the kernel cannot end it.
-    * A caller that is not the owner of the command gets an `ArgumentError`.
+    * `{:error, %Exile.Process.Error{reason: :eperm}}` - the command now runs as a user whose
+      processes the VM may not signal. It is returned as soon as a signal is refused.
+    * `{:error, %Exile.Process.Error{reason: :echild}}` - the command has exited, but its status
+      is unknown, because other native code in this VM took it.
+    * The function exits, as `GenServer.call/3` does, if the command still runs one second after
+      both SIGKILL and the timeout. This only happens if the kernel cannot end the command.
+    * It raises `ArgumentError` if the caller does not own the command.
 
   ## Examples
 
@@ -433,7 +434,7 @@ defmodule Exile.Process do
     Running.wait_and_drain(process, outputs, :exit, :infinity)
   end
 
-  # The first quarter is the command's own, SIGKILL comes with the last.
+  # The command has the first quarter to exit by itself. The last quarter begins with SIGKILL.
   defp await(%__MODULE__{process: process, teardown: teardown}, outputs, timeout) do
     grace = div(timeout, 4)
     steps = Teardown.within(teardown, div(timeout, 2))
@@ -451,10 +452,10 @@ defmodule Exile.Process do
   end
 
   @doc """
-  The process id of the command, `{:ok, os_pid}`, or `:undefined` after it has ended.
+  Returns the process id of the command as `{:ok, os_pid}`, or `:undefined` if it has exited.
 
-  For display, and for tools that want a number. To signal the command use `kill/2`: by the time the
-  number is used it may be that of another process.
+  The id is for display, and for tools that need a number. To signal the command, use `kill/2`: by
+  the time the number is used, it may belong to another process.
   """
   @spec os_pid(t) :: {:ok, pos_integer} | :undefined
   def os_pid(%__MODULE__{process: process}) do
@@ -508,7 +509,7 @@ defmodule Exile.Process do
 
   defp not_a_pipe, do: {:error, :pipe_closed_or_invalid_caller}
 
-  # More than any pipe holds, less than what the native side cannot take.
+  # The limit is more than any pipe holds. The native side accepts no larger number.
   defp max!(max) when is_integer(max) and max > 0, do: min(max, 0xFFFF_FFFF)
 
   defp max!(other) do

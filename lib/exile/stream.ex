@@ -1,15 +1,14 @@
 defmodule Exile.Stream do
   @moduledoc """
-  One command, or several that read from each other, as a lazy enumerable; `Exile.stream!/2` and
-  `Exile.stream/2` make it.
+  A command or a pipeline as a lazy enumerable. `Exile.stream!/2` and `Exile.stream/2` create it.
 
-  Nothing runs until it is enumerated, and each enumeration runs the commands anew. See `Exile`.
+  Nothing runs until it is enumerated, and each enumeration runs the commands again. See `Exile`.
   """
 
   @enforce_keys [:commands, :options, :on_failure]
   defstruct @enforce_keys
 
-  @typedoc "Commands to be run when it is enumerated. The fields are private."
+  @typedoc "Commands that run when the stream is enumerated. The fields are private."
   @type t :: %__MODULE__{
           commands: [struct, ...],
           options: %{atom => term},

@@ -1,14 +1,14 @@
 defmodule Exile.Command.Environment do
   @moduledoc false
 
-  # The option `:env`: names and values of almost any kind become binaries.
+  # Checks the `:env` option and converts its names and values to binaries.
 
   alias Exile.Command.Option
 
   @type t :: [{name :: binary, value :: binary | nil}]
 
   @spec check(term) :: {:ok, t} | :error | {:error, message :: binary}
-  # Improper lists have no length.
+  # An improper list has no length, so it fails the guard.
   def check(env)
       when (is_list(env) and length(env) >= 0) or (is_map(env) and not is_struct(env)) do
     # If a name is given twice, the last value wins.
@@ -41,7 +41,7 @@ defmodule Exile.Command.Environment do
 
   defp text(text, _what) when is_binary(text), do: text
 
-  # An improper list, or one with something else than characters, is no text; a charlist is.
+  # A charlist is text. An improper list, or one with elements other than characters, is not.
   defp text(term, what) when is_atom(term) or is_number(term) or is_list(term) do
     to_string(term)
   rescue

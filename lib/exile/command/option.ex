@@ -1,8 +1,8 @@
 defmodule Exile.Command.Option do
   @moduledoc false
 
-  # What can be said about any option: how it is checked, documented and typed. Which options there
-  # are is in `Exile.Command.Options`.
+  # How options are checked, documented and typed. The options themselves are in
+  # `Exile.Command.Options`.
   #
   # Misuse raises an ArgumentError that names the option and the value.
 
@@ -14,12 +14,12 @@ defmodule Exile.Command.Option do
   @typedoc """
   One row of the table.
 
-    * `values` - what it may be, see `t:values/0`
-    * `default_doc` - the default in words, where it cannot be shown as a term
-    * `stands_for` - another option, of which this is an older name, and how values become those of
-      the other one
-    * `attribute` - whether it only says how the process is to be made, so that its value goes to
-      `native/os/src/attributes` as it is
+    * `values` - the allowed values, see `t:values/0`
+    * `default_doc` - the default in words, if it cannot be shown as a term
+    * `stands_for` - the option that this is an older name of, and a map from values of this
+      option to values of that one
+    * `attribute` - whether the option only affects how the process is created. Its value then
+      goes unchanged to `native/os/src/attributes`
   """
   @type t :: %__MODULE__{
           name: atom,
@@ -31,7 +31,7 @@ defmodule Exile.Command.Option do
           attribute: boolean
         }
 
-  @typedoc "What an option may be. Where that is special, the row brings its own type and check."
+  @typedoc "The allowed values of an option. A `:special` row has its own type and check."
   @type values ::
           :boolean
           | :timeout
@@ -47,11 +47,11 @@ defmodule Exile.Command.Option do
                check: (term -> {:ok, term} | :error | {:error, message :: binary})
              ]}
 
-  # More than one read ever returns; the native side takes no larger number.
+  # More than a single read ever returns. The native side accepts no larger number.
   @largest 0xFFFF_FFFF
 
   @doc """
-  The values of all options of a table: those that are given, checked, and else the defaults.
+  Returns the value of every option of a table: the given value, checked, or else the default.
 
   If an option is given twice, the first wins, as in Keyword. `nil` stands for the default.
   """
@@ -89,7 +89,7 @@ defmodule Exile.Command.Option do
     end
   end
 
-  # All are checked.
+  # Values that are not used are checked too.
   defp value!(row, []), do: row.default
   defp value!(row, given), do: given |> Enum.map(&checked!(row, &1)) |> hd()
 
@@ -123,7 +123,7 @@ defmodule Exile.Command.Option do
   defp fits?({:one_of, names}, value), do: value in names
   defp fits?(_values, _value), do: false
 
-  @doc "No string that the system is given may hold a NUL byte: it would end there."
+  @doc "Rejects a string with a NUL byte, because the system would end the string there."
   @spec without_nul(binary, binary) :: {:ok, binary} | {:error, binary}
   def without_nul(what, binary) do
     if String.contains?(binary, <<0>>),
@@ -178,7 +178,7 @@ defmodule Exile.Command.Option do
 
   defp union(types), do: types |> Enum.reverse() |> Enum.reduce(&{:|, [], [&1, &2]})
 
-  @doc "The documentation of these options, as the items of a list in Markdown."
+  @doc "The documentation of these options, as the items of a Markdown list."
   @spec docs([t]) :: binary
   def docs(rows), do: Enum.map_join(rows, "\n", &doc/1)
 
@@ -189,7 +189,7 @@ defmodule Exile.Command.Option do
     default =
       unless row.stands_for, do: "Default: #{row.default_doc || "`#{inspect(row.default)}`"}."
 
-    # After a list within the item, the default is a paragraph of its own.
+    # After a list within the item, the default must be a separate paragraph.
     rest = Enum.map(rest, &("    " <> &1))
     lines = ["  * `#{inspect(row.name)}`#{label} - #{first}" | rest]
 

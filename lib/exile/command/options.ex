@@ -1,10 +1,10 @@
 defmodule Exile.Command.Options do
   @moduledoc false
 
-  # The one table of options. Their documentation, types, defaults and errors come from here.
+  # The only table of options. Their documentation, types, defaults and errors come from it.
   #
-  # An option of a spawn is a row here, a field in `native/nif/src/spec.rs`, and what it does in
-  # `native/os/src/attributes`.
+  # An option that affects the spawn is a row here, a field in `native/nif/src/spec.rs`, and its
+  # implementation in `native/os/src/attributes`.
 
   alias Exile.Command.{Environment, Option}
   alias Exile.Runtime.Teardown
@@ -14,7 +14,7 @@ defmodule Exile.Command.Options do
     cd: [
       values: {:text, "a directory as a binary"},
       doc: "the directory to run in.",
-      default_doc: "that of the VM"
+      default_doc: "the VM's directory"
     ],
     env: [
       values:
@@ -30,8 +30,8 @@ defmodule Exile.Command.Options do
          check: &Environment.check/1},
       default: [],
       doc: """
-      added to the environment of the VM. Both may be binaries, charlists, atoms or numbers. A
-      value of `nil` or `false` unsets the variable.
+      variables to add to the VM's environment. Names and values may be binaries, charlists, atoms
+      or numbers. A value of `nil` or `false` unsets the variable.
       """
     ],
     clear_env: [
@@ -43,10 +43,10 @@ defmodule Exile.Command.Options do
       values: {:text, "a binary"},
       attribute: true,
       doc: """
-      what the program sees as its own name, its argument 0. Some programs behave as this says:
-      a shell is a login shell if it begins with `-`.
+      the name that the program sees as its own (`argv[0]`). Some programs depend on it: a shell
+      is a login shell if it begins with `-`.
       """,
-      default_doc: "the program as it stands in the command"
+      default_doc: "the program as given in the command"
     ],
     stderr: [
       values: {:one_of, [:console, :redirect_to_stdout, :disable, :consume]},
@@ -54,31 +54,31 @@ defmodule Exile.Command.Options do
       doc: """
       where standard error goes.
       * `:console` - to the standard error of the VM
-      * `:redirect_to_stdout` - where standard output goes; in a pipeline to the next command
+      * `:redirect_to_stdout` - to where standard output goes; in a pipeline, to the next command
       * `:disable` - to the null device
       * `:consume` - into a pipe. If nobody reads it, the command blocks as soon as the pipe is
         full. `Exile.Process.read_stderr/3` and `Exile.Process.read_any/3` read from it. The
         elements of a stream are then `{:stdout, binary}` and `{:stderr, binary}`, in the order
-        in which they were met; within each the order is the command's. In a pipeline it is the
-        standard error of all commands.
+        in which they were read; each of the two keeps the order of its writes. In a pipeline the
+        pipe has the standard error of all commands.
       """
     ],
     nice: [
       values: {:integer, -20..19},
       attribute: true,
       doc: """
-      the nice value of the process: 19 is the most modest, -20 the most favoured. To make it
-      lower than the VM's takes privileges; without them the error is `:eacces` or `:eperm`.
-      Where Linux shares the processors out among sessions first (`sched_autogroup_enabled`), it
-      compares nice values within a session only, and each command leads one.
+      the nice value of the process: 19 is the lowest priority, -20 the highest. A value below the
+      VM's needs privileges; without them the error is `:eacces` or `:eperm`. If Linux first
+      divides the processors among sessions (`sched_autogroup_enabled`), it compares nice values
+      only within a session, and each command leads its own.
       """,
-      default_doc: "that of the VM"
+      default_doc: "the VM's nice value"
     ],
     umask: [
       values: {:integer, 0o000..0o777},
       attribute: true,
-      doc: "the permissions that new files do not get, such as `0o077`.",
-      default_doc: "that of the VM"
+      doc: "the permissions to remove from new files, such as `0o077`.",
+      default_doc: "the VM's umask"
     ],
     teardown: [
       values:
@@ -89,17 +89,18 @@ defmodule Exile.Command.Options do
          check: &Teardown.check/1},
       default: :default,
       doc: """
-      how to end the command: each signal, and how long to wait after it; SIGKILL always comes
-      last. It is kept to wherever the command is ended.
+      how to end the command: the signals to send, and how long to wait after each. SIGKILL always
+      comes last. It applies wherever the command is ended, with its full waits.
       """,
-      default_doc: "SIGTERM twice, over whatever time there is"
+      default_doc: "SIGTERM twice, spread over the available time"
     ],
     start_timeout: [
       values: :timeout,
       default: :infinity,
       doc: """
-      how long to wait for the program to run. It takes long only where a file does, on a network
-      disk that does not answer for instance. Then the error is `:etimedout`, and nothing runs.
+      how long to wait for the program to run. This only takes long if opening a file does, for
+      instance on a network disk that does not answer. After the timeout the error is
+      `:etimedout`, and nothing runs.
       """
     ]
   ]
@@ -114,17 +115,17 @@ defmodule Exile.Command.Options do
       doc: """
       what the command reads.
       * an enumerable whose elements are iodata
-      * another `Exile.Stream`: its commands become the beginning of this one's pipeline. They
-        keep the options that they have as commands, such as `:cd` and `:stderr`, and their
-        `:input`; the other options are this stream's. (One with `stderr: :consume` or `:stdout`
-        is enumerated.)
+      * another `Exile.Stream`: its commands become the beginning of this stream's pipeline. They
+        keep their command options, such as `:cd` and `:stderr`, and their `:input`; the other
+        options are taken from this stream. (A stream with `stderr: :consume` or `:stdout` is
+        enumerated instead.)
       * a binary
-      * a function that gets an `Exile.Stream.Sink`, a collectable, and pushes into it with
-        `Enum.into/2`, which returns `:ok`; what the function returns is ignored
-      * `{:file, path}` - a file, relative to the VM's directory, that the command itself reads. A
-        FIFO that nobody has open for writing is an empty one
-      * a `File.Stream` of bytes (`File.stream!(path, [], 65_536)`): its file, which the command
-        itself reads. One of lines, or with an encoding, is enumerated
+      * a function that gets an `Exile.Stream.Sink`, a collectable, and writes to it with
+        `Enum.into/2`, which returns `:ok`; the return value of the function is ignored
+      * `{:file, path}` - a file that the command itself reads; the path is relative to the VM's
+        directory. A FIFO that nobody has open for writing is read as empty
+      * a `File.Stream` of bytes (`File.stream!(path, [], 65_536)`): the command itself reads the
+        file. A stream of lines, or with an encoding, is enumerated
       """,
       default_doc: "nothing, the command sees end-of-file at once"
     ],
@@ -136,24 +137,26 @@ defmodule Exile.Command.Options do
          check: &Output.check/1},
       default: :pipe,
       doc: """
-      `{:file, path}`: the command writes to this file itself, relative to the VM's directory,
-      made if it is missing and emptied if it is not. `{:file, path, :append}`: at its end. The
-      stream then has no elements, except those of standard error and those that `stream/2` adds.
+      `{:file, path}`: the command itself writes to this file, which is created if it is missing
+      and truncated otherwise; the path is relative to the VM's directory.
+      `{:file, path, :append}`: the command appends to the file. The stream then has no elements,
+      except those of standard error and the one that `stream/2` adds.
       """,
-      default_doc: "the elements of the stream"
+      default_doc: "the output becomes the elements of the stream"
     ],
     max_chunk_size: [
       values: :positive,
       default: 65_536,
-      doc: "the most bytes that one element holds."
+      doc: "the maximum size of an element, in bytes."
     ],
     exit_timeout: [
       values: :timeout,
       doc: """
-      how long to wait, once the output has ended, for the command to exit by itself before it is
-      ended by signals and counts as failed, whatever its status is. Nobody sees the end of an
-      output that goes to a file, so it does not count there. When the reader stops early, this is
-      also how long the command may take before it gets signals; with `:infinity` it gets none.
+      how long to wait, once the output has ended, for the command to exit by itself. After that
+      it is ended by signals and counts as failed, whatever its status is. This does not apply to
+      output that goes to a file, since the end of such output cannot be seen. When the reader
+      stops early, this is also how long the command may take before it gets signals; with
+      `:infinity` it gets none.
       """,
       default_doc: "`:infinity`, and 250 ms when the reader stops early"
     ],
@@ -207,25 +210,25 @@ defmodule Exile.Command.Options do
       values: :timeout,
       default: :infinity,
       doc: """
-      how long to read on, once the command has exited and its output has been read, from a pipe
-      that programs it left behind still hold open. With `:infinity` as long as they do, as a
-      shell would.
+      how long to go on reading, once the command has exited and its output has been read, from a
+      pipe that programs it left behind still hold open. With `:infinity`, as long as they hold
+      it, as a shell would.
       """
     ],
     ignore_epipe: [
       values: :boolean,
       default: false,
-      doc: "that the reader stops before the command is done is no failure."
+      doc: "do not raise if the reader stops before the command is done."
     ],
     chunk_size: [
       values: :positive,
       stands_for: {:max_chunk_size, %{}},
-      doc: "an older name of `:max_chunk_size`."
+      doc: "an older name for `:max_chunk_size`."
     ],
     use_stderr: [
       values: :boolean,
       stands_for: {:stderr, %{true => :consume, false => :console}},
-      doc: "an older name: `true` is `stderr: :consume`, `false` is `stderr: :console`."
+      doc: "an older option: `true` is `stderr: :consume`, `false` is `stderr: :console`."
     ]
   ]
 
@@ -289,11 +292,11 @@ defmodule Exile.Command.Options do
   @spec process_of_run() :: [Option.t()]
   def process_of_run, do: rows(Keyword.merge(@process, Keyword.take(@run, [:stderr])))
 
-  @doc "The options of `Exile.Process.start_link/2`, which those of streams include."
+  @doc "The options of `Exile.Process.start_link/2`. Streams accept them too."
   @spec process() :: [Option.t()]
   def process, do: rows(@process)
 
-  @doc "The options of streams alone."
+  @doc "The options that only streams have."
   @spec stream() :: [Option.t()]
   def stream, do: rows(@stream)
 

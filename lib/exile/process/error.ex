@@ -1,34 +1,33 @@
 defmodule Exile.Process.Error do
   @moduledoc """
-  Trouble of the system: a command that could not be started, or one whose pipe or status is out
-  of reach.
+  A system error: a command could not be started, or its pipe or status cannot be used.
 
   Also a command that `Exile.run/2` has run and that failed.
 
-  It is returned in `{:error, error}` by functions that may fail, and raised by those that end in
-  `!` and by streams. In a string it becomes its message.
+  Functions that may fail return it in `{:error, error}`. Streams and functions whose name ends in
+  `!` raise it. Interpolating it into a string gives its message.
 
   ## Fields
 
-    * `:reason` - the POSIX reason as an atom, `:enoent` for instance; `{:errno, number}` for an
-      error number that has no name
+    * `:reason` - the POSIX error as an atom, such as `:enoent`, or `{:errno, number}` if the
+      error number has no name
     * `:operation` - what was being done:
       * `:exec` - executing the program
       * `:cd` - changing to the directory of the `:cd` option
-      * `:stdio` - making the pipes, or opening the null device
+      * `:stdio` - creating the pipes, or opening the null device
       * `:input` - opening the file of the `:input` option
       * `:output` - opening the file of the `:stdout` option
-      * `:clone` - making the process
-      * `:prepare` - setting the new process up
+      * `:clone` - creating the process
+      * `:prepare` - setting up the new process
       * `:nice`, `:umask` - applying the option of this name
-      * `:watch` - having the VM watch for the end of the command
+      * `:watch` - making the VM watch for the exit of the command
       * `:read`, `:write` - using a pipe
       * `:run` - running a command, which failed. The reason is `{:status, status}` or
         `{:signal, signal}`, where that is not in `:success`; or the limit that it exceeded: `:timeout`,
         `:idle_timeout`, `:exit_timeout`, `:max_output` or `:line_too_long`
-      * `:signal` - ending a command that may not be signalled
-      * `:status` - learning how the command ended
-    * `:subject` - the program, directory or file that it was done with, or `nil`
+      * `:signal` - ending a command that the VM may not signal
+      * `:status` - getting the exit status of the command
+    * `:subject` - the program, directory or file concerned, or `nil`
     * `:hint` - what may explain it, in words, or `nil`
     * `:stage` - in a pipeline `{which, of_how_many}` if one command failed, counted from 1; else `nil`
     * `:result` - from `Exile.run/2` the `Exile.Result` with what there was, once the command ran; else

@@ -4,12 +4,12 @@ defmodule Exile.Stream.AbnormalExit do
 
   ## Fields
 
-    * `:exit_status` - the exit status, 128 plus the signal's number when a signal ended the
-      command; or `:epipe` when the reader stopped early and the command was ended for that, by
-      SIGPIPE or by the signals of its teardown
-    * `:stage` - in a pipeline of several commands, which of them failed: 1 is the first. `nil`
-      where there is one command, and for `:epipe`
-    * `:command` - that command, program and arguments; `nil` where `:stage` is
+    * `:exit_status` - the exit status, or 128 plus the signal's number if a signal ended the
+      command. It is `:epipe` if the reader stopped early and the command was ended because of
+      that, by SIGPIPE or by the signals of its teardown
+    * `:stage` - the position of the failed command in a pipeline of several, starting with 1.
+      `nil` for a single command and for `:epipe`
+    * `:command` - that command, program and arguments; `nil` if `:stage` is `nil`
     * `:message` - the same in words
   """
 
@@ -29,7 +29,8 @@ defmodule Exile.Stream.AbnormalExit do
 
   def exception(status) when is_integer(status), do: exception({status, nil, nil})
 
-  # `stage` is `{which, of how many, its command}`; `timeout` the one that ran out, if one did.
+  # `stage` is `{position, number of commands, argv}`. `timeout` is the one that ran out, or
+  # `nil`.
   def exception({status, stage, timeout}) do
     who =
       case stage do

@@ -1,7 +1,7 @@
 defmodule Exile.Stream.Builder do
   @moduledoc false
 
-  # Makes streams: checks commands and options, and joins streams that read from each other.
+  # Creates streams: checks commands and options, and joins streams that read from each other.
 
   alias Exile.Capture.Output
   alias Exile.{Command, Stream}
@@ -30,7 +30,7 @@ defmodule Exile.Stream.Builder do
   defp captured(:capture, where), do: {where, :capture}
   defp captured(elsewhere, _where), do: {elsewhere, :none}
 
-  @doc "A stream that has not run. Misuse raises an ArgumentError."
+  @doc "Creates a stream without running it. Misuse raises an ArgumentError."
   @spec new!(term, term, :raise | :tell) :: Stream.t()
   def new!(argv, options, on_failure) do
     values = Option.values!(Options.stream() ++ Options.process(), options)

@@ -1,5 +1,5 @@
 defimpl Enumerable, for: Exile.Stream do
-  # Asks a run for one element after the other, and ends it when the reader has enough or fails.
+  # Takes one element after another from a run, and ends it when the reader stops early or fails.
 
   alias Exile.Stream.Run
 
@@ -28,8 +28,8 @@ defimpl Enumerable, for: Exile.Stream do
     {:halted, acc}
   end
 
-  # `Stream.transform/3` and its like halt us both when their reader has enough and when it has
-  # raised. An exception from here would replace the reader's, so nothing is raised.
+  # `Stream.transform/3` and similar functions halt us both when their reader stops early and when
+  # it raises. An exception from here would replace the reader's, so nothing is raised.
   defp resume(run, {:halt, acc}, _fun) do
     run |> Run.resume() |> Run.halt()
     {:halted, acc}
@@ -37,7 +37,8 @@ defimpl Enumerable, for: Exile.Stream do
 
   defp resume(run, command, fun), do: run |> Run.resume() |> run(command, fun)
 
-  # Apart, so that the loop above keeps its constant stack.
+  # A separate function, so that the loop above is not inside the `try` and keeps a constant
+  # stack.
   defp feed(run, element, acc, fun) do
     fun.(element, acc)
   catch

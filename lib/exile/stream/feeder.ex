@@ -1,11 +1,11 @@
 defmodule Exile.Stream.Feeder do
   @moduledoc false
 
-  # Sees to the input of a stream. A second process, which it owns, evaluates the input: code of the
-  # user's may wait for anything and trap exits, and must end with the stream all the same.
+  # Controls the input of a stream. A second process, linked to this one, evaluates the input: the
+  # user's code may wait for anything and trap exits, but must still end with the stream.
   #
-  # It outlives a change of the stream's reader. It ends when the reader has asked for the outcome,
-  # when the reader is dead, and when the stream can no longer be resumed.
+  # The feeder survives a change of the stream's reader. It stops when it has told the reader the
+  # outcome, when the reader is dead, and when the stream can no longer be resumed.
 
   use GenServer, restart: :temporary
 
@@ -14,20 +14,20 @@ defmodule Exile.Stream.Feeder do
 
   @typedoc """
   How the input ended: all of it was written; the command did not read all of it; it was stopped
-  before its end; it failed; or the feeder is gone, and it is not known.
+  before its end; it failed; or the feeder is gone and the outcome is unknown.
   """
   @type outcome ::
           :ok | :epipe | :unfinished | {:failed, atom, term, Exception.stacktrace()} | :gone
 
-  @typedoc "How the processes are ended when the input fails, or the reader dies."
+  @typedoc "How the processes are ended if the input fails or the reader dies."
   @type endings :: [Native.ending()]
 
-  @doc "Begins to evaluate `write`, which gets the pipe, for the caller, who reads the stream."
+  @doc "Starts to evaluate `write`, which gets the pipe. The caller is the stream's reader."
   @spec start(Running.t(), endings, (Native.pipe() -> outcome)) :: pid
   def start(%{tether: tether} = running, endings, write) do
     callers = [self() | Process.get(:"$callers", [])]
     tether_ref = make_ref()
-    # The tether is the stream's alone.
+    # Only the stream may refer to the tether, so that it is collected with the stream.
     running = %{running | tether: nil}
     argument = {self(), callers, running, endings, write, tether_ref}
     {:ok, feeder} = GenServer.start(__MODULE__, argument)
@@ -40,7 +40,8 @@ defmodule Exile.Stream.Feeder do
   def adopt(feeder), do: call(feeder, :adopt)
 
   @doc """
-  The outcome of the input, for which `timeout` milliseconds are left. The feeder ends with it.
+  Returns the outcome of the input, which may go on for `timeout` milliseconds. Then the feeder
+  stops.
   """
   @spec outcome(pid, timeout) :: outcome
   def outcome(feeder, timeout), do: call(feeder, {:outcome, timeout})
@@ -65,13 +66,14 @@ defmodule Exile.Stream.Feeder do
       asked: nil
     }
 
-    # What is evaluated was passed through here; its copy must not stay as long as the stream.
+    # `write` was passed to this process. Hibernating frees the copy, which would otherwise stay
+    # as long as the stream.
     {:ok, state, :hibernate}
   end
 
   defp start_input(stdin, callers, write) do
     feeder = self()
-    # From here on its death is the end of the commands, and then that of the input.
+    # From here on the feeder's death ends the commands, and then the input.
     _ = Native.pipe_set_owner(stdin, feeder)
 
     input =
@@ -86,8 +88,8 @@ defmodule Exile.Stream.Feeder do
             kind, reason -> {:failed, kind, reason, __STACKTRACE__}
           end
 
-        # If the input failed, the pipe stays open: an end of file would tell the command that this
-        # was all. The native side ends the commands with the owner of the pipe.
+        # If the input failed, the pipe stays open: end-of-file would tell the command that its
+        # input is complete. The native side ends the commands when the owner of the pipe dies.
         _ = unless match?({:failed, _, _, _}, outcome), do: Native.pipe_close(stdin)
         exit({:shutdown, {:input, outcome}})
       end)
@@ -96,8 +98,8 @@ defmodule Exile.Stream.Feeder do
     input
   end
 
-  # If somebody kills the feeder, the link alone does not end an input that traps exits. Its death is
-  # the end of the commands.
+  # If the feeder is killed, the link alone does not end an input process that traps exits. The
+  # death of the input process ends the commands.
   defp kill_with(feeder, input) do
     feeder = Process.monitor(feeder)
     monitor = Process.monitor(input)
@@ -119,7 +121,7 @@ defmodule Exile.Stream.Feeder do
     answer(%{state | asked: from})
   end
 
-  # A stray call gets no answer, and does no harm.
+  # An unexpected call is ignored and gets no answer.
   def handle_call(_request, _from, state), do: {:noreply, state}
 
   @impl true
@@ -132,17 +134,18 @@ defmodule Exile.Stream.Feeder do
     answer(%{state | input: nil, outcome: outcome})
   end
 
-  # The reader is dead. The commands are ended first: what stops the input closes their pipe.
+  # The reader is dead. The commands are ended first, because stopping the input closes their
+  # pipe.
   def handle_info({:DOWN, ref, :process, _, _}, %{reader: ref} = state) do
     Native.process_end(state.endings)
     {:stop, :normal, state}
   end
 
-  # The stream cannot be resumed any more. The native side has ended the commands.
+  # The stream can no longer be resumed. The native side has ended the commands.
   def handle_info({:select, _, ref, _}, %{tether_ref: ref} = state), do: {:stop, :normal, state}
 
   def handle_info({:stop_input, asked}, %{asked: asked, input: input} = state) do
-    # It may have come to its end a moment ago.
+    # The input may have finished a moment ago.
     outcome = if reason = stop(input, state.running.stdin), do: outcome(reason), else: :unfinished
     answer(%{state | input: nil, outcome: outcome})
   end
@@ -153,8 +156,8 @@ defmodule Exile.Stream.Feeder do
   def terminate(_reason, %{input: nil}), do: :ok
   def terminate(_reason, state), do: stop(state.input, state.running.stdin)
 
-  # It is killed, since what the user evaluates there may trap exits. The pipe is taken from it first,
-  # or its death would be the end of the commands.
+  # The input process is killed, since the user's code in it may trap exits. The pipe is taken
+  # from it first, because the death of the pipe's owner ends the commands.
   defp stop(input, stdin) do
     _ = Native.pipe_set_owner(stdin, self())
     Process.unlink(input)
@@ -171,8 +174,8 @@ defmodule Exile.Stream.Feeder do
   defp outcome({:shutdown, {:input, outcome}}), do: outcome
   defp outcome(reason), do: {:failed, :exit, reason, []}
 
-  # The commands did not get all of their input, so they are ended. The reader, which may wait for
-  # their output, returns because it no longer owns the pipes.
+  # The commands did not get all of their input, so they are ended. The reader may be waiting for
+  # their output; it returns because it no longer owns the pipes.
   defp input_failed(%{running: running, endings: endings}) do
     Native.process_end(endings)
 

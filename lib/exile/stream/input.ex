@@ -1,8 +1,8 @@
 defmodule Exile.Stream.Input do
   @moduledoc false
 
-  # What the first command of a stream reads: checked when the stream is made. What only this VM
-  # has is evaluated, when the stream runs, by a process of its own.
+  # The input of a stream's first command. It is checked when the stream is created. Input that
+  # only exists in this VM is evaluated by a process of its own when the stream runs.
 
   alias Exile.Command.Option
   alias Exile.Native
@@ -10,8 +10,8 @@ defmodule Exile.Stream.Input do
   alias Exile.Stream.{Feeder, Sink}
 
   @typedoc """
-  Nothing; a file, which the command itself reads; a file that was given as a `File.Stream`; the
-  output of another stream's commands, if nothing but that is in it; or what writes the input.
+  Nothing; a file that the command itself reads; such a file given as a `File.Stream`; another
+  stream, which `Exile.Stream.Builder` joins or enumerates; or a function that writes the input.
   """
   @type t ::
           nil
@@ -40,13 +40,13 @@ defmodule Exile.Stream.Input do
   @spec enumerate(Enumerable.t()) :: t
   def enumerate(input), do: {:write, &Enum.into(input, &1)}
 
-  # Every function has an implementation, though only those with two arguments are enumerable.
+  # `Enumerable` is implemented for all functions, though only those of arity 2 are enumerable.
   defp enumerable?(input) when is_function(input), do: is_function(input, 2)
   defp enumerable?(input), do: Enumerable.impl_for(input) != nil
 
-  # Only where the command is sure to read the same bytes from the file itself: lines lose their
-  # carriage returns, encodings and compressed files are converted, some are read from an offset, a
-  # FIFO is waited for. Since Elixir 1.16 files may be on other nodes.
+  # True only if the command is sure to read the same bytes from the file itself. Lines lose their
+  # carriage returns, encodings and compressed files are converted, some streams begin at an
+  # offset, and a FIFO is waited for. Since Elixir 1.16 the file may be on another node.
   defp plain_file?(%File.Stream{path: path, modes: modes, line_or_bytes: size} = stream) do
     is_integer(size) and is_binary(path) and not String.contains?(path, <<0>>) and
       Enum.all?(
@@ -57,7 +57,7 @@ defmodule Exile.Stream.Input do
       (File.regular?(path) or not File.exists?(path))
   end
 
-  @doc "Writes all there is; runs in the process that owns the command's standard input."
+  @doc "Writes the whole input. Runs in the process that owns the command's standard input."
   @spec evaluate((Sink.t() -> any), Native.pipe()) :: Feeder.outcome()
   def evaluate(write, stdin) do
     write.(%Sink{pipe: stdin})

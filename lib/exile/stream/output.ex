@@ -1,7 +1,7 @@
 defmodule Exile.Stream.Output do
   @moduledoc false
 
-  # Where the last command of a stream writes to.
+  # Where the last command of a stream writes.
 
   alias Exile.Command.Option
 

@@ -1,13 +1,14 @@
 defmodule Exile.Stream.Sink do
   @moduledoc """
-  What an `:input` function of `Exile.stream!/2` gets: a `Collectable` that writes to the
+  The argument of an `:input` function of `Exile.stream!/2`: a `Collectable` that writes to the
   command's standard input.
 
-  Collecting into it returns `:ok`, and raises `Exile.Process.Error` with the reason `:epipe` when the
-  command does not read any more. A function that lets this pass ends there, and the stream goes on.
+  Collecting into it returns `:ok`. It raises `Exile.Process.Error` with the reason `:epipe` if
+  the command no longer reads. If the function does not rescue this error, the input ends there
+  and the stream goes on.
 
-  Only the process that called the function may use it: it owns the pipe. In any other process, a
-  task for instance, the reason is `:pipe_closed_or_invalid_caller`.
+  Only the process in which the function is called may use the sink, because it owns the pipe. In
+  any other process, such as a task, the reason is `:pipe_closed_or_invalid_caller`.
   """
 
   @enforce_keys [:pipe]
