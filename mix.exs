@@ -1,12 +1,12 @@
 defmodule Exile.MixProject do
   use Mix.Project
 
-  # Also in Cargo.toml: the library works for its own version only.
+  # Must equal the version in Cargo.toml: the library only works with its own version of Exile.
   @version "0.1.0"
 
-  # The least versions that are supported are those of Debian 12, since script/matrix cannot test
-  # older ones. What Rust is needed is in Cargo.toml: 1.85, which Debian 12 and 13 have and from
-  # which on there is the edition of 2024.
+  # The oldest supported versions are those of Debian 12, since script/matrix cannot test older
+  # ones. The oldest Rust is in Cargo.toml: 1.85, which Debian 12 and 13 have and which is the
+  # first with the 2024 edition.
   @elixir "~> 1.14"
   @otp 25
 
@@ -31,8 +31,8 @@ defmodule Exile.MixProject do
       elixirc_paths: elixirc_paths(Mix.env()),
       test_ignore_filters: [&String.starts_with?(&1, ["test/soak/", "test/support/"])],
       start_permanent: Mix.env() == :prod,
-      # The task that runs cargo is part of this project, so it comes after the
-      # compiler that makes it. The library is only needed when Exile runs.
+      # The task that runs cargo is part of this project, so it must run after the compiler that
+      # compiles it. The library is only needed when Exile runs.
       compilers: Mix.compilers() ++ [:exile],
       deps: deps(Mix.env()),
       name: "Exile",
@@ -52,8 +52,8 @@ defmodule Exile.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]
 
-  # Only the environment that makes the documentation has a dependency, so that
-  # Exile builds, runs and is tested where no packages can be fetched:
+  # Only the environment for the documentation has a dependency, so that Exile can be built, run
+  # and tested where no packages can be fetched. To build the documentation:
   #
   #     MIX_ENV=docs mix do deps.get, docs
   defp deps(:docs), do: [{:ex_doc, "~> 0.34"}]
@@ -62,7 +62,7 @@ defmodule Exile.MixProject do
   defp package do
     [
       licenses: ["Apache-2.0"],
-      # script/package --check compiles from these alone.
+      # script/package --check compiles from only these files.
       files:
         ~w(lib native/*/Cargo.toml native/*/src native/*/model native/*/build.rs Cargo.toml Cargo.lock) ++
           ~w(mix.exs README.md CHANGELOG.md LICENSE .formatter.exs),

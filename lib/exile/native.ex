@@ -1,10 +1,10 @@
 defmodule Exile.Native do
   @moduledoc false
 
-  # Stubs of the functions in native/nif, where they are documented. The switch is for tests: it
-  # makes a kernel that could do better behave like an old one.
+  # Stubs of the functions in native/nif, where they are documented. EXILE_EXIT_SOURCE is for
+  # tests: it makes a newer kernel behave like an old one.
 
-  # The compiler must not load this module: the library is built after it.
+  # The compiler must not load this module, because the library is built after it.
   @compile {:autoload, false}
   @on_load :load
 
@@ -21,7 +21,7 @@ defmodule Exile.Native do
   @type status ::
           %{code: 0..255, signal: nil | atom | 1..127, core_dumped: boolean} | :unknown
 
-  # The process that allows spawns. Where it runs they are allowed in a library that comes later, too.
+  # The process that allows spawns. While it runs, a library that is loaded later allows them too.
   @gatekeeper :exile_shutdown
 
   def gatekeeper, do: @gatekeeper
@@ -46,15 +46,15 @@ defmodule Exile.Native do
     # The VM adds the extension.
     name = path |> Path.rootname() |> String.to_charlist()
 
-    # The library refuses to work for another version.
+    # The library refuses to be loaded by another version of Exile.
     case :erlang.load_nif(name, {info, Exile.Native.Library.version()}) do
-      # In place of another build, while the application runs.
+      # The library may replace another build while the application runs.
       :ok -> if Process.whereis(@gatekeeper), do: allow_spawns(), else: :ok
       {:error, {_reason, text}} -> {:error, Exile.Native.Library.refused(path, text)}
     end
   end
 
-  @typedoc "Why nothing was started: which command, what was being done, what the system said."
+  @typedoc "Why nothing was started: the command's index, the failed step and the system error."
   @type failure :: %{index: non_neg_integer, step: atom, reason: posix}
 
   @spec spawn(map, reference) :: reference | {:error, failure}

@@ -1,8 +1,8 @@
 defmodule Exile.Native.Library do
   @moduledoc false
 
-  # The files in priv/native: which is the library, and what can be wrong with them, in words. They
-  # need not have been built with this version of Exile: see EXILE_NATIVE_PATH in
+  # Finds the library among the files in priv/native, and describes in words what is wrong with
+  # them. They may have been built with another version of Exile: see EXILE_NATIVE_PATH in
   # `Mix.Tasks.Compile.Exile`.
 
   @version Mix.Project.config()[:version]
@@ -23,7 +23,7 @@ defmodule Exile.Native.Library do
     "libexile_nif-#{hash}.so"
   end
 
-  @doc "Where the library is installed. The VM knows applications by the names of their directories."
+  @doc "Where the library is installed. The VM finds applications by their directory names."
   @spec directory() :: {:ok, Path.t()} | {:error, message :: binary}
   def directory do
     case :code.priv_dir(:exile) do
@@ -36,7 +36,7 @@ defmodule Exile.Native.Library do
     end
   end
 
-  @doc "All libraries in a directory. The plain name is that of a library not yet installed."
+  @doc "All libraries in a directory. A library that is not yet installed has the plain name."
   @spec all(Path.t()) :: [Path.t()]
   def all(directory) do
     case File.ls(directory) do
@@ -67,9 +67,9 @@ defmodule Exile.Native.Library do
   end
 
   @doc """
-  Says what is wrong with a file, so far as can be seen without loading it.
+  Checks a file as far as possible without loading it.
 
-  Each file contains its name and version. The name in the file system may have a hash after it.
+  Each file contains its name and version. Its file name may have a hash appended.
   """
   @spec check(Path.t()) :: :ok | {:error, message :: binary}
   def check(path) do
@@ -88,7 +88,7 @@ defmodule Exile.Native.Library do
     end
   end
 
-  @doc "Remembers why the VM did not load the library at `path`, and returns it in words."
+  @doc "Remembers why the VM did not load the library at `path`, and returns the reason in words."
   @spec refused(Path.t(), text :: charlist) :: binary
   def refused(path, text) do
     case {check(path), error_number(text)} do
@@ -98,7 +98,7 @@ defmodule Exile.Native.Library do
     end
   end
 
-  @doc "Remembers that there is no library that could be loaded, and returns it in words."
+  @doc "Remembers that there is no loadable library, and returns the reason in words."
   @spec unusable(problem :: binary) :: binary
   def unusable(problem) do
     remember(
@@ -109,8 +109,8 @@ defmodule Exile.Native.Library do
   end
 
   # When the library refuses to be loaded, the VM's text contains the number that the library
-  # returned. It is 1 if the library does not fit this version, or else the error number of the system. Error
-  # number 1 is EPERM, which the library takes for an answer and does not return.
+  # returned: 1 if it does not fit this version, otherwise an error number of the system. Error
+  # number 1 would be EPERM, which the library handles and never returns.
   defp error_number(text) do
     case Regex.run(~r/-call unsuccessful \((-?\d+)\)/, "#{text}") do
       [_, number] when number not in ["1", "-1"] -> number |> String.to_integer() |> abs()
@@ -121,7 +121,7 @@ defmodule Exile.Native.Library do
   defp why(nil, number), do: ": error number #{number}"
   defp why(reason, _number), do: " and now: #{:file.format_error(reason)} (#{reason})"
 
-  # What the library may lack at the moment.
+  # The resources that may be missing at the moment.
   defp posix(12), do: :enomem
   defp posix(23), do: :enfile
   defp posix(24), do: :emfile

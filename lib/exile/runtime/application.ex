@@ -15,12 +15,13 @@ defmodule Exile.Runtime.Application do
   end
 
   defp start_processes do
-    # Where the kernel cannot tell how a reaped child ended, children must not be reaped by it.
+    # If the kernel cannot report the exit of a child that is already reaped, it must not reap
+    # children by itself.
     if Native.exit_source() != :pidfd do
       :ok = :os.set_signal(:sigchld, :default)
     end
 
-    # In reverse order they stop: the guard is there until all processes are gone.
+    # They stop in reverse order, so that the guard runs until all processes are gone.
     guard = if Guard.wanted?(), do: [Guard], else: []
     Supervisor.start_link(guard ++ [Shutdown], strategy: :one_for_one, name: Exile.Supervisor)
   end

@@ -1,9 +1,9 @@
 defmodule Exile.Runtime.Guard do
   @moduledoc false
 
-  # Keeps the guard running, the helper program that outlives the VM and then ends the process
-  # groups of its commands. Started with `config :exile, guard: true`, and where the kernel does not
-  # end commands with the VM, unless `guard: false` is configured.
+  # Keeps the guard running. The guard is a helper program that outlives the VM and then ends the
+  # process groups of its commands. It runs with `config :exile, guard: true`, and also where the
+  # kernel does not end commands with the VM, unless `guard: false` is configured.
 
   use GenServer
 
@@ -12,7 +12,7 @@ defmodule Exile.Runtime.Guard do
   alias Exile.Native
   alias Exile.Runtime.{Patience, Running}
 
-  @doc "Whether a guard is wanted. The kernel needs no help when the VM is PID 1 of a namespace."
+  @doc "Whether to run a guard. If the VM is PID 1 of a namespace, the kernel needs no help."
   def wanted? do
     Application.get_env(:exile, :guard, Native.guard_is_needed()) and System.pid() != "1"
   end
@@ -39,7 +39,7 @@ defmodule Exile.Runtime.Guard do
     end
   end
 
-  # A message with the reference comes when it has ended.
+  # A message with the reference arrives when the guard has exited.
   defp wait(%{process: process} = state) do
     ref = make_ref()
 
@@ -73,7 +73,7 @@ defmodule Exile.Runtime.Guard do
     end
   end
 
-  # A stray call or message does no harm.
+  # Unexpected calls and messages are ignored.
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
@@ -82,7 +82,7 @@ defmodule Exile.Runtime.Guard do
   @impl true
   def handle_cast(_request, state), do: {:noreply, state}
 
-  # The native side kills the guard when this process is gone.
+  # The native side kills the guard when this process dies.
   @impl true
   def terminate(_reason, _state), do: Native.guard_stop()
 end

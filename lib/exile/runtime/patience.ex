@@ -1,42 +1,43 @@
 defmodule Exile.Runtime.Patience do
   @moduledoc false
 
-  # How long Exile waits for what, in milliseconds, and how it counts time.
+  # All waiting times of Exile, in milliseconds, and functions for deadlines.
 
-  # A reader that stops early: how long its commands have to end by themselves, and then how long
-  # the default teardown takes. Together under a second.
+  # After a reader stopped early: how long its commands have to exit by themselves, and how long
+  # the default teardown then takes. Together under a second.
   def early_stop, do: 250
   def teardown, do: 500
 
-  # How long after SIGKILL a process is waited for: only a broken kernel or disk needs it.
+  # How long to wait for a process after SIGKILL. Only a broken kernel or disk needs this time.
   def kill, do: 1_000
 
   # The same for all processes at once, when the VM stops. A busy machine takes a while.
   def kill_all, do: 5_000
 
-  # A process that is just being started when the VM stops is ended once it runs. Only a broken disk
-  # takes longer than this.
+  # A process that is being started when the VM stops is ended once it runs. Only a broken disk
+  # makes the start take longer than this.
   def starting, do: 5_000
 
-  # The commands have ended; how long the evaluation of their input has to be done, too. Long enough
-  # for an input with nothing more to say, short enough for one that waits for something else.
+  # How long the evaluation of the input may go on after the commands have exited. Long enough for
+  # input with nothing more to write, short enough for input that waits for something else.
   def input, do: 100
 
-  # The native side said that it has sent a message. This is for a VM that has lost it.
+  # How long to wait for a message that the native side says it sent, in case the VM has lost it.
   def message, do: 5_000
 
-  # Most commands end before they have filled a pipe, and a wait for a pipe costs more than all else.
+  # How long to wait for a command before draining its pipes. Most commands exit before they fill
+  # a pipe, and a wait for a pipe costs more than everything else.
   def before_draining, do: 10
 
-  # How long a stream that has just begun rests while commands wait to be started.
+  # How long a stream that has just begun pauses while commands are waiting to be started.
   def rest, do: 5
 
-  # A guard that does not last is started again after this.
+  # The shortest time between two starts of the guard.
   def guard, do: 1_000
 
   @most 0xFFFF_FFFF
 
-  # The longest timeout that the VM knows.
+  # The longest timeout that the VM accepts.
   def most, do: @most
 
   @type deadline :: :infinity | integer
@@ -44,7 +45,7 @@ defmodule Exile.Runtime.Patience do
   defguard is_milliseconds(value) when is_integer(value) and value in 0..@most
   defguard is_timeout(value) when value == :infinity or is_milliseconds(value)
 
-  @doc "When a timeout that begins now is over."
+  @doc "When a timeout that begins now ends."
   @spec deadline(timeout) :: deadline
   def deadline(:infinity), do: :infinity
   def deadline(timeout) when is_integer(timeout), do: now() + timeout

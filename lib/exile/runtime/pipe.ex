@@ -1,10 +1,10 @@
 defmodule Exile.Runtime.Pipe do
   @moduledoc false
 
-  # What the owner of a pipe does with it: try, and wait for one message when that would block.
+  # Reads and writes by the owner of a pipe. They try first, and wait for a message if it blocks.
   #
-  # The reference is made right before it may be needed: the VM then skips all messages that came
-  # earlier when it looks for the one that carries it, however many there are.
+  # The reference is made right before it may be needed. When the VM looks for the message with
+  # this reference, it then skips all messages that arrived earlier, however many there are.
 
   alias Exile.Native
   alias Exile.Runtime.Patience
@@ -32,7 +32,7 @@ defmodule Exile.Runtime.Pipe do
     end
   end
 
-  # While commands wait to be started, the streams that have just begun let them go first.
+  # While commands are waiting to be started, streams that have just begun give way to them.
   defp try_read(pipe, max) do
     with :rest <- Native.pipe_try_read(pipe, max) do
       receive after: (Patience.rest() -> :ok)
@@ -59,8 +59,8 @@ defmodule Exile.Runtime.Pipe do
   end
 
   @doc """
-  Reads from standard output or standard error, whichever has something; at least one of them is a
-  pipe. When both have something, chance decides, so that neither starves.
+  Reads from standard output or standard error, whichever has data. At least one of them is a
+  pipe. When both have data, one is chosen at random, so that neither starves.
   """
   @spec read_output(t | nil, t | nil, pos_integer, until, Patience.deadline()) ::
           {:ok, {:stdout | :stderr, binary}} | over
@@ -104,7 +104,7 @@ defmodule Exile.Runtime.Pipe do
          {:wait, _, _} <- {Native.pipe_read_or_wait(pipe2, max, ref, until != :exit), two, one} do
       receive do
         {:select, _, ^ref, _} ->
-          # One message has come; the other pipe's may have been sent, too.
+          # One message has arrived. The other pipe's may have been sent too.
           if {Native.pipe_cancel(pipe1, ref), Native.pipe_cancel(pipe2, ref)} == {:sent, :sent},
             do: flush(ref)
 

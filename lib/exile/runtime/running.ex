@@ -1,15 +1,15 @@
 defmodule Exile.Runtime.Running do
   @moduledoc false
 
-  # Starting processes, waiting for them and ending them. The native side does the work on threads of
-  # its own, so that the caller only ever waits for a message.
+  # Starts processes and waits for them. The native side does the work on its own threads, so the
+  # caller only ever waits for a message.
 
   alias Exile.Native
   alias Exile.Runtime.Patience
 
   @typedoc """
-  What runs, first to last, and the caller's ends of the pipes. The processes end when `tether` is
-  collected, if there is one.
+  The processes, first to last, and the caller's ends of the pipes. If there is a `tether`, the
+  processes are ended when it is garbage-collected.
   """
   @type t :: %{
           processes: [Native.process(), ...],
@@ -22,27 +22,29 @@ defmodule Exile.Runtime.Running do
   @typedoc "Where the first command reads from."
   @type stdin :: :pipe | :null | {:read, binary}
 
-  @typedoc "Where the last command writes to."
+  @typedoc "Where the last command writes."
   @type stdout :: :pipe | {:write, binary, append :: boolean}
 
-  # How many chunks are dropped before it is asked whether the process has ended.
+  # How many chunks to drop before checking whether the process has exited.
   @chunks 16
   @chunk_size 65_536
 
-  @typedoc "One command, as the native side wants it; see `native/nif/src/spec.rs`."
+  @typedoc "One command, as the native side expects it; see `native/nif/src/spec.rs`."
   @type stage :: map
 
   @doc """
-  Starts commands, each reading what the one before it writes. The caller owns them and their pipes.
+  Starts commands, each reading the output of the one before it. The caller owns them and their
+  pipes.
 
   ## Options
 
-    * `:stdin`, `:stdout` - what the first reads and where the last writes to. Default: `:pipe`.
+    * `:stdin`, `:stdout` - what the first command reads and where the last one writes. Default:
+      `:pipe`.
     * `:start_timeout` - how long to wait for all of them to run
-    * `:fed` - another process will write the input, and its death is the end of all
-    * `:tethered` - all ends when the tether is collected
-    * `:drain` - how long a command may wait for the input that descendants of the one before it
-      hold open
+    * `:fed` - another process will write the input, and its death ends all commands
+    * `:tethered` - all commands are ended when the tether is garbage-collected
+    * `:drain` - how long a command may wait for input that descendants of the one before it hold
+      open
   """
   @spec start([stage, ...], keyword) :: {:ok, t} | {:error, Native.failure()}
   def start(stages, options) do
@@ -64,7 +66,7 @@ defmodule Exile.Runtime.Running do
     answer(Native.spawn(spec, ref), ref, Keyword.get(options, :start_timeout, :infinity))
   end
 
-  # One binary, which the native side takes apart, costs a tenth of what many charlists do.
+  # One binary, which the native side splits, costs a tenth of what many charlists cost.
   defp environment_block(environment) do
     environment
     |> Enum.map(fn {name, value} -> [name, ?=, value, 0] end)
@@ -73,7 +75,7 @@ defmodule Exile.Runtime.Running do
     ArgumentError -> nil
   end
 
-  @doc "The answer to what the native side was asked with `ref`."
+  @doc "Waits for the answer to a request that was made to the native side with `ref`."
   @spec answer(reference | {:error, Native.failure()}, reference, timeout) ::
           {:ok, term} | {:error, Native.failure()}
   def answer({:error, failure}, _ref, _timeout), do: {:error, failure}
@@ -91,8 +93,9 @@ defmodule Exile.Runtime.Running do
   end
 
   @doc """
-  Waits for a process: with `:exit` until it has ended, with `:exhausted` also until it is found
-  that it may not be signalled (`{:error, reason}`), with `:over` until its group is gone, too.
+  Waits for a process. With `:exit`, until it has exited. With `:exhausted`, until it has exited
+  or a signal to it is refused (`{:error, reason}`). With `:over`, until its process group is gone
+  too.
   """
   @spec wait(Native.process(), Native.until(), timeout) ::
           Native.status() | :timeout | {:error, Native.posix()}
@@ -119,8 +122,8 @@ defmodule Exile.Runtime.Running do
   end
 
   @doc """
-  The same, but reads and drops what the process writes to the caller's `pipes`. So a process does not
-  wait for a reader that will not come, and SIGPIPE does not end it.
+  Like `wait/3`, but reads and drops what the process writes to the caller's `pipes`, so that it
+  neither blocks without a reader nor is killed by SIGPIPE.
   """
   @spec wait_and_drain(Native.process(), [Native.pipe()], Native.until(), timeout) ::
           Native.status() | :timeout | {:error, Native.posix()}
@@ -151,7 +154,7 @@ defmodule Exile.Runtime.Running do
     end
   end
 
-  # Drops what is there, but not for ever.
+  # Drops available data, but at most `chunks` chunks. Returns whether more may come.
   defp more_to_come?(_pipe, 0), do: true
 
   defp more_to_come?(pipe, chunks) do
@@ -178,12 +181,12 @@ defmodule Exile.Runtime.Running do
     flush(ref, count - 1)
   end
 
-  @doc "The exit status as a shell shows it."
+  @doc "The exit status as a shell reports it."
   @spec exit_code(Native.status()) :: {:ok, 0..255} | {:error, :echild}
   def exit_code(%{code: code}), do: {:ok, code}
   def exit_code(:unknown), do: {:error, :echild}
 
-  @doc "Closes those of the pipes that are the caller's."
+  @doc "Closes those of the pipes that the caller owns."
   @spec close([Native.pipe() | nil]) :: :ok
   def close(pipes), do: Enum.each(pipes, &(&1 && Native.pipe_close(&1)))
 end

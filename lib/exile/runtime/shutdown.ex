@@ -1,8 +1,8 @@
 defmodule Exile.Runtime.Shutdown do
   @moduledoc false
 
-  # Ends all processes before the VM ends. It is idle until the application stops, for instance
-  # because of `System.stop/1` or a SIGTERM to the VM. Then nothing is started any more, all
+  # Ends all processes before the VM stops. It is idle until the application stops, for instance
+  # because of `System.stop/1` or a SIGTERM to the VM. From then on nothing is started, all
   # processes get their teardowns at once, and the application has stopped when they are gone.
 
   use GenServer
@@ -10,11 +10,11 @@ defmodule Exile.Runtime.Shutdown do
   alias Exile.Native
   alias Exile.Runtime.Patience
 
-  # How often to look for processes that were just being started, in milliseconds.
+  # How often to look for processes that were still being started, in milliseconds.
   @pause 5
 
   def child_spec(_) do
-    # It is bounded by the longest teardown, which only the native side knows.
+    # The time is bounded by the longest teardown, which only the native side knows.
     %{id: __MODULE__, start: {__MODULE__, :start_link, []}, shutdown: :infinity}
   end
 
@@ -27,7 +27,7 @@ defmodule Exile.Runtime.Shutdown do
     {:ok, nil}
   end
 
-  # A stray call or message does no harm.
+  # Unexpected calls and messages are ignored.
   @impl true
   def handle_call(_request, _from, state), do: {:noreply, state}
 

@@ -29,8 +29,7 @@ defmodule Exile.Stream.AbnormalExit do
 
   def exception(status) when is_integer(status), do: exception({status, nil, nil})
 
-  # `stage` is `{position, number of commands, argv}`. `timeout` is the one that ran out, or
-  # `nil`.
+  # `stage` is `{position, number of commands, argv}`; `timeout` is the one that ran out, if any.
   def exception({status, stage, timeout}) do
     who =
       case stage do

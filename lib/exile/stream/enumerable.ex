@@ -37,8 +37,7 @@ defimpl Enumerable, for: Exile.Stream do
 
   defp resume(run, command, fun), do: run |> Run.resume() |> run(command, fun)
 
-  # A separate function, so that the loop above is not inside the `try` and keeps a constant
-  # stack.
+  # A separate function, because a `catch` around the loop above would make its stack grow.
   defp feed(run, element, acc, fun) do
     fun.(element, acc)
   catch

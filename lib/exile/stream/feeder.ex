@@ -134,8 +134,7 @@ defmodule Exile.Stream.Feeder do
     answer(%{state | input: nil, outcome: outcome})
   end
 
-  # The reader is dead. The commands are ended first, because stopping the input closes their
-  # pipe.
+  # The reader is dead. The commands are ended first, because stopping the input closes its pipe.
   def handle_info({:DOWN, ref, :process, _, _}, %{reader: ref} = state) do
     Native.process_end(state.endings)
     {:stop, :normal, state}

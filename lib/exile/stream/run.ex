@@ -32,7 +32,7 @@ defmodule Exile.Stream.Run do
   @type ended :: Native.status() | {:error, Native.posix()} | :timeout
 
   @typedoc """
-  How far the reading has come.
+  How long to go on reading.
 
     * `:to_the_end` - it goes on until every process has closed the output
     * `:while_running` - it goes on until the commands have ended; `:drain_timeout` is not due yet, or
@@ -50,7 +50,7 @@ defmodule Exile.Stream.Run do
           | :over
           | {:stopped, atom, :stdout | :stderr}
 
-  # What a pipe holds at most, unless a program with privileges made it larger.
+  # The most that a pipe holds, unless a privileged program made it larger.
   @pipe_capacity 1_048_576
 
   @spec start(Stream.t()) :: {:ok, t} | {:error, Error.t()}
@@ -100,14 +100,14 @@ defmodule Exile.Stream.Run do
   defp input({kind, path}) when kind in [:file, :file_stream], do: {{:read, path}, nil}
   defp input({:write, write}), do: {:pipe, &Input.evaluate(write, &1)}
 
-  # What enumerating the file would have raised.
+  # The error that enumerating the file would have raised.
   defp as_without_exile({:file_stream, path}, %Error{operation: :input, reason: reason}) do
     %File.Error{reason: reason, action: "stream", path: path}
   end
 
   defp as_without_exile(_input, error), do: error
 
-  @doc "Goes on in the calling process, whichever it was before."
+  @doc "Continues in the calling process, even if the run was in another process before."
   @spec resume(t) :: t
   def resume(%__MODULE__{owner: owner} = run) when owner == self(), do: run
 
@@ -154,7 +154,7 @@ defmodule Exile.Stream.Run do
   defp verdict(%{failure: failure}, %{on_failure: :raise}), do: raise(AbnormalExit, failure)
   defp verdict(%{code: code}, %{on_failure: :tell}), do: {:last, {:exit, {:status, code}}}
 
-  # The commands that write to what is read here.
+  # The commands whose output is read here.
   defp writers(%__MODULE__{running: %{stderr: nil} = running}),
     do: Enum.take(running.processes, -1)
 
@@ -275,10 +275,10 @@ defmodule Exile.Stream.Run do
     overdue = late && Patience.over?(run.deadline)
     ended = if late, do: terminate(run), else: in_time
 
-    # First, so that the input is stopped whatever has become of the commands.
+    # Before the statuses, so that the input is stopped whatever happened to the commands.
     outcome = input_outcome(run, Patience.input())
     _ = raise_failed(outcome)
-    # The feeder was killed, and with it the input.
+    # The feeder was killed, and the input with it.
     _ = outcome == :gone && exit(:killed)
 
     if overdue,
@@ -375,7 +375,7 @@ defmodule Exile.Stream.Run do
     :ok
   end
 
-  @doc "The reader has failed, and that is all that counts."
+  @doc "Ends a run whose reader failed. Raises nothing, because the reader's error is raised."
   @spec abandon(t) :: :ok
   def abandon(run) do
     _ = stop(run, run |> grace() |> finite())
@@ -412,18 +412,18 @@ defmodule Exile.Stream.Run do
     for pipe <- [stdout, stderr], pipe, do: pipe
   end
 
-  # How each of the commands is ended, after a time that it has for itself.
+  # How each command is ended. It first has `grace` milliseconds to exit by itself.
   defp endings(stream, running, grace) do
     for {process, command} <- Enum.zip(running.processes, stream.commands) do
       {process, grace, Teardown.within(command.options.teardown, Patience.teardown())}
     end
   end
 
-  # Without an end to its time a command is not ended at all.
+  # With an infinite grace the commands are not ended at all.
   defp end_all([{_, :infinity, _} | _]), do: :ok
   defp end_all(endings), do: Native.process_end(endings)
 
-  # How long it may take until all are gone.
+  # How long to wait until all commands are gone.
   defp patience([{_, :infinity, _} | _]), do: :infinity
 
   defp patience(endings) do
@@ -431,7 +431,7 @@ defmodule Exile.Stream.Run do
     min(Enum.max(longest) + Patience.kill(), Patience.most())
   end
 
-  # Returns when all commands and their groups are gone, or cannot be ended.
+  # Returns when all commands and their process groups are gone or cannot be ended.
   defp terminate(%__MODULE__{running: running, stream: stream} = run) do
     endings = endings(stream, running, 0)
     end_all(endings)
@@ -442,7 +442,7 @@ defmodule Exile.Stream.Run do
   # What became of commands that were ended.
   defp ended(run), do: wait(run, :exhausted, 0)
 
-  # What became of each command, all within `timeout`: a status or `:timeout`.
+  # Waits for all commands, for `timeout` in total. Returns the status of each, or `:timeout`.
   defp wait(%__MODULE__{running: %{processes: processes}}, until, timeout) do
     deadline = Patience.deadline(timeout)
     Enum.map(processes, &Running.wait(&1, until, Patience.left(deadline)))

@@ -6,51 +6,51 @@ defmodule Mix.Tasks.Compile.Exile do
 
   This is a compiler of the `:exile` project. It runs as part of `mix compile`, also
   when Exile is a dependency, and needs Rust; `Cargo.toml` states the oldest version.
-  Cargo is only run when a Rust source, a Cargo file or a setting has changed, when the
+  Cargo only runs when a Rust source, a Cargo file or a setting has changed, when the
   library is missing, and for `mix compile --force`.
 
-  Cargo works in the build directory of the application (`_build/dev/lib/exile/native`)
-  and the library goes to the `priv/native` directory beside it, from where a release
-  takes it. Nothing is written to the source tree.
+  Cargo builds in the build directory of the application (`_build/dev/lib/exile/native`).
+  The library goes to the `priv/native` directory beside it, from which a release takes it.
+  Nothing is written to the source tree.
 
   ## In a running VM
 
-  The library is installed under a name with a hash of its contents, in place of the one
-  that was there. A running VM goes on with the library that it has loaded. To change to
-  the new one, stop the application, which ends its commands, load its module again, and
-  start it:
+  The library is installed under a name with a hash of its contents, in place of the
+  previous one. A running VM keeps using the library that it has loaded. To switch to the
+  new one, stop the application, which ends its commands, load the module again, and start
+  the application:
 
       Application.stop(:exile)
       :code.purge(Exile.Native)
       :code.load_file(Exile.Native)
       Application.start(:exile)
 
-  Without the stop, commands that run stay with the old library. They end when their
-  owners do, but calls that concern them raise an `ArgumentError`, their owners get exit
-  signals when they end, and the guard does not know of new commands.
+  Without the stop, running commands stay with the old library. They are ended when their
+  owners die, but calls on them raise `ArgumentError`, their owners get exit signals when
+  the commands exit, and the guard does not know of new commands.
 
   ## Without Rust
 
-  When `EXILE_NATIVE_PATH` names a directory that holds a built library, the files
-  `libexile_nif.so` and `exile_guard`, these are taken and no cargo is needed:
+  If `EXILE_NATIVE_PATH` names a directory with a built library (the files
+  `libexile_nif.so` and `exile_guard`), these files are used and cargo is not needed:
 
       EXILE_NATIVE_PATH=/opt/exile-native mix compile
 
-  `script/package` makes such a directory, packed. The files must be of the version of
-  Exile that is compiled, and fit the system and the processor on which it will run. The
-  version is checked here and again when the library is loaded.
+  `script/package` creates an archive of such a directory. The files must have the same
+  version as the Exile that is compiled, and fit the system and processor that it will run
+  on. The version is checked here and again when the library is loaded.
 
   ## For another platform
 
-  Set `CARGO_BUILD_TARGET` to the name that Rust has for the platform, and let
-  `CARGO_TARGET_<NAME>_LINKER` name the linker:
+  Set `CARGO_BUILD_TARGET` to Rust's name for the platform, and
+  `CARGO_TARGET_<NAME>_LINKER` to the linker:
 
       export CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu
       export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 
   Nerves, like other tools for C code, describes the platform with `TARGET_ARCH`,
-  `TARGET_OS`, `TARGET_ABI` and `CROSSCOMPILE`, which cargo does not know. When one of them
-  is set, `CARGO_BUILD_TARGET` must be, too.
+  `TARGET_OS`, `TARGET_ABI` and `CROSSCOMPILE`, which cargo ignores. If one of them is set,
+  `CARGO_BUILD_TARGET` must be set too.
 
   ## Environment variables
 
@@ -61,23 +61,23 @@ defmodule Mix.Tasks.Compile.Exile do
       configuration, or else this one
     * `RUSTFLAGS` - flags for the Rust compiler
 
-  Cargo heeds its other variables and its configuration files as well.
+  Cargo also uses its other variables and its configuration files.
   """
 
   use Mix.Task.Compiler
 
-  # The names that cargo gives to the files on the various platforms, by the name in a
-  # package. The VM asks for ".so" on macOS too.
+  # The names that cargo gives to the files on the different platforms, by their name in a
+  # package. The VM expects ".so" on macOS too.
   @artefacts %{
     "exile_guard" => ["exile_guard"],
     "libexile_nif.so" => ["libexile_nif.so", "libexile_nif.dylib"]
   }
 
-  # How tools for C code say for what platform they build. Cargo heeds none of them.
+  # The variables with which tools for C code describe the target platform. Cargo ignores them.
   @foreign ~w(CROSSCOMPILE TARGET_ABI TARGET_ARCH TARGET_OS)
 
-  # Cargo may build another library when one of these changes, or one that starts with such
-  # a prefix.
+  # Cargo may build a different library when one of these variables changes, or one with one of
+  # these prefixes.
   @settings @foreign ++
               ~w(CARGO CARGO_ENCODED_RUSTFLAGS CC RUSTC RUSTC_WORKSPACE_WRAPPER) ++
               ~w(RUSTC_WRAPPER RUSTFLAGS RUSTUP_TOOLCHAIN)
@@ -116,8 +116,8 @@ defmodule Mix.Tasks.Compile.Exile do
       length(libraries()) == 1
   end
 
-  # The architecture is part of it because build directories are copied, into
-  # containers for instance, and the library of another platform cannot be loaded.
+  # The architecture is included because build directories are copied, for instance into
+  # containers, and the library of another platform cannot be loaded.
   defp fingerprint do
     sources =
       if prebuilt(),
@@ -138,7 +138,7 @@ defmodule Mix.Tasks.Compile.Exile do
     {Enum.sort(variables), Enum.map(configuration(), &File.read/1)}
   end
 
-  # Cargo reads its configuration from this directory, from all above it, and from its home.
+  # Cargo reads its configuration from this directory, all directories above it, and its home.
   defp configuration do
     above = File.cwd!() |> Path.split() |> Enum.scan(&Path.join(&2, &1))
     home = System.get_env("CARGO_HOME") || Path.join(System.user_home() || "/", ".cargo")
@@ -148,7 +148,7 @@ defmodule Mix.Tasks.Compile.Exile do
         do: Path.join(directory, name)
   end
 
-  # The directory of a library that somebody else has built.
+  # The directory of a library that is already built.
   defp prebuilt do
     case System.get_env("EXILE_NATIVE_PATH", "") do
       "" -> nil
@@ -173,7 +173,7 @@ defmodule Mix.Tasks.Compile.Exile do
     end
   end
 
-  # Returns the same.
+  # Returns the same as `take/1`.
   defp build do
     with {:ok, cargo} <- find_cargo(),
          :ok <- check_version(cargo),
@@ -226,7 +226,7 @@ defmodule Mix.Tasks.Compile.Exile do
       "that is already built needs none of it: see mix help compile.exile."
   end
 
-  # Cargo would silently build for this machine.
+  # Without CARGO_BUILD_TARGET, cargo would silently build for this machine.
   defp check_target do
     foreign = Enum.filter(@foreign, &(System.get_env(&1, "") != ""))
 
@@ -263,7 +263,7 @@ defmodule Mix.Tasks.Compile.Exile do
 
   defp build_args, do: ["build", "--release", "--locked", "--target-dir", target_dir()]
 
-  # Rust links statically for musl unless told otherwise, and then makes no shared library.
+  # For musl, Rust links statically by default and then makes no shared library.
   defp build_env do
     if (target() || architecture()) =~ "musl" do
       [{"RUSTFLAGS", "#{System.get_env("RUSTFLAGS")} -C target-feature=-crt-static"}]
@@ -272,8 +272,8 @@ defmodule Mix.Tasks.Compile.Exile do
     end
   end
 
-  # When a platform is named, in the environment or in cargo's configuration, the files are in
-  # a directory of that name. Directories of earlier builds may be beside it, so we ask cargo,
+  # If a platform is set, in the environment or in cargo's configuration, the files are in a
+  # directory of that name. Directories of earlier builds may be beside it, so we ask cargo,
   # which has nothing left to build.
   defp find_made_in(cargo) do
     args = build_args() ++ ["--quiet", "--message-format=json"]
@@ -319,8 +319,8 @@ defmodule Mix.Tasks.Compile.Exile do
     Enum.each(libraries() -- [library], &File.rm!/1)
   end
 
-  # Mix links priv to a priv directory of the sources if there is one. An upgrade that
-  # takes that directory away leaves the link pointing to nothing.
+  # If the sources have a priv directory, Mix makes priv a link to it. An upgrade that removes
+  # that directory leaves the link dangling.
   defp make_directory do
     priv = Path.dirname(directory())
     _ = File.exists?(priv) || File.rm(priv)
