@@ -194,9 +194,10 @@ defmodule Exile do
   then has a quarter of a second, or `:exit_timeout` if that is given, to exit by itself. After
   that, signals end it and its process group within another half second, or as `:teardown` says if
   that is given, with its full waits. `Exile.Stream.AbnormalExit` is raised unless the command
-  exits with status 0. Its `:exit_status` is `:epipe` if a signal ended the command. With
+  exits with a status that is in `:success`. Its `:exit_status` is `:epipe` if a signal ended the command. With
   `:ignore_epipe` nothing is raised. When the reader raises, the command is ended in the same way,
-  and the reader's own error is raised.
+  after a quarter of a second if `:exit_timeout` is `:infinity`, and the reader's own error is
+  raised.
 
   `Stream.transform/3`, functions built on it such as `Stream.flat_map/2`, and `Stream.zip/2` halt
   the stream that they read in the same way, whether their own reader stops early or raises. The

@@ -51,7 +51,8 @@ defmodule Exile.Process do
   same way, in under a second. When a command exits by itself, programs that it started in the
   background keep running, as with a shell.
 
-  When the VM itself is killed, the kernel kills every command with it.
+  When the VM itself is killed, the kernel kills every command with it on Linux. On other systems
+  the guard does, a helper program that runs there unless `config :exile, guard: false` is set.
   """
 
   import Exile.Runtime.Patience, only: [is_timeout: 1]
