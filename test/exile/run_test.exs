@@ -167,7 +167,7 @@ defmodule Exile.RunTest do
                [{0, nil}, {4, nil}, {5, nil}, {137, :sigkill}]
 
       assert error.result.status == 4
-      assert Exception.message(error) == ~S("sh" (stage 2 of 4\) exited with status 4)
+      assert Exception.message(error) == ~S|"sh" (stage 2 of 4) exited with status 4|
     end
 
     test "does not fail because a command stopped reading" do

@@ -5,6 +5,9 @@ defmodule Exile.SigilTest do
 
   doctest Exile.Sigil
 
+  # The same, but the compiler does not know what it is.
+  defp unknown(value), do: Process.get(:unknown, value)
+
   # A command as the code of a user, compiled now.
   defp compile(code) do
     {command, _} = Code.eval_string("import Exile.Sigil\n" <> code)
@@ -55,7 +58,7 @@ defmodule Exile.SigilTest do
     end
 
     test "splices a list, and leaves nil out, in a place of its own" do
-      {none, some, absent} = {[], ["a b", :c, 4], nil}
+      {none, some, absent} = {[], unknown(["a b", :c, 4]), nil}
       assert ~x"p #{none} x #{some} #{absent} y" == ["p", "x", "a b", "c", "4", "y"]
       assert ~x"#{some}" == ["a b", "c", "4"]
       assert ~x(p "#{absent}") == ["p", ""]
@@ -98,10 +101,9 @@ defmodule Exile.SigilTest do
   end
 
   describe "shell_quote/1" do
-    @shells for shell <- ["dash", "bash", "busybox"], System.find_executable(shell), do: shell
-
     test "is taken literally by every shell that is here, whatever the bytes" do
-      assert @shells != []
+      shells = Enum.filter(["dash", "bash", "busybox"], &System.find_executable/1)
+      assert shells != []
       all = for byte <- 1..255, into: "", do: <<byte>>
 
       random =
@@ -125,7 +127,7 @@ defmodule Exile.SigilTest do
         all | random
       ]
 
-      for shell <- @shells do
+      for shell <- shells do
         script = "printf '%s\\0' " <> Exile.shell_quote(words)
         argv = if shell == "busybox", do: ["busybox", "sh"], else: [shell]
         output = Exile.run!(argv ++ ["-c", script], env: [LC_ALL: "C"]).stdout

@@ -66,7 +66,7 @@ defmodule Exile.ErrorTest do
       {:error, error} = Exile.Process.start_link(["git status"])
 
       assert Exception.message(error) ==
-               ~S(could not run "git status": no such file or directory (enoent\); ) <>
+               ~S|could not run "git status": no such file or directory (enoent); | <>
                  ~S(a command is a list of words, as in ["git", "status"])
 
       {:error, error} = Exile.Process.start_link(["no-such-program"])
