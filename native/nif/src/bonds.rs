@@ -195,14 +195,9 @@ pub(crate) struct Ends {
 impl Dependants for Ends {
     fn owner_died(&self, pid: Pid, is_owner: bool) {
         let all = self.all && is_owner;
-        end_those(&self.lives, |life| all || life.kin().is_owner(pid));
+        let lives = self.lives.iter().filter_map(Weak::upgrade);
+        end_together(lives.filter(|life| all || life.kin().is_owner(pid)));
     }
-}
-
-/// Ends those of a pipeline that are meant, in their own ways and together.
-fn end_those(pipeline: &[Weak<Life>], are_meant: impl Fn(&Life) -> bool) {
-    let lives = pipeline.iter().filter_map(Weak::upgrade);
-    end_together(lives.filter(|life| are_meant(life)));
 }
 
 /// Ends processes in their own ways and together.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use exile_os::exit::ExitFd;
 use exile_os::life::keeper;
-use exile_os::sync::Mutex;
+use exile_os::sync::{Mutex, MutexGuard};
 
 use crate::bonds::Life;
 
@@ -45,13 +45,19 @@ pub(crate) fn bound_drains(
 }
 
 impl Drain {
-    fn take(&self) -> Option<(Arc<Life>, Arc<ExitFd>)> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.take()
+    fn writer(&self) -> MutexGuard<'_, Option<(Arc<Life>, Arc<ExitFd>)>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The writer has ended: its descendants have their time from now on.
+    fn take(&self) -> Option<(Arc<Life>, Arc<ExitFd>)> {
+        self.writer().take()
+    }
+
+    /// The writer has ended: its descendants have their time from now on, if the reader is still there.
     fn begin(self: Arc<Self>) {
+        if self.writer().is_none() {
+            return;
+        }
         let due = Instant::now() + self.patience;
         let _ = keeper::at(due, Box::new(move || self.cut_off()));
     }

@@ -1,4 +1,5 @@
-//! Error numbers of the system, and the one place where a return code becomes a `Result`.
+//! Error numbers of the system, and how return codes become a `Result`. Code that runs between clone
+//! and exec converts its own.
 
 /// An error number as the kernel gave it. Numbers without a name are kept, not flattened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,10 @@ impl Errno {
     pub const ENOSYS: Errno = Errno(libc::ENOSYS);
     /// Not permitted, to this user or in this sandbox.
     pub const EPERM: Errno = Errno(libc::EPERM);
+    /// This process has too many files open.
+    pub const EMFILE: Errno = Errno(libc::EMFILE);
+    /// The system has too many files open.
+    pub const ENFILE: Errno = Errno(libc::ENFILE);
     /// No such file or directory.
     pub const ENOENT: Errno = Errno(libc::ENOENT);
     /// A request that this descriptor, or this kernel, does not know.

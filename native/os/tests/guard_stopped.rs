@@ -6,7 +6,10 @@ mod common;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, alone, becomes_readable, command, has_children, spawn, status};
+use common::{
+    PATIENCE, alone, becomes_readable, command, has_children, limit, set_limit, spawn, status,
+};
+use exile_os::exit::{self, Source};
 use exile_os::life::keeper;
 use exile_os::{Signal, Spawned, Status, Stdio, guard};
 
@@ -178,6 +181,28 @@ fn reports_go_to_the_guard_that_was_asked_for_last_whichever_is_connected_last()
             second.disconnect();
             end(&[idle()]);
             assert!(guard::take_report(later.as_fd()).unwrap().is_none());
+        },
+    );
+}
+
+#[test]
+fn a_process_for_which_there_was_no_descriptor_is_reported_when_there_is_one() {
+    alone(
+        "a_process_for_which_there_was_no_descriptor_is_reported_when_there_is_one",
+        || {
+            // Without pidfds of our own, a report needs one.
+            assert_eq!(exit::choose(Some(Source::Portable)), Ok(Source::Portable));
+            let guard = set_up();
+            guard::disconnect();
+            let spawned = idle();
+            drop(guard);
+            let guard = guard::Turn::take().connect().unwrap();
+            let whole = limit(libc::RLIMIT_NOFILE).rlim_cur;
+            set_limit(libc::RLIMIT_NOFILE, 3);
+            guard::report(&spawned.child);
+            set_limit(libc::RLIMIT_NOFILE, whole);
+            go_on(&guard, &[spawned]);
+            guard::disconnect();
         },
     );
 }

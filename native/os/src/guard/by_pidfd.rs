@@ -99,14 +99,17 @@ pub(super) fn report_patiently(child: &Child) -> bool {
     true
 }
 
-/// Reports a process without waiting. `false`: there is no room.
+/// Reports a process without waiting. `false`: there is no room, in the socket or for a pidfd.
 pub(super) fn report_now(child: &Child) -> bool {
     let Some(socket) = socket() else { return true };
     let Some(end) = child.end() else { return true };
     // Where there are no pidfds for us there are none for the guard.
     let opened = match end.pidfd() {
         Some(_) => None,
-        None => child.while_unreaped(pidfd::open).and_then(Result::ok),
+        None => match child.while_unreaped(pidfd::open) {
+            Some(Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return false,
+            opened => opened.and_then(Result::ok),
+        },
     };
     match end.pidfd().or(opened.as_ref()) {
         Some(pidfd) => is_delivered(send_report(socket.as_raw_fd(), pidfd.as_raw_fd())),
