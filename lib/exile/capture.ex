@@ -3,7 +3,7 @@ defmodule Exile.Capture do
 
   # Runs a stream's commands to their end and keeps what they write: `Exile.run/2`.
 
-  alias Exile.{Result, Stream}
+  alias Exile.{Command, Result, Stream}
   alias Exile.Capture.Output
   alias Exile.Process.Error
   alias Exile.Stream.{Builder, Run, Verdict}
@@ -104,16 +104,9 @@ defmodule Exile.Capture do
 
   defp stage(command, _unknown), do: %{command: command.argv, status: nil, signal: nil}
 
-  defp failed(result, stream, index, late) do
-    %{command: [program | _], status: status, signal: signal} = Enum.at(result.stages, index)
-
-    %Error{
-      reason: reason(status, signal, late),
-      operation: :run,
-      subject: program,
-      stage: if(match?([_, _ | _], stream.commands), do: {index + 1, length(stream.commands)}),
-      result: result
-    }
+  defp failed(result, %Stream{commands: commands}, index, late) do
+    %{status: status, signal: signal} = Enum.at(result.stages, index)
+    %{Command.failure(commands, index, reason(status, signal, late)) | result: result}
   end
 
   defp reason(_status, _signal, late) when late != nil, do: :exit_timeout

@@ -92,12 +92,23 @@ defmodule Exile.Command do
         {:ok, running}
 
       {:error, %{step: :exec, reason: :etimedout, index: index}} when timeout < start_timeout ->
-        program = commands |> Enum.at(index) |> program()
-        {:error, %Error{reason: :timeout, operation: :run, subject: program}}
+        {:error, failure(commands, index, :timeout)}
 
       {:error, failure} ->
         {:error, error(failure, commands, options)}
     end
+  end
+
+  @doc "The error of commands that have run, of which the one at `index` failed, if that is known."
+  @spec failure([t, ...], non_neg_integer | nil, Error.reason()) :: Error.t()
+  def failure([command], _index, reason),
+    do: %Error{reason: reason, operation: :run, subject: program(command)}
+
+  def failure(_commands, nil, reason), do: %Error{reason: reason, operation: :run}
+
+  def failure(commands, index, reason) do
+    stage = {index + 1, length(commands)}
+    %{failure([Enum.at(commands, index)], 0, reason) | stage: stage}
   end
 
   defp error(%{index: index, step: step, reason: reason}, commands, options) do

@@ -71,7 +71,7 @@ defmodule Exile.Sigil do
   # quote or a backslash follows. Elsewhere it takes away what the next character means.
   defp split([?\\, next | rest], mark, word, words, env)
        when mark == nil or (mark == ?" and next in [?\\, ?", ?#]),
-       do: split(rest, mark, append(word, [next]), words, env)
+       do: split(rest, mark, append(word, next), words, env)
 
   defp split([mark | rest], mark, word, words, env), do: split(rest, nil, word, words, env)
 
@@ -92,10 +92,10 @@ defmodule Exile.Sigil do
   end
 
   defp split([part | rest], mark, word, words, env),
-    do: split(rest, mark, append(word, [part]), words, env)
+    do: split(rest, mark, append(word, part), words, env)
 
-  defp append(nil, parts), do: {parts, false}
-  defp append({before, quoted}, parts), do: {parts ++ before, quoted}
+  defp append(nil, part), do: {[part], false}
+  defp append({before, quoted}, part), do: {[part | before], quoted}
 
   defp add(nil, words), do: words
   defp add({parts, quoted}, words), do: [{Enum.reverse(parts), quoted} | words]

@@ -199,7 +199,7 @@ defmodule Exile.Command.Options do
          label: "list of integers or `:any`",
          type: quote(do: [0..255] | :any),
          expected: "a list of exit statuses or :any",
-         check: &Exile.Command.Option.statuses/1},
+         check: &Option.statuses/1},
       default: [0],
       doc: """
       the exit statuses that are no failure, for each of the commands. A command that a signal ended has

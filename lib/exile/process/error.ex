@@ -78,13 +78,13 @@ defmodule Exile.Process.Error do
   defp failure(:max_output), do: "wrote more than :max_output allows"
   defp failure(:line_too_long), do: "wrote a line that is longer than :lines allows"
 
-  # The last line of standard error says most about why a program failed.
-  @most_of_a_line 500
+  # The last line of standard error says most about why a program failed. So many bytes of it are looked
+  # at, and so many characters shown.
+  @looked_at 8_192
+  @shown 500
 
   defp last_words(%{stderr: stderr}) when is_binary(stderr) do
-    line =
-      stderr |> last_bytes(@most_of_a_line) |> String.trim() |> String.split("\n") |> List.last()
-
+    line = stderr |> last_bytes(@looked_at) |> String.trim() |> String.split("\n") |> List.last()
     if line == "", do: "", else: ": " <> printable(line)
   end
 
@@ -95,7 +95,8 @@ defmodule Exile.Process.Error do
     binary_part(binary, byte_size(binary) - count, count)
   end
 
-  defp printable(line), do: if(String.printable?(line), do: line, else: inspect(line))
+  defp printable(line),
+    do: if(String.printable?(line), do: String.slice(line, 0, @shown), else: inspect(line))
 
   defp doing(:exec), do: "run"
   defp doing(:cd), do: "change to the directory"

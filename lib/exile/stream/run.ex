@@ -261,9 +261,7 @@ defmodule Exile.Stream.Run do
     end
   end
 
-  defp finish(%__MODULE__{error: error} = run) when error != nil do
-    stopped(run, error)
-  end
+  defp finish(%__MODULE__{error: error} = run) when error != nil, do: stopped(run, error)
 
   # The output is at its end. Unread input is no failure; an input whose evaluation failed is.
   defp finish(%__MODULE__{stream: %{options: options}} = run) do
@@ -282,7 +280,7 @@ defmodule Exile.Stream.Run do
     _ = outcome == :gone && exit(:killed)
 
     if overdue,
-      do: {:error, failure(run, :timeout, late), ended},
+      do: {:error, Command.failure(run.stream.commands, late, :timeout), ended},
       else: exited(run, ended, late)
   end
 
@@ -305,7 +303,7 @@ defmodule Exile.Stream.Run do
   def cut(%__MODULE__{stream: stream} = run, reason, output) do
     # Standard error is that of all.
     index = if output == :stdout, do: length(stream.commands) - 1
-    stopped(run, run.error || failure(run, reason, index))
+    stopped(run, run.error || Command.failure(stream.commands, index, reason))
   end
 
   defp stopped(run, error) do
@@ -314,32 +312,15 @@ defmodule Exile.Stream.Run do
     {:error, error, ended}
   end
 
-  # A command exceeded a limit: the one at `index`, if that is known.
-  defp failure(%__MODULE__{stream: %{commands: [command]}}, reason, _index),
-    do: error(command, :run, reason)
-
-  defp failure(_run, reason, nil), do: %Error{reason: reason, operation: :run}
-
-  defp failure(%__MODULE__{stream: %{commands: commands}}, reason, index) do
-    error = commands |> Enum.at(index) |> error(:run, reason)
-    %{error | stage: {index + 1, length(commands)}}
-  end
-
   # The commands begin to end. What they write until then is read: it may say why they took so long, and
   # SIGPIPE does not end them in the middle of it.
   defp timed_out(%__MODULE__{error: nil, running: running, stream: stream} = run, reason) do
     # The first that is still at work holds up the others.
     running? = &(Native.process_status(&1) == :running)
     index = Enum.find_index(running.processes, running?) || length(running.processes) - 1
-    endings = endings(stream, running, 0)
-    end_all(endings)
-
-    next(%{
-      run
-      | error: failure(run, reason, index),
-        phase: :while_running,
-        deadline: Patience.deadline(patience(endings))
-    })
+    deadline = Patience.deadline(begin_end(run, 0))
+    error = Command.failure(stream.commands, index, reason)
+    next(%{run | error: error, phase: :while_running, deadline: deadline})
   end
 
   # They should have ended by now. What they wrote before is read without waiting.
@@ -397,12 +378,11 @@ defmodule Exile.Stream.Run do
 
   # Begins to end the commands, then closes the pipes, then stops the input. Returns the outcome of
   # the input, and what became of the commands, when they and their groups are gone.
-  defp stop(%__MODULE__{stream: stream, running: running} = run, grace) do
-    endings = endings(stream, running, grace)
-    end_all(endings)
+  defp stop(run, grace) do
+    patience = begin_end(run, grace)
     Running.close(pipes(run))
     outcome = input_outcome(run, 0)
-    _ = wait(run, :over, patience(endings))
+    _ = wait(run, :over, patience)
 
     # This also keeps the tether until here: if it were collected, their time would be over at once.
     {outcome, ended(run)}
@@ -410,6 +390,13 @@ defmodule Exile.Stream.Run do
 
   defp pipes(%__MODULE__{running: %{stdout: stdout, stderr: stderr}}) do
     for pipe <- [stdout, stderr], pipe, do: pipe
+  end
+
+  # Begins to end the commands. Returns how long to wait until all of them are gone.
+  defp begin_end(%__MODULE__{stream: stream, running: running}, grace) do
+    endings = endings(stream, running, grace)
+    end_all(endings)
+    patience(endings)
   end
 
   # How each command is ended. It first has `grace` milliseconds to exit by itself.
@@ -423,7 +410,6 @@ defmodule Exile.Stream.Run do
   defp end_all([{_, :infinity, _} | _]), do: :ok
   defp end_all(endings), do: Native.process_end(endings)
 
-  # How long to wait until all commands are gone.
   defp patience([{_, :infinity, _} | _]), do: :infinity
 
   defp patience(endings) do
@@ -432,10 +418,8 @@ defmodule Exile.Stream.Run do
   end
 
   # Returns when all commands and their process groups are gone or cannot be ended.
-  defp terminate(%__MODULE__{running: running, stream: stream} = run) do
-    endings = endings(stream, running, 0)
-    end_all(endings)
-    _ = wait(run, :over, patience(endings))
+  defp terminate(run) do
+    _ = wait(run, :over, begin_end(run, 0))
     ended(run)
   end
 
