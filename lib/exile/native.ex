@@ -104,12 +104,19 @@ defmodule Exile.Native do
 
   @type pipe_error :: {:error, :pipe_closed_or_invalid_caller | posix}
 
-  @spec pipe_try_read(pipe, pos_integer) :: {:ok, binary} | :eof | :again | :rest | pipe_error
-  def pipe_try_read(_pipe, _max), do: stub()
+  @typedoc """
+  What a read asks for: up to so many bytes; a line of up to so many; what comes after so many, which
+  stay where they are.
+  """
+  @type wanted :: pos_integer | {:line, pos_integer} | {:beyond, non_neg_integer}
 
-  @spec pipe_read_or_wait(pipe, pos_integer, reference, drain :: boolean) ::
-          {:ok, binary} | :eof | :wait | :exited | pipe_error
-  def pipe_read_or_wait(_pipe, _max, _reference, _drain), do: stub()
+  @spec pipe_try_read(pipe, wanted) ::
+          {:ok, binary} | :eof | :again | :rest | :more | :line_too_long | pipe_error
+  def pipe_try_read(_pipe, _wanted), do: stub()
+
+  @spec pipe_read_or_wait(pipe, wanted, reference, drain :: boolean) ::
+          {:ok, binary} | :eof | :wait | :exited | :more | :line_too_long | pipe_error
+  def pipe_read_or_wait(_pipe, _wanted, _reference, _drain), do: stub()
 
   @spec pipe_try_write(pipe, [binary], non_neg_integer) ::
           :ok | {:more | :again, [binary], non_neg_integer} | pipe_error

@@ -59,7 +59,7 @@ defmodule Exile.Process do
 
   alias Exile.{Command, Native}
   alias Exile.Command.{Option, Options}
-  alias Exile.Process.Error
+  alias Exile.Process.{Error, Pattern}
   alias Exile.Runtime.{Patience, Pipe, Running, Signal, Teardown}
 
   @enforce_keys [:owner, :argv, :process, :stdin, :stdout, :stderr, :teardown]
@@ -88,7 +88,11 @@ defmodule Exile.Process do
   @typedoc "The name or value of an environment variable. The values `nil` and `false` unset it."
   @type variable :: binary | charlist | atom | number
 
+  @typedoc "What `read_until/3` looks for: some bytes, a regular expression, or one of several."
+  @type pattern :: binary | Regex.t() | [binary | Regex.t(), ...]
+
   @default_max 65_535
+  @default_line 1_048_576
 
   @doc """
   Starts a command. The caller owns it.
@@ -208,10 +212,86 @@ defmodule Exile.Process do
   def read(%__MODULE__{stdout: stdout}, max \\ @default_max, timeout \\ :infinity),
     do: read_pipe(stdout, max!(max), deadline!(timeout))
 
-  defp read_pipe(nil, _max, _deadline), do: not_a_pipe()
+  defp read_pipe(nil, _wanted, _deadline), do: not_a_pipe()
 
-  defp read_pipe(pipe, max, deadline),
-    do: pipe |> Pipe.read(max, :exit, deadline) |> end_of_command()
+  defp read_pipe(pipe, wanted, deadline),
+    do: pipe |> Pipe.read(wanted, :exit, deadline) |> end_of_command()
+
+  @doc """
+  Reads a line from the command's standard output. Blocks until its end has come.
+
+    * `{:ok, line}` - the line without its `"\\n"`. A `"\\r"` before that stays. The last line need not
+      end with a newline
+    * `:eof` - as for `read/3`
+    * `{:error, :line_too_long}` - the line has more than `max` bytes (default: 1,048,576). They are all
+      still there, for any kind of read
+    * `{:error, :timeout}` - the line was not complete within `timeout` milliseconds (default:
+      `:infinity`). Nothing is lost
+    * `{:error, :pipe_closed_or_invalid_caller}` - see [Who owns what](#module-who-owns-what)
+
+  More may be read from the pipe than the line. The rest belongs to the pipe, so the next read of any
+  kind begins with it, also if another process owns the pipe by then.
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["sed", "s/^/< /"])
+      iex> Exile.Process.write(p, "one\\ntwo")
+      iex> Exile.Process.close_stdin(p)
+      iex> Exile.Process.read_line(p)
+      {:ok, "< one"}
+      iex> Exile.Process.read_line(p)
+      {:ok, "< two"}
+      iex> Exile.Process.read_line(p)
+      :eof
+  """
+  @spec read_line(t, pos_integer, timeout) ::
+          {:ok, binary} | :eof | {:error, :line_too_long | :timeout} | pipe_error
+  def read_line(%__MODULE__{stdout: stdout}, max \\ @default_line, timeout \\ :infinity),
+    do: read_pipe(stdout, {:line, max!(max)}, deadline!(timeout))
+
+  @doc """
+  Reads from the command's standard output up to the first match of a pattern. Blocks until there is
+  one.
+
+  The pattern is a binary, a regular expression, or a list of these.
+
+    * `{:ok, data, match}` - all that was written up to the match and with it, and what has matched
+    * `{:eof, rest}` - the output has ended (see `read/3`) without a match, and this was left of it
+    * `{:error, :no_match}` - there is none in the first 1,048,576 bytes
+    * `{:error, :timeout}` - there was none within `timeout` milliseconds (default: `:infinity`)
+    * `{:error, :pipe_closed_or_invalid_caller}` - see [Who owns what](#module-who-owns-what)
+
+  After an error, nothing is lost: the next read of any kind begins where this one did. What comes after
+  the match is left for the next read, too.
+
+  Where a list matches more than once, the match that begins first counts, and of those that begin
+  together the longest.
+
+  The output is looked at as it comes, in pieces of any size. So a regular expression that could match
+  more, if only more had come, returns what it has: `~r/\\d+/` may return a part of a number, and `$`
+  matches the end of a piece. Let it end with something that must follow, like `~r/(\\d+)\\s/`. One with
+  the modifier `u` looks no further than the first byte that is not UTF-8.
+
+  ## Examples
+
+      iex> {:ok, p} = Exile.Process.start_link(["sh", "-c", "printf 'name? '; read name; echo hi $name"])
+      iex> Exile.Process.read_until(p, "? ", 5_000)
+      {:ok, "name? ", "? "}
+      iex> Exile.Process.write(p, "Joe\\n")
+      iex> Exile.Process.read_until(p, [~r/error: .*\\n/, ~r/hi \\w+\\n/], 5_000)
+      {:ok, "hi Joe\\n", "hi Joe\\n"}
+      iex> Exile.Process.read_until(p, "more")
+      {:eof, ""}
+  """
+  @spec read_until(t, pattern, timeout) ::
+          {:ok, data :: binary, match :: binary}
+          | {:eof, rest :: binary}
+          | {:error, :no_match | :timeout}
+          | pipe_error
+  def read_until(%__MODULE__{stdout: stdout}, pattern, timeout \\ :infinity) do
+    {pattern, deadline} = {Pattern.new!(pattern), deadline!(timeout)}
+    if stdout, do: Pattern.read(pattern, stdout, deadline), else: not_a_pipe()
+  end
 
   @doc """
   Like `read/3`, but from standard error; for commands started with `stderr: :consume`.
@@ -505,7 +585,7 @@ defmodule Exile.Process do
   def alive?(%__MODULE__{process: process}), do: Native.process_status(process) == :running
 
   defp end_of_command(:exited), do: :eof
-  defp end_of_command(:timeout), do: {:error, :timeout}
+  defp end_of_command(failed) when failed in [:timeout, :line_too_long], do: {:error, failed}
   defp end_of_command(result), do: result
 
   defp not_a_pipe, do: {:error, :pipe_closed_or_invalid_caller}

@@ -21,37 +21,49 @@ defmodule Exile.Runtime.Pipe do
   @type over :: :eof | :exited | :timeout | error
 
   @doc """
-  Reads what is there, at most `max` bytes; waits while nothing is, but not beyond the deadline. After
-  `:timeout` the pipe is as it was.
+  Reads what is there, at most `wanted` bytes; waits while nothing is, but not beyond the deadline. Or
+  what else is wanted: see `t:Exile.Native.wanted/0`. After `:timeout` the pipe is as it was.
   """
-  @spec read(t, pos_integer, until, Patience.deadline()) :: {:ok, binary} | over
-  def read(pipe, max, until, deadline \\ :infinity) do
-    case try_read(pipe, max) do
-      :again -> wait_and_read(pipe, max, until, deadline)
+  @spec read(t, Native.wanted(), until, Patience.deadline()) ::
+          {:ok, binary} | :line_too_long | over
+  def read(pipe, wanted, until, deadline \\ :infinity) do
+    case try_read(pipe, wanted) do
+      :again -> wait_and_read(pipe, wanted, until, deadline)
+      :more -> read_on(pipe, wanted, until, deadline)
       result -> result
     end
   end
 
   # While commands are waiting to be started, streams that have just begun give way to them.
-  defp try_read(pipe, max) do
-    with :rest <- Native.pipe_try_read(pipe, max) do
+  defp try_read(pipe, wanted) do
+    with :rest <- Native.pipe_try_read(pipe, wanted) do
       receive after: (Patience.rest() -> :ok)
-      try_read(pipe, max)
+      try_read(pipe, wanted)
     end
   end
 
-  defp wait_and_read(pipe, max, until, deadline) do
+  # The command writes a line so fast that there is never a wait.
+  defp read_on(pipe, wanted, until, deadline) do
+    if Patience.over?(deadline),
+      do: :timeout,
+      else: read(pipe, wanted, until, deadline)
+  end
+
+  defp wait_and_read(pipe, wanted, until, deadline) do
     ref = make_ref()
 
-    case Native.pipe_read_or_wait(pipe, max, ref, until != :exit) do
+    case Native.pipe_read_or_wait(pipe, wanted, ref, until != :exit) do
       :wait ->
         receive do
-          {:select, _, ^ref, _} -> read(pipe, max, until, deadline)
+          {:select, _, ^ref, _} -> read(pipe, wanted, until, deadline)
         after
           Patience.left(deadline) ->
             cancel(pipe, ref)
             :timeout
         end
+
+      :more ->
+        read_on(pipe, wanted, until, deadline)
 
       result ->
         result

@@ -2,6 +2,7 @@
 
 rustler::atoms! {
     again,
+    beyond,
     children,
     epipe,
     errno,
@@ -10,6 +11,8 @@ rustler::atoms! {
     grown_pipes,
     inherit,
     latin1,
+    line,
+    line_too_long,
     monitors,
     more,
     nil,

@@ -10,6 +10,7 @@
 //! | `watch` | waiting for the death of a process of the VM |
 //! | `wait` | a process of the VM that waits for a message |
 //! | `pipe`, `pipe_end` | one end of a pipe and its owner; how its bytes move |
+//! | `ahead` | what was read from a pipe before anybody asked for it |
 //! | `question` | whether an answer is expected |
 //! | `process`, `tether` | what Erlang code holds of a process |
 //! | `bonds` | what belongs to a process in the VM: its owner, its pipes, the waits for its end |
@@ -25,6 +26,7 @@
 // The model has no VM to load it and no kernel to run programs.
 #![cfg_attr(loom, allow(dead_code))]
 
+mod ahead;
 mod atoms;
 mod bonds;
 mod drain;

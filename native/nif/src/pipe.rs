@@ -31,7 +31,7 @@ use exile_os::Errno;
 use exile_os::sync::{AtomicUsize, Mutex, MutexGuard};
 use rustler::{Encoder, Env, NifResult, Term};
 
-use crate::pipe_end::{Batch, Chunk, Fd, PipeEnd, Unusable, account};
+use crate::pipe_end::{Batch, Chunk, Fd, PipeEnd, Unusable, Wanted, account};
 use crate::question::Question;
 use crate::resource::{Handle, Kind, Resource};
 use crate::wait::{Caller, Pid, Wait, pid};
@@ -320,28 +320,32 @@ pub(crate) enum Attempt<T> {
     Waits,
 }
 
-/// Returns `{:ok, binary}`, `:eof`, `:again` (it would block), `:rest` (others should go first) or
-/// `{:error, reason}`.
+/// Reads what is `wanted`: an integer (what is there, up to so many bytes), `{:line, most}` (a line of
+/// up to so many bytes, without its newline) or `{:beyond, count}` (what comes after so many bytes,
+/// without taking any).
+///
+/// Returns `{:ok, binary}`, `:eof`, `:again` (it would block), `:rest` (others should go first), `:more`
+/// (a part of a line, or nothing, was read; ask again), `:line_too_long` or `{:error, reason}`.
 #[rustler::nif]
-fn pipe_try_read(env: Env<'_>, pipe: Handle<Grip>, max: usize) -> Term<'_> {
+fn pipe_try_read(env: Env<'_>, pipe: Handle<Grip>, wanted: Wanted) -> Term<'_> {
     if pipe.0.gives_way(pid(env)) {
         return atoms::rest().encode(env);
     }
-    match pipe.0.try_now(pid(env), |end| end.read(env, max)) {
+    match pipe.0.try_now(pid(env), |end| end.read(env, wanted)) {
         Ok(Some(chunk)) => read(env, chunk),
         Ok(None) => atoms::again().encode(env),
         Err(unusable) => unusable.encode(env),
     }
 }
 
-/// Returns `{:ok, binary}`, `:eof`, `:wait` (it would block, and the caller will get a message with
-/// the reference), `:exited` (it would block, but the processes have ended) or `{:error, reason}`.
+/// Like `pipe_try_read`, but if it would block, returns `:wait` (the caller will get a message with the
+/// reference) or `:exited` (the processes have ended, and what they wrote has been read).
 /// With `drain` it also waits for other processes that hold the pipe, and never returns `:exited`.
 #[rustler::nif]
 fn pipe_read_or_wait<'a>(
     env: Env<'a>,
     pipe: Handle<Grip>,
-    max: usize,
+    wanted: Wanted,
     reference: Term<'a>,
     drain: bool,
 ) -> Term<'a> {
@@ -349,14 +353,18 @@ fn pipe_read_or_wait<'a>(
     let io = |end: &mut PipeEnd| {
         // Only a caller that would have to wait looks repeatedly.
         if pipe.0.question.take(pid(env)) {
-            end.look_for_answer(env, max)
+            end.look_for_answer(env, wanted)
         } else {
-            end.read(env, max)
+            end.read(env, wanted)
         }
     };
     match pipe.0.try_or_wait(pid(env), wait, drain, io) {
         Ok(Attempt::Moved(chunk)) => read(env, chunk),
-        Ok(Attempt::Ended) => atoms::exited().encode(env),
+        Ok(Attempt::Ended) => match pipe.0.try_now(pid(env), |end| end.read_last(env, wanted)) {
+            Ok(Some(chunk)) => read(env, chunk),
+            Ok(None) => atoms::exited().encode(env),
+            Err(unusable) => unusable.encode(env),
+        },
         Ok(Attempt::Waits) => atoms::wait().encode(env),
         Err(unusable) => unusable.encode(env),
     }
@@ -369,6 +377,8 @@ fn read<'a>(env: Env<'a>, chunk: Chunk) -> Term<'a> {
             (atoms::ok(), data.to_term(env)).encode(env)
         }
         Chunk::Eof => atoms::eof().encode(env),
+        Chunk::Part => atoms::more().encode(env),
+        Chunk::LineTooLong => atoms::line_too_long().encode(env),
     }
 }
 

@@ -12,8 +12,9 @@ use exile_os::pipe::{
     DEFAULT_CAPACITY, GROWN_CAPACITY, MAX_SLICES, ReadEnd, WriteEnd, memory_limit, set_capacity,
 };
 use exile_os::spawn::pool;
-use rustler::{Binary, Encoder, Env, NewBinary, NifResult, OwnedBinary, Term};
+use rustler::{Atom, Binary, Decoder, Encoder, Env, NewBinary, NifResult, OwnedBinary, Term};
 
+use crate::ahead::{Ahead, Line};
 use crate::resource::Direction;
 use crate::{atoms, encode};
 
@@ -45,6 +46,12 @@ const YOUNG: Duration = Duration::from_millis(250);
 /// A read of at least this many bytes belongs to a stream that moves a lot of data.
 const LARGE_READ: usize = 8 * 1024;
 
+/// The most bytes that are read ahead, unless the read before was full.
+const SMALL_READ: usize = 4 * 1024;
+
+/// A look for the end of a line reads at most this often before others have their turn.
+const READS: usize = 16;
+
 /// Moving this many bytes takes about one percent of a time slice of one millisecond.
 const BYTES_PER_PERCENT: usize = 64 * 1024;
 
@@ -72,6 +79,7 @@ pub(crate) fn grown_count() -> usize {
 /// An open end, counted.
 pub(crate) struct PipeEnd {
     fd: Fd,
+    ahead: Ahead,
     /// The VM has selected the descriptor, and must be told before it is closed.
     pub(crate) selected: bool,
     busy: u32,
@@ -93,6 +101,7 @@ impl PipeEnd {
         OPEN.fetch_add(1, Ordering::AcqRel);
         PipeEnd {
             fd,
+            ahead: Ahead::default(),
             selected: false,
             busy: 0,
             grown: false,
@@ -189,10 +198,41 @@ pub(crate) fn account(env: Env<'_>, bytes: usize) {
     rustler::schedule::consume_timeslice(env, percent as i32);
 }
 
+/// What a read asks for.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted {
+    /// What is there, up to so many bytes.
+    AtMost(usize),
+    /// A line of up to so many bytes.
+    Line(usize),
+    /// What comes after so many bytes, without taking any.
+    Beyond(usize),
+}
+
+impl<'a> Decoder<'a> for Wanted {
+    fn decode(term: Term<'a>) -> NifResult<Wanted> {
+        if let Ok(most) = term.decode() {
+            return Ok(Wanted::AtMost(most));
+        }
+        let (kind, bytes): (Atom, usize) = term.decode()?;
+        if kind == atoms::line() {
+            Ok(Wanted::Line(bytes))
+        } else if kind == atoms::beyond() {
+            Ok(Wanted::Beyond(bytes))
+        } else {
+            Err(rustler::Error::BadArg)
+        }
+    }
+}
+
 /// The result of a read.
 pub(crate) enum Chunk<'a> {
     Data(Binary<'a>),
     Eof,
+    /// A part of a line. More of it may be there.
+    Part,
+    /// The line is longer than it may be. It is still there.
+    LineTooLong,
 }
 
 impl PipeEnd {
@@ -200,26 +240,61 @@ impl PipeEnd {
     pub(crate) fn look_for_answer<'a>(
         &mut self,
         env: Env<'a>,
-        max: usize,
+        wanted: Wanted,
     ) -> Result<Option<Chunk<'a>>, Unusable> {
         // Answers are mostly small, so no look needs a large binary.
         self.last_full = false;
         for _ in 1..LOOKS {
-            if let Some(chunk) = self.read(env, max)? {
+            if let Some(chunk) = self.look(env, wanted)? {
                 return Ok(Some(chunk));
             }
             std::hint::spin_loop();
         }
-        self.read(env, max)
+        self.read(env, wanted)
     }
 
-    /// Reads at most `max` bytes into a binary of exactly the size of the data; `None` if it would
-    /// block.
+    /// Reads what is wanted, first of all from what was read before; `None` if it would block.
     pub(crate) fn read<'a>(
         &mut self,
         env: Env<'a>,
-        max: usize,
+        wanted: Wanted,
     ) -> Result<Option<Chunk<'a>>, Unusable> {
+        let read = self.look(env, wanted);
+        // Pipes that wait are many.
+        self.ahead.shrink();
+        read
+    }
+
+    fn look<'a>(&mut self, env: Env<'a>, wanted: Wanted) -> Result<Option<Chunk<'a>>, Unusable> {
+        match wanted {
+            Wanted::AtMost(max) if self.ahead.is_empty() => self.read_chunk(env, max),
+            Wanted::AtMost(max) => self.take(env, max),
+            Wanted::Line(most) => self.read_line(env, most),
+            Wanted::Beyond(count) => self.read_beyond(env, count),
+        }
+    }
+
+    /// What is left when nothing more will come: a line without a newline.
+    pub(crate) fn read_last<'a>(
+        &mut self,
+        env: Env<'a>,
+        wanted: Wanted,
+    ) -> Result<Option<Chunk<'a>>, Unusable> {
+        match wanted {
+            Wanted::Line(_) if !self.ahead.is_empty() => self.take(env, usize::MAX),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes at most `count` bytes of what was read before.
+    fn take<'a>(&mut self, env: Env<'a>, count: usize) -> Result<Option<Chunk<'a>>, Unusable> {
+        let data = binary(env, self.ahead.first(count))?;
+        self.ahead.drop_first(count);
+        Ok(Some(Chunk::Data(data)))
+    }
+
+    /// Reads at most `max` bytes into a binary of exactly the size of the data.
+    fn read_chunk<'a>(&mut self, env: Env<'a>, max: usize) -> Result<Option<Chunk<'a>>, Unusable> {
         let Fd::Read(end) = &self.fd else {
             return Err(Unusable::NotYours);
         };
@@ -230,13 +305,79 @@ impl PipeEnd {
             read_and_copy(env, end, size)?
         };
         if let Some(Chunk::Data(data)) = &chunk {
-            self.last_full = data.len() == size;
-            self.rest_due = data.len() >= LARGE_READ;
-            if self.last_full && size >= BUSY_READ {
-                self.note_busy();
-            }
+            self.note_read(data.len(), size);
         }
         Ok(chunk)
+    }
+
+    fn read_line<'a>(&mut self, env: Env<'a>, most: usize) -> Result<Option<Chunk<'a>>, Unusable> {
+        for _ in 0..READS {
+            match self.ahead.line(most) {
+                Line::Whole(length) => {
+                    let line = binary(env, self.ahead.first(length))?;
+                    self.ahead.drop_first(length + 1);
+                    return Ok(Some(Chunk::Data(line)));
+                }
+                Line::TooLong => return Ok(Some(Chunk::LineTooLong)),
+                Line::Begun => {}
+            }
+            match self.read_ahead()? {
+                None => return Ok(None),
+                Some(0) => {
+                    let last = self.read_last(env, Wanted::Line(most))?;
+                    return Ok(Some(last.unwrap_or(Chunk::Eof)));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(Some(Chunk::Part))
+    }
+
+    fn read_beyond<'a>(
+        &mut self,
+        env: Env<'a>,
+        count: usize,
+    ) -> Result<Option<Chunk<'a>>, Unusable> {
+        if self.ahead.len() <= count {
+            match self.read_ahead()? {
+                None => return Ok(None),
+                Some(0) => return Ok(Some(Chunk::Eof)),
+                Some(_) => {}
+            }
+        }
+        let data = binary(env, self.ahead.beyond(count))?;
+        Ok(Some(Chunk::Data(data)))
+    }
+
+    /// Reads once, and keeps it. Returns how much it was.
+    fn read_ahead(&mut self) -> Result<Option<usize>, Unusable> {
+        let Fd::Read(end) = &self.fd else {
+            return Err(Unusable::NotYours);
+        };
+        // Large blocks of memory are slower to get than most answers.
+        let size = if self.last_full {
+            READ_SIZE
+        } else {
+            SMALL_READ
+        };
+        self.ahead.reserve(size)?;
+        let mut buffer = [MaybeUninit::uninit(); READ_SIZE];
+        let Some(data) = end.read(&mut buffer[..size])? else {
+            return Ok(None);
+        };
+        self.ahead.keep(data);
+        let count = data.len();
+        self.note_read(count, size);
+        Ok(Some(count))
+    }
+
+    /// Records that a read of at most `size` bytes returned `count`.
+    fn note_read(&mut self, count: usize, size: usize) {
+        self.last_full = count == size;
+        self.rest_due = count >= LARGE_READ;
+        if self.last_full && size >= BUSY_READ {
+            self.note_busy();
+        }
     }
 }
 
@@ -259,12 +400,20 @@ fn read_and_copy<'a>(env: Env<'a>, end: &ReadEnd, size: usize) -> Result<Option<
     match end.read(&mut buffer[..size])? {
         None => Ok(None),
         Some([]) => Ok(Some(Chunk::Eof)),
-        Some(data) => {
-            let mut binary = NewBinary::new(env, data.len());
-            binary.as_mut_slice().copy_from_slice(data);
-            Ok(Some(Chunk::Data(binary.into())))
-        }
+        Some(data) => Ok(Some(Chunk::Data(binary(env, data)?))),
     }
+}
+
+/// A copy of `data`. The VM gives up when it has no memory for a small binary.
+fn binary<'a>(env: Env<'a>, data: &[u8]) -> Result<Binary<'a>, Errno> {
+    if data.len() > READ_SIZE {
+        let mut binary = OwnedBinary::new(data.len()).ok_or(Errno::ENOMEM)?;
+        binary.as_mut_slice().copy_from_slice(data);
+        return Ok(binary.release(env));
+    }
+    let mut binary = NewBinary::new(env, data.len());
+    binary.as_mut_slice().copy_from_slice(data);
+    Ok(binary.into())
 }
 
 impl PipeEnd {
