@@ -16,6 +16,7 @@ defmodule Exile.MixProject do
 
   @guides ~w(
     guides/getting_started.md
+    guides/recipes.md
     guides/back_pressure.md
     guides/ending_commands.md
     guides/long_lived_programs.md
