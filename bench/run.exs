@@ -2,7 +2,7 @@
 
 files =
   ~w(support/case support/measure support/runner support/report support/contenders support/sleepers) ++
-    ~w(cases/throughput cases/latency cases/idle cases/callers cases/streams cases/hung cases/harm)
+    ~w(cases/throughput cases/latency cases/run cases/idle cases/callers cases/streams cases/hung cases/harm)
 
 modules = Enum.flat_map(files, &Code.require_file("#{&1}.exs", __DIR__))
 
@@ -69,6 +69,7 @@ defmodule Bench.CLI do
         [
           Bench.Throughput,
           Bench.Latency,
+          Bench.Run,
           Bench.Idle,
           Bench.Callers,
           Bench.Streams,

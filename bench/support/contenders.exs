@@ -71,6 +71,16 @@ defmodule Bench.ViaPort do
 
   def run(command), do: {0, 0} = read_all(command)
 
+  @doc "The bytes of the lines that `command` writes, without the newlines."
+  def count_lines(command), do: command |> open([{:line, 65_536}]) |> count_lines(0)
+
+  defp count_lines(port, bytes) do
+    receive do
+      {^port, {:data, {:eol, line}}} -> count_lines(port, bytes + byte_size(line))
+      {^port, {:exit_status, 0}} -> bytes
+    end
+  end
+
   @doc """
   Writes `count` times `chunk` to `cat` and reads it back. A port cannot close its program's
   input alone, so what comes back is counted, and then the port is closed, which ends `cat`.
