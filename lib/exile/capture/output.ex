@@ -8,7 +8,7 @@ defmodule Exile.Capture.Output do
 
   @type t ::
           :none
-          | {:all, [binary]}
+          | {:all, binary}
           | {:most | :head, left :: non_neg_integer, [binary], truncated :: boolean}
           | {:tail, limit :: non_neg_integer, size :: non_neg_integer, :queue.queue(binary),
              dropped :: boolean}
@@ -16,10 +16,13 @@ defmodule Exile.Capture.Output do
 
   @type finished :: %{data: term, truncated: boolean}
 
+  # The room that a binary of this size or more has, but does not use, is memory in name only.
+  @large 1_048_576
+
   @doc "An output of which nothing has been read."
   @spec new(:none | :capture | {:into, Collectable.t()}, limit) :: t
   def new(:none, _limit), do: :none
-  def new(:capture, :infinity), do: {:all, []}
+  def new(:capture, :infinity), do: {:all, ""}
   def new(:capture, {:head, limit}), do: {:head, limit, [], false}
   def new(:capture, {:tail, limit}), do: {:tail, limit, 0, :queue.new(), false}
   def new(:capture, limit), do: {:most, limit, [], false}
@@ -31,7 +34,10 @@ defmodule Exile.Capture.Output do
 
   @doc "Keeps a chunk, or a part of it; `:full` if it is more than is allowed."
   @spec keep(t, binary) :: {:ok | :full, t}
-  def keep({:all, chunks}, chunk), do: {:ok, {:all, [chunk | chunks]}}
+  def keep({:all, ""}, chunk), do: {:ok, {:all, chunk}}
+
+  # The VM appends in place. A list of the chunks would need the memory twice when they are joined.
+  def keep({:all, data}, chunk), do: {:ok, {:all, <<data::binary, chunk::binary>>}}
 
   def keep({:into, acc, collect}, chunk),
     do: {:ok, {:into, collect.(acc, {:cont, chunk}), collect}}
@@ -64,7 +70,11 @@ defmodule Exile.Capture.Output do
   @doc "What was kept, when no more comes."
   @spec finish(t) :: finished
   def finish(:none), do: %{data: nil, truncated: false}
-  def finish({:all, chunks}), do: %{data: join(chunks), truncated: false}
+  # In place means with room for more, of which little should be kept.
+  def finish({:all, data}) when byte_size(data) < @large,
+    do: %{data: :binary.copy(data), truncated: false}
+
+  def finish({:all, data}), do: %{data: data, truncated: false}
   def finish({:into, acc, collect}), do: %{data: collect.(acc, :done), truncated: false}
 
   def finish({kind, _left, chunks, truncated}) when kind in [:most, :head],
