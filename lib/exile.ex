@@ -24,7 +24,9 @@ defmodule Exile do
           | {:file, path :: binary}
 
   @typedoc "See `stream!/2`."
-  @type stream_option :: unquote(Option.type(Options.stream())) | Exile.Process.option()
+  @type stream_option ::
+          unquote(Option.type(Options.stream()))
+          | unquote(Option.type(Options.process_of_stream()))
 
   @typedoc "See `run/2`."
   @type run_option ::
@@ -169,7 +171,7 @@ defmodule Exile do
 
   Options of the command, or of each command in a pipeline:
 
-  #{Option.docs(Options.process())}
+  #{Option.docs(Options.process_of_stream())}
 
   An invalid value or an unknown option raises `ArgumentError` right away, before the enumeration.
 
@@ -212,7 +214,7 @@ defmodule Exile do
       "HELLO WORLD"
 
       iex> Exile.stream!(["yes"]) |> Enum.take(1)
-      ** (Exile.Stream.AbnormalExit) program exited due to :epipe error
+      ** (Exile.Stream.AbnormalExit) program exited due to :epipe error ("yes": its reader stopped early, see :ignore_epipe)
 
       iex> Exile.stream!(["printenv", "LANG"], env: %{"LANG" => "C"}) |> Enum.to_list()
       ["C\\n"]
@@ -224,7 +226,7 @@ defmodule Exile do
       ["apple\\n"]
 
       iex> Exile.stream!([["echo", "hi"], ["sh", "-c", "exit 3"]]) |> Enum.to_list()
-      ** (Exile.Stream.AbnormalExit) stage 2 of 2, ["sh", "-c", "exit 3"], exited with exit status: 3
+      ** (Exile.Stream.AbnormalExit) program exited with exit status: 3 ("sh", stage 2 of 2)
 
       iex> Exile.stream!(["head", "-c", "2"], input: Stream.cycle(["x"])) |> Enum.join()
       "xx"

@@ -36,8 +36,8 @@ defmodule Exile.Capture do
           {:ok, outputs} ->
             read(run, outputs)
 
-          {:full, outputs} ->
-            {halting(outputs, fn -> Run.cut(run, :max_output, name) end), outputs}
+          {too_much, outputs} ->
+            {halting(outputs, fn -> Run.cut(run, too_much, name) end), outputs}
         end
 
       ended ->
@@ -65,7 +65,7 @@ defmodule Exile.Capture do
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
-  defp result({:exited, statuses, late}, stream, outputs, duration) do
+  defp result({:exited, statuses, late, _tail}, stream, outputs, duration) do
     verdict = Verdict.of(stream, statuses, late)
     result = result(stream, statuses, verdict.index, outputs, duration)
 

@@ -74,7 +74,8 @@ defmodule Exile.Command do
   defp stderr(:console), do: :inherit
   defp stderr(:redirect_to_stdout), do: :stdout
   defp stderr(:disable), do: :null
-  defp stderr(:consume), do: :pipe
+  defp stderr(in_pipe) when in_pipe in [:consume, :tail], do: :pipe
+  defp stderr({:file, path, append}), do: {:write, path, append}
 
   @doc """
   Starts commands, each reading the output of the one before it. The options are those of
@@ -156,6 +157,10 @@ defmodule Exile.Command do
   defp what(:directory, command, _stdin, _stdout), do: {:cd, command.options.cd}
   defp what(:input, _command, {:read, path}, _stdout), do: {:input, path}
   defp what(:output, _command, _stdin, {:write, path, _append}), do: {:output, path}
+
+  defp what(:errors, %{options: %{stderr: {:file, path, _append}}}, _stdin, _stdout),
+    do: {:errors, path}
+
   defp what(step, command, _stdin, _stdout), do: {step, program(command)}
 
   @doc "The program, as named in errors."

@@ -212,10 +212,10 @@ defmodule Exile.Process do
   def read(%__MODULE__{stdout: stdout}, max \\ @default_max, timeout \\ :infinity),
     do: read_pipe(stdout, max!(max), deadline!(timeout))
 
-  defp read_pipe(nil, _wanted, _deadline), do: not_a_pipe()
+  defp read_pipe(nil, _max, _deadline), do: not_a_pipe()
 
-  defp read_pipe(pipe, wanted, deadline),
-    do: pipe |> Pipe.read(wanted, :exit, deadline) |> end_of_command()
+  defp read_pipe(pipe, max, deadline),
+    do: pipe |> Pipe.read(max, :exit, deadline) |> end_of_command()
 
   @doc """
   Reads a line from the command's standard output. Blocks until its end has come.
@@ -246,8 +246,13 @@ defmodule Exile.Process do
   """
   @spec read_line(t, pos_integer, timeout) ::
           {:ok, binary} | :eof | {:error, :line_too_long | :timeout} | pipe_error
-  def read_line(%__MODULE__{stdout: stdout}, max \\ @default_line, timeout \\ :infinity),
-    do: read_pipe(stdout, {:line, max!(max)}, deadline!(timeout))
+  def read_line(%__MODULE__{stdout: stdout}, max \\ @default_line, timeout \\ :infinity) do
+    {max, deadline} = {max!(max), deadline!(timeout)}
+
+    if stdout,
+      do: stdout |> Pipe.read_line(max, :exit, deadline) |> end_of_line(),
+      else: not_a_pipe()
+  end
 
   @doc """
   Reads from the command's standard output up to the first match of a pattern. Blocks until there is
@@ -584,8 +589,11 @@ defmodule Exile.Process do
   @spec alive?(t) :: boolean
   def alive?(%__MODULE__{process: process}), do: Native.process_status(process) == :running
 
+  defp end_of_line(:line_too_long), do: {:error, :line_too_long}
+  defp end_of_line(result), do: end_of_command(result)
+
   defp end_of_command(:exited), do: :eof
-  defp end_of_command(failed) when failed in [:timeout, :line_too_long], do: {:error, failed}
+  defp end_of_command(:timeout), do: {:error, :timeout}
   defp end_of_command(result), do: result
 
   defp not_a_pipe, do: {:error, :pipe_closed_or_invalid_caller}

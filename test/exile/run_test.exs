@@ -74,7 +74,7 @@ defmodule Exile.RunTest do
       assert {:error, error} = Exile.run(sh("echo out; kill -TERM $$"))
       assert %{reason: {:signal, :sigterm}, result: %{stdout: "out\n", status: 143}} = error
       assert error.result.signal == :sigterm
-      assert Exception.message(error) == ~S("sh" was ended by sigterm)
+      assert Exception.message(error) == ~S("sh" was ended by SIGTERM)
 
       assert {:error, %{reason: {:signal, 40}}} = Exile.run(sh("kill -40 $$"))
     end
@@ -118,9 +118,11 @@ defmodule Exile.RunTest do
             {[stdout: {:into, 1}],
              "invalid value for option :stdout: expected :capture, :disable, {:into, collectable}, " <>
                "{:file, path} or {:file, path, :append}, got: {:into, 1}"},
-            {[stderr: :tail],
-             "invalid value for option :stderr: expected :capture, :console, :redirect_to_stdout " <>
-               "or :disable, got: :tail"},
+            {[stderr: :consume],
+             "invalid value for option :stderr: expected :capture, :tail, :console, " <>
+               ":redirect_to_stdout, :disable, {:file, path} or {:file, path, :append}, got: :consume"},
+            {[lines: 0],
+             "invalid value for option :lines: expected a boolean or the most bytes of a line, got: 0"},
             {[max_output: -1],
              "invalid value for option :max_output: expected a number of bytes, {:head, bytes}, " <>
                "{:tail, bytes} or :infinity, got: -1"},
@@ -428,6 +430,85 @@ defmodule Exile.RunTest do
       assert_raise File.Error, fn ->
         untraced(fn -> Exile.run(["yes"], stdout: {:into, File.stream!("/no/such/file")}) end)
       end
+    end
+  end
+
+  describe "stderr: :tail" do
+    test "keeps the last 8,192 bytes, whatever :max_output is" do
+      script = sh("head -c 100000 /dev/zero >&2; printf 'the end' >&2; exit 1")
+      assert {:error, %{result: result}} = Exile.run(script, stderr: :tail, max_output: 10)
+      assert byte_size(result.stderr) == 8_192
+      assert String.ends_with?(result.stderr, "the end")
+      assert result.truncated == [:stderr]
+
+      assert {:ok, %{stderr: "short", truncated: []}} =
+               Exile.run(sh("printf short >&2"), stderr: :tail)
+    end
+  end
+
+  describe ":lines" do
+    # What the lines of some output are.
+    defp lines_of(output) do
+      case output |> String.split("\n") |> Enum.split(-1) do
+        {lines, [""]} -> lines
+        {lines, [last]} -> lines ++ [last]
+      end
+    end
+
+    test "makes lists of lines of both outputs" do
+      script = sh("printf 'a\\n\\nb\\r\\n'; printf '1\\n2' >&2")
+      assert {:ok, result} = untraced(fn -> Exile.run(script, lines: true) end)
+      assert {result.stdout, result.stderr} == {["a", "", "b\r"], ["1", "2"]}
+      assert {:ok, %{stdout: [], stderr: []}} = Exile.run(["true"], lines: true)
+      assert {:ok, %{stdout: "a\n"}} = Exile.run(["echo", "a"], lines: false)
+    end
+
+    test "finds the lines however the output is cut" do
+      for _ <- 1..20 do
+        parts = for _ <- 1..Enum.random(1..30), do: Enum.random(["a", "\n", "bc", "\r\n", ""])
+        input = Stream.each(parts, fn _ -> :erlang.yield() end)
+        assert {:ok, %{stdout: lines}} = Exile.run(["cat"], input: input, lines: true)
+        assert lines == lines_of(Enum.join(parts))
+      end
+    end
+
+    test "has all of many lines, and no copy of more than them" do
+      assert {:ok, %{stdout: lines}} = Exile.run(["seq", "200000"], lines: true)
+      assert length(lines) == 200_000
+      assert List.last(lines) == "200000"
+      assert :binary.referenced_byte_size(hd(lines)) < 100
+    end
+
+    test "gives a collectable lines" do
+      assert Exile.run!(["printf", "a\\nb"], lines: true, stdout: {:into, []}).stdout == [
+               "a",
+               "b"
+             ]
+    end
+
+    test "makes a longer line an error, with the lines before it" do
+      assert {:error, error} =
+               untraced(fn -> Exile.run(sh("printf 'ab\\n12345\\ncd\\n'"), lines: 4) end)
+
+      assert error.reason == :line_too_long
+      assert error.result.stdout == ["ab"]
+      assert Exception.message(error) == ~S("sh" wrote a line that is longer than :lines allows)
+      assert {:error, %{reason: :line_too_long}} = Exile.run(["cat", "/dev/zero"], lines: 1_000)
+    end
+
+    test "shares the output with :max_output, which counts bytes" do
+      command = ["printf", "one\\ntwo\\nthree\\n"]
+      assert {:error, error} = Exile.run(command, lines: true, max_output: 5)
+      assert {error.reason, error.result.stdout} == {:max_output, ["one", "t"]}
+      assert {:ok, result} = Exile.run(command, lines: true, max_output: {:head, 5})
+      assert {result.stdout, result.truncated} == {["one", "t"], [:stdout]}
+      assert {:ok, result} = Exile.run(command, lines: true, max_output: {:tail, 8})
+      assert {result.stdout, result.truncated} == {["o", "three"], [:stdout]}
+    end
+
+    test "leaves the last line of standard error to the message" do
+      assert {:error, error} = Exile.run(sh("echo one >&2; echo two >&2; exit 1"), lines: true)
+      assert Exception.message(error) == ~S("sh" exited with status 1: two)
     end
   end
 

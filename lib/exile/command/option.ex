@@ -14,7 +14,8 @@ defmodule Exile.Command.Option do
   @typedoc """
   One row of the table.
 
-    * `values` - the allowed values, see `t:values/0`
+    * `values` - the allowed values, see `t:values/0`. `{:output, names}` is one of these names, or a file
+      that the program writes
     * `default_doc` - the default in words, if it cannot be shown as a term
     * `stands_for` - the option that this is an older name of, and a map from values of this
       option to values of that one
@@ -39,6 +40,7 @@ defmodule Exile.Command.Option do
           | {:integer, Range.t()}
           | {:text, expected :: binary}
           | {:one_of, [atom, ...]}
+          | {:output, [atom]}
           | {:special,
              [
                type: Macro.t(),
@@ -112,6 +114,7 @@ defmodule Exile.Command.Option do
 
   defp check({:text, _}, value, name) when is_binary(value), do: without_nul(inspect(name), value)
   defp check({:special, special}, value, _name), do: special[:check].(value)
+  defp check({:output, names}, value, name), do: output(name, names, value)
   defp check(:positive, value, _name) when is_integer(value), do: at_least_one(value)
   defp check(values, value, _name), do: if(fits?(values, value), do: {:ok, value}, else: :error)
 
@@ -122,6 +125,23 @@ defmodule Exile.Command.Option do
   defp fits?({:integer, range}, value), do: is_integer(value) and value in range
   defp fits?({:one_of, names}, value), do: value in names
   defp fits?(_values, _value), do: false
+
+  @typedoc "A file that a program writes."
+  @type file :: {:file, binary, append :: boolean}
+
+  @doc "Checks where an output goes: to what one of the `names` stands for, or to a file."
+  @spec output(atom, [atom], term) :: {:ok, atom | file} | :error | {:error, binary}
+  def output(name, _names, {:file, path}) when is_binary(path), do: file(name, path, false)
+
+  def output(name, _names, {:file, path, :append}) when is_binary(path),
+    do: file(name, path, true)
+
+  def output(_name, names, value), do: if(value in names, do: {:ok, value}, else: :error)
+
+  defp file(name, path, append) do
+    with {:ok, path} <- without_nul("the file of #{inspect(name)}", path),
+         do: {:ok, {:file, path, append}}
+  end
 
   @doc "Rejects a string with a NUL byte, because the system would end the string there."
   @spec without_nul(binary, binary) :: {:ok, binary} | {:error, binary}
@@ -156,9 +176,14 @@ defmodule Exile.Command.Option do
   defp expected({:text, expected}), do: expected
   defp expected({:special, special}), do: special[:expected]
 
-  defp expected({:one_of, names}) do
-    {names, [last]} = names |> Enum.map(&inspect/1) |> Enum.split(-1)
-    Enum.join(names, ", ") <> " or " <> last
+  defp expected({:one_of, names}), do: names |> Enum.map(&inspect/1) |> alternatives()
+
+  defp expected({:output, names}),
+    do: alternatives(Enum.map(names, &inspect/1) ++ ["{:file, path}", "{:file, path, :append}"])
+
+  defp alternatives(all) do
+    {others, [last]} = Enum.split(all, -1)
+    Enum.join(others, ", ") <> " or " <> last
   end
 
   @doc "The type of a keyword list of these options, for `@type`."
@@ -171,6 +196,16 @@ defmodule Exile.Command.Option do
   defp type_of({:integer, range}), do: Macro.escape(range) |> range_type()
   defp type_of({:text, _}), do: quote(do: binary)
   defp type_of({:one_of, names}), do: union(names)
+
+  defp type_of({:output, names}) do
+    files = [
+      quote(do: {:file, path :: binary}),
+      quote(do: {:file, path :: binary, :append})
+    ]
+
+    union(names ++ files)
+  end
+
   defp type_of({:special, special}), do: special[:type]
 
   defp range_type({:%{}, _, fields}),
@@ -206,5 +241,6 @@ defmodule Exile.Command.Option do
   defp label({:integer, first..last//1}), do: "integer from #{first} to #{last}"
   defp label({:text, _}), do: "binary"
   defp label({:one_of, _}), do: nil
+  defp label({:output, _}), do: nil
   defp label({:special, special}), do: special[:label]
 end

@@ -6,9 +6,46 @@ defmodule Exile.Command.Options do
   # An option that affects the spawn is a row here, a field in `native/nif/src/spec.rs`, and its
   # implementation in `native/os/src/attributes`.
 
+  alias Exile.Capture.Output
   alias Exile.Command.{Environment, Option}
   alias Exile.Runtime.Teardown
-  alias Exile.Stream.{Input, Output}
+  alias Exile.Stream.Input
+
+  # What the values of `:stderr` mean. Which of them there are depends on who reads.
+  @stderr [
+    console: "to the standard error of the VM",
+    redirect_to_stdout: "to where standard output goes; in a pipeline, to the next command",
+    disable: "to the null device",
+    consume: """
+    into a pipe. If nobody reads it, the command blocks as soon as the pipe is full.
+      `Exile.Process.read_stderr/3` and `Exile.Process.read_any/3` read from it. The elements of a
+      stream are then `{:stdout, binary}` and `{:stderr, binary}`, in the order in which they were
+      read; each of the two keeps the order of its writes. In a pipeline the pipe has the standard
+      error of all commands.
+    """,
+    capture: "into the result; in a pipeline that of all commands",
+    tail: """
+    the last 8,192 bytes are kept; in a pipeline of what all commands write. If a command fails,
+      they are in the exception, and their last line in its message. What other programs write after
+      the commands have ended is not read
+    """
+  ]
+
+  @files """
+  * `{:file, path}`, `{:file, path, :append}` - to a file, as for the `:stdout` of a stream. The commands of
+    a pipeline share it, and so does standard output if it goes to the same
+  """
+
+  stderr = fn names, default ->
+    items =
+      for name <- names, do: "* `#{inspect(name)}` - #{String.trim_trailing(@stderr[name])}\n"
+
+    [
+      values: {:output, names},
+      default: default,
+      doc: "where standard error goes.\n" <> Enum.join(items) <> @files
+    ]
+  end
 
   @process [
     cd: [
@@ -48,21 +85,7 @@ defmodule Exile.Command.Options do
       """,
       default_doc: "the program as given in the command"
     ],
-    stderr: [
-      values: {:one_of, [:console, :redirect_to_stdout, :disable, :consume]},
-      default: :console,
-      doc: """
-      where standard error goes.
-      * `:console` - to the standard error of the VM
-      * `:redirect_to_stdout` - to where standard output goes; in a pipeline, to the next command
-      * `:disable` - to the null device
-      * `:consume` - into a pipe. If nobody reads it, the command blocks as soon as the pipe is
-        full. `Exile.Process.read_stderr/3` and `Exile.Process.read_any/3` read from it. The
-        elements of a stream are then `{:stdout, binary}` and `{:stderr, binary}`, in the order
-        in which they were read; each of the two keeps the order of its writes. In a pipeline the
-        pipe has the standard error of all commands.
-      """
-    ],
+    stderr: stderr.([:console, :redirect_to_stdout, :disable, :consume], :console),
     nice: [
       values: {:integer, -20..19},
       attribute: true,
@@ -130,11 +153,7 @@ defmodule Exile.Command.Options do
       default_doc: "nothing, the command sees end-of-file at once"
     ],
     stdout: [
-      values:
-        {:special,
-         type: quote(do: {:file, path :: binary} | {:file, path :: binary, :append}),
-         expected: "{:file, path} or {:file, path, :append}",
-         check: &Output.check/1},
+      values: {:output, []},
       default: :pipe,
       doc: """
       `{:file, path}`: the command itself writes to this file, which is created if it is missing
@@ -232,6 +251,10 @@ defmodule Exile.Command.Options do
     ]
   ]
 
+  @process_of_stream [
+    stderr: stderr.([:console, :redirect_to_stdout, :disable, :consume, :tail], :console)
+  ]
+
   # Those of a stream that make no sense where the output is kept, or mean something else.
   @not_for_run [:stdout, :lines, :max_chunk_size, :chunk_size, :use_stderr, :ignore_epipe]
 
@@ -250,7 +273,7 @@ defmodule Exile.Command.Options do
            ),
          expected:
            ":capture, :disable, {:into, collectable}, {:file, path} or {:file, path, :append}",
-         check: &Output.check_run/1},
+         check: &Output.check/1},
       default: :capture,
       doc: """
       where standard output goes. `:capture`: into the result, as a binary. `{:into, collectable}`: into
@@ -258,14 +281,16 @@ defmodule Exile.Command.Options do
       `{:file, path}`, `{:file, path, :append}`: the command itself writes to this file.
       """
     ],
-    stderr: [
-      values: {:one_of, [:capture, :console, :redirect_to_stdout, :disable]},
-      default: :capture,
+    stderr: stderr.([:capture, :tail, :console, :redirect_to_stdout, :disable], :capture),
+    lines: [
+      values: @stream[:lines][:values],
       doc: """
-      where standard error goes. `:capture`: into the result, as a binary; in a pipeline that of all
-      commands. The others are as for `start_link/2`: the standard error of the VM, standard output, or
-      the null device.
-      """
+      the outputs in the result are lists of lines, without their `"\\n"`; a `"\\r"` stays. The last line needs
+      no newline. A collectable gets lines, too. An integer is the most bytes that a line may have, `true`
+      stands for 1,048,576. A longer line ends the commands, and is an error with the reason
+      `:line_too_long`.
+      """,
+      default_doc: "the outputs are binaries"
     ],
     max_output: [
       values:
@@ -273,7 +298,7 @@ defmodule Exile.Command.Options do
          label: "integer, `{:head, integer}` or `{:tail, integer}`",
          type: quote(do: non_neg_integer | :infinity | {:head | :tail, non_neg_integer}),
          expected: "a number of bytes, {:head, bytes}, {:tail, bytes} or :infinity",
-         check: &Output.check_max/1},
+         check: &Output.check_limit/1},
       default: :infinity,
       doc: """
       how many bytes to capture of each output. A number: a command that writes more is ended, and the
@@ -286,15 +311,19 @@ defmodule Exile.Command.Options do
   @doc "The options of `Exile.run/2` that are not those of the command."
   @spec run() :: [Option.t()]
   def run,
-    do: rows(Keyword.take(@run, [:stdout, :max_output]) ++ Keyword.drop(@stream, @not_for_run))
+    do: rows(Keyword.delete(@run, :stderr) ++ Keyword.drop(@stream, @not_for_run))
 
   @doc "The options of the command in `Exile.run/2`."
   @spec process_of_run() :: [Option.t()]
   def process_of_run, do: rows(Keyword.merge(@process, Keyword.take(@run, [:stderr])))
 
-  @doc "The options of `Exile.Process.start_link/2`. Streams accept them too."
+  @doc "The options of `Exile.Process.start_link/2`."
   @spec process() :: [Option.t()]
   def process, do: rows(@process)
+
+  @doc "The options of the commands of a stream."
+  @spec process_of_stream() :: [Option.t()]
+  def process_of_stream, do: rows(Keyword.merge(@process, @process_of_stream))
 
   @doc "The options that only streams have."
   @spec stream() :: [Option.t()]

@@ -17,6 +17,7 @@ defmodule Exile.Process.Error do
       * `:stdio` - creating the pipes, or opening the null device
       * `:input` - opening the file of the `:input` option
       * `:output` - opening the file of the `:stdout` option
+      * `:errors` - opening the file of the `:stderr` option
       * `:clone` - creating the process
       * `:prepare` - setting up the new process
       * `:nice`, `:umask` - applying the option of this name
@@ -30,6 +31,7 @@ defmodule Exile.Process.Error do
     * `:subject` - the program, directory or file concerned, or `nil`
     * `:hint` - what may explain it, in words, or `nil`
     * `:stage` - in a pipeline `{which, of_how_many}` if one command failed, counted from 1; else `nil`
+    * `:stderr` - from streams with `stderr: :tail` the last 8,192 bytes of standard error; else `nil`
     * `:result` - from `Exile.run/2` the `Exile.Result` with what there was, once the command ran; else
       `nil`
   """
@@ -42,10 +44,11 @@ defmodule Exile.Process.Error do
           subject: binary | nil,
           hint: binary | nil,
           stage: {pos_integer, of :: pos_integer} | nil,
+          stderr: binary | nil,
           result: Exile.Result.t() | nil
         }
 
-  defexception [:reason, :operation, :subject, :hint, :stage, :result]
+  defexception [:reason, :operation, :subject, :hint, :stage, :stderr, :result]
 
   @impl true
   def message(%__MODULE__{reason: :ecanceled, operation: :clone, subject: subject}) do
@@ -60,7 +63,8 @@ defmodule Exile.Process.Error do
   def message(%__MODULE__{operation: :run} = error) do
     stage = with {index, count} <- error.stage, do: " (stage #{index} of #{count})"
     who = if error.subject, do: inspect(error.subject), else: "a command of the pipeline"
-    "#{who}#{stage} #{failure(error.reason)}#{last_words(error.result)}"
+    stderr = if error.result, do: error.result.stderr, else: error.stderr
+    "#{who}#{stage} #{failure(error.reason)}#{last_words(stderr)}"
   end
 
   def message(%__MODULE__{reason: reason, operation: operation, subject: subject} = error) do
@@ -71,7 +75,7 @@ defmodule Exile.Process.Error do
   end
 
   defp failure({:status, status}), do: "exited with status #{status}"
-  defp failure({:signal, signal}), do: "was ended by #{signal}"
+  defp failure({:signal, signal}), do: "was ended by #{signal(signal)}"
   defp failure(:timeout), do: "did not end within the time that :timeout allows"
   defp failure(:idle_timeout), do: "wrote nothing for the time that :idle_timeout allows"
   defp failure(:exit_timeout), do: "closed its output, but did not exit within :exit_timeout"
@@ -83,12 +87,17 @@ defmodule Exile.Process.Error do
   @looked_at 8_192
   @shown 500
 
-  defp last_words(%{stderr: stderr}) when is_binary(stderr) do
+  @doc false
+  @spec last_words(term) :: binary
+  def last_words(lines) when is_list(lines),
+    do: lines |> Enum.take(-10) |> Enum.join("\n") |> last_words()
+
+  def last_words(stderr) when is_binary(stderr) do
     line = stderr |> last_bytes(@looked_at) |> String.trim() |> String.split("\n") |> List.last()
     if line == "", do: "", else: ": " <> printable(line)
   end
 
-  defp last_words(_result), do: ""
+  def last_words(_elsewhere), do: ""
 
   defp last_bytes(binary, most) do
     count = min(byte_size(binary), most)
@@ -98,11 +107,17 @@ defmodule Exile.Process.Error do
   defp printable(line),
     do: if(String.printable?(line), do: String.slice(line, 0, @shown), else: inspect(line))
 
+  @doc false
+  @spec signal(Exile.Process.signal()) :: binary
+  def signal(number) when is_integer(number), do: "signal #{number}"
+  def signal(name), do: name |> Atom.to_string() |> String.upcase()
+
   defp doing(:exec), do: "run"
   defp doing(:cd), do: "change to the directory"
   defp doing(:stdio), do: "make the pipes for"
   defp doing(:input), do: "open the input"
   defp doing(:output), do: "open the output"
+  defp doing(:errors), do: "open the file for standard error"
   defp doing(:clone), do: "make a process for"
   defp doing(:prepare), do: "set up a process for"
   defp doing(:watch), do: "watch the process of"

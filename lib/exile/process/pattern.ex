@@ -43,7 +43,7 @@ defmodule Exile.Process.Pattern do
 
   # What has been seen is still in the pipe's handle.
   defp read(pattern, pipe, deadline, seen) do
-    case Pipe.read(pipe, {:beyond, byte_size(seen)}, :exit, deadline) do
+    case Pipe.read_beyond(pipe, byte_size(seen), :exit, deadline) do
       {:ok, more} ->
         new = max(byte_size(seen) - pattern.longest + 1, 0)
         seen = first(seen <> more, @most)
@@ -60,7 +60,7 @@ defmodule Exile.Process.Pattern do
       :timeout ->
         {:error, :timeout}
 
-      error ->
+      {:error, _} = error ->
         error
     end
   end
@@ -71,8 +71,11 @@ defmodule Exile.Process.Pattern do
   defp take(_pipe, 0, 0), do: {:ok, "", ""}
 
   defp take(pipe, start, length) do
-    with {:ok, data} <- Pipe.read(pipe, start + length, :exit),
-         do: {:ok, data, binary_part(data, start, length)}
+    # All of it is in the handle, so this neither waits nor finds an end.
+    case Pipe.read(pipe, start + length, :exit) do
+      {:ok, data} -> {:ok, data, binary_part(data, start, length)}
+      {:error, _} = error -> error
+    end
   end
 
   # A binary that ends before `new` would have been found before.

@@ -21,15 +21,39 @@ defmodule Exile.Runtime.Pipe do
   @type over :: :eof | :exited | :timeout | error
 
   @doc """
-  Reads what is there, at most `wanted` bytes; waits while nothing is, but not beyond the deadline. Or
-  what else is wanted: see `t:Exile.Native.wanted/0`. After `:timeout` the pipe is as it was.
+  Reads what is there, at most `max` bytes; waits while nothing is, but not beyond the deadline. After
+  `:timeout` the pipe is as it was.
   """
-  @spec read(t, Native.wanted(), until, Patience.deadline()) ::
+  @spec read(t, pos_integer, until, Patience.deadline()) :: {:ok, binary} | over
+  def read(pipe, max, until, deadline \\ :infinity) do
+    case get(pipe, max, until, deadline) do
+      {:ok, _} = read -> read
+      {:error, _} = error -> error
+      over when over in [:eof, :exited, :timeout] -> over
+    end
+  end
+
+  @doc "Reads a line of at most `most` bytes, without its newline."
+  @spec read_line(t, pos_integer, until, Patience.deadline()) ::
           {:ok, binary} | :line_too_long | over
-  def read(pipe, wanted, until, deadline \\ :infinity) do
+  def read_line(pipe, most, until, deadline) do
+    with :more <- get(pipe, {:line, most}, until, deadline), do: :timeout
+  end
+
+  @doc "Reads what comes after `count` bytes, all of which stay in the pipe's handle."
+  @spec read_beyond(t, non_neg_integer, until, Patience.deadline()) :: {:ok, binary} | over
+  def read_beyond(pipe, count, until, deadline) do
+    case get(pipe, {:beyond, count}, until, deadline) do
+      {:ok, _} = read -> read
+      {:error, _} = error -> error
+      over when over in [:eof, :exited, :timeout] -> over
+    end
+  end
+
+  defp get(pipe, wanted, until, deadline) do
     case try_read(pipe, wanted) do
-      :again -> wait_and_read(pipe, wanted, until, deadline)
-      :more -> read_on(pipe, wanted, until, deadline)
+      :again -> wait_and_get(pipe, wanted, until, deadline)
+      :more -> get_on(pipe, wanted, until, deadline)
       result -> result
     end
   end
@@ -43,19 +67,19 @@ defmodule Exile.Runtime.Pipe do
   end
 
   # The command writes a line so fast that there is never a wait.
-  defp read_on(pipe, wanted, until, deadline) do
+  defp get_on(pipe, wanted, until, deadline) do
     if Patience.over?(deadline),
-      do: :timeout,
-      else: read(pipe, wanted, until, deadline)
+      do: :more,
+      else: get(pipe, wanted, until, deadline)
   end
 
-  defp wait_and_read(pipe, wanted, until, deadline) do
+  defp wait_and_get(pipe, wanted, until, deadline) do
     ref = make_ref()
 
     case Native.pipe_read_or_wait(pipe, wanted, ref, until != :exit) do
       :wait ->
         receive do
-          {:select, _, ^ref, _} -> read(pipe, wanted, until, deadline)
+          {:select, _, ^ref, _} -> get(pipe, wanted, until, deadline)
         after
           Patience.left(deadline) ->
             cancel(pipe, ref)
@@ -63,7 +87,7 @@ defmodule Exile.Runtime.Pipe do
         end
 
       :more ->
-        read_on(pipe, wanted, until, deadline)
+        get_on(pipe, wanted, until, deadline)
 
       result ->
         result
@@ -72,55 +96,57 @@ defmodule Exile.Runtime.Pipe do
 
   @doc """
   Reads from standard output or standard error, whichever has data. At least one of them is a
-  pipe. When both have data, one is chosen at random, so that neither starves.
+  pipe. When both have data, one is chosen at random, so that neither starves. `until` may be that of
+  standard output and that of standard error.
   """
-  @spec read_output(t | nil, t | nil, pos_integer, until, Patience.deadline()) ::
+  @spec read_output(t | nil, t | nil, pos_integer, until | {until, until}, Patience.deadline()) ::
           {:ok, {:stdout | :stderr, binary}} | over
   def read_output(stdout, stderr, max, until, deadline \\ :infinity)
 
-  def read_output(stdout, nil, max, until, deadline),
-    do: read_tagged({:stdout, stdout}, max, until, deadline)
+  def read_output(stdout, stderr, max, {until_of_stdout, until_of_stderr}, deadline) do
+    stdout = stdout && {:stdout, stdout, until_of_stdout}
+    stderr = stderr && {:stderr, stderr, until_of_stderr}
 
-  def read_output(nil, stderr, max, until, deadline),
-    do: read_tagged({:stderr, stderr}, max, until, deadline)
-
-  def read_output(stdout, stderr, max, until, deadline) do
-    {stdout, stderr} = {{:stdout, stdout}, {:stderr, stderr}}
-
-    # Not by :rand, whose state in the caller may be that of a sequence which the caller has seeded.
-    if :erlang.phash2(make_ref(), 2) == 0,
-      do: read_any(stdout, stderr, max, until, deadline),
-      else: read_any(stderr, stdout, max, until, deadline)
+    cond do
+      stderr == nil -> read_tagged(stdout, max, deadline)
+      stdout == nil -> read_tagged(stderr, max, deadline)
+      # Not by :rand, whose state in the caller may be that of a sequence which the caller has seeded.
+      :erlang.phash2(make_ref(), 2) == 0 -> read_any(stdout, stderr, max, deadline)
+      true -> read_any(stderr, stdout, max, deadline)
+    end
   end
 
-  defp read_tagged({tag, pipe}, max, until, deadline) do
+  def read_output(stdout, stderr, max, until, deadline),
+    do: read_output(stdout, stderr, max, {until, until}, deadline)
+
+  defp read_tagged({tag, pipe, until}, max, deadline) do
     with {:ok, data} <- read(pipe, max, until, deadline), do: {:ok, {tag, data}}
   end
 
   # Reads from whichever of two pipes has something; the first is asked first. A pipe that is at its
   # end, or not the caller's, does not count as long as the other goes on.
-  defp read_any({_, pipe1} = one, {_, pipe2} = two, max, until, deadline) do
+  defp read_any({_, pipe1, _} = one, {_, pipe2, _} = two, max, deadline) do
     with {:again, _, _} <- {try_read(pipe1, max), one, two},
          {:again, _, _} <- {try_read(pipe2, max), two, one} do
-      wait_and_read_any(one, two, max, until, deadline)
+      wait_and_read_any(one, two, max, deadline)
     else
-      {result, this, other} -> this_or_other(result, this, other, max, until, deadline)
+      {result, this, other} -> this_or_other(result, this, other, max, deadline)
     end
   end
 
   # One reference for both, so that the VM can skip the messages that came before it.
-  defp wait_and_read_any({_, pipe1} = one, {_, pipe2} = two, max, until, deadline) do
+  defp wait_and_read_any({_, pipe1, until1} = one, {_, pipe2, until2} = two, max, deadline) do
     ref = make_ref()
 
-    with {:wait, _, _} <- {Native.pipe_read_or_wait(pipe1, max, ref, until != :exit), one, two},
-         {:wait, _, _} <- {Native.pipe_read_or_wait(pipe2, max, ref, until != :exit), two, one} do
+    with {:wait, _, _} <- {Native.pipe_read_or_wait(pipe1, max, ref, until1 != :exit), one, two},
+         {:wait, _, _} <- {Native.pipe_read_or_wait(pipe2, max, ref, until2 != :exit), two, one} do
       receive do
         {:select, _, ^ref, _} ->
           # One message has arrived. The other pipe's may have been sent too.
           if {Native.pipe_cancel(pipe1, ref), Native.pipe_cancel(pipe2, ref)} == {:sent, :sent},
             do: flush(ref)
 
-          read_any(one, two, max, until, deadline)
+          read_any(one, two, max, deadline)
       after
         Patience.left(deadline) ->
           cancel(pipe1, ref)
@@ -129,19 +155,24 @@ defmodule Exile.Runtime.Pipe do
       end
     else
       {result, ^one, ^two} ->
-        this_or_other(result, one, two, max, until, deadline)
+        this_or_other(result, one, two, max, deadline)
 
       {result, ^two, ^one} ->
         cancel(pipe1, ref)
-        this_or_other(result, two, one, max, until, deadline)
+        this_or_other(result, two, one, max, deadline)
     end
   end
 
-  defp this_or_other({:ok, data}, {tag, _}, _other, _max, _until, _deadline),
-    do: {:ok, {tag, data}}
+  defp this_or_other({:ok, data}, {tag, _, _}, _other, _max, _deadline), do: {:ok, {tag, data}}
 
-  defp this_or_other(over, _this, other, max, until, deadline) do
-    case read_tagged(other, max, until, deadline) do
+  defp this_or_other({:error, _} = over, _, other, max, deadline),
+    do: other(over, other, max, deadline)
+
+  defp this_or_other(over, _this, other, max, deadline) when over in [:eof, :exited],
+    do: other(over, other, max, deadline)
+
+  defp other(over, other, max, deadline) do
+    case read_tagged(other, max, deadline) do
       {:ok, _} = result -> result
       # The other pipe still has a writer.
       :timeout -> :timeout

@@ -6,7 +6,7 @@ defmodule Exile.Stream.Builder do
   alias Exile.Capture.Output
   alias Exile.{Command, Stream}
   alias Exile.Command.{Option, Options}
-  alias Exile.Stream.Input
+  alias Exile.Stream.{Input, Run}
 
   @own for row <- Options.stream(), do: row.name
   @defaults Option.values!(Options.stream(), [])
@@ -15,25 +15,28 @@ defmodule Exile.Stream.Builder do
   The stream whose elements `Exile.run/2` keeps, and what it keeps of each output. Misuse raises an
   ArgumentError.
   """
-  @spec for_capture!(term, term) :: {Stream.t(), %{stdout: Output.t(), stderr: Output.t()}}
+  @spec for_capture!(term, term) ::
+          {Stream.t(), %{stdout: Output.t() | nil, stderr: Output.t() | nil}}
   def for_capture!(argv, options) do
     values = Option.values!(Options.run() ++ Options.process_of_run(), options)
-    {stdout, into} = captured(values.stdout, :pipe)
-    {stderr, errors} = captured(values.stderr, :consume)
-    values = %{values | stdout: stdout, stderr: stderr}
-    {max_output, values} = Map.pop!(values, :max_output)
-    stream = new(argv, Map.merge(@defaults, values), :tell)
-    {stream, %{stdout: Output.new(into, max_output), stderr: Output.new(errors, max_output)}}
+    {own, values} = Map.split(values, [:max_output, :lines])
+    {stdout, into} = captured(values.stdout, :pipe, own)
+    {stderr, errors} = captured(values.stderr, :consume, own)
+    values = Map.merge(@defaults, %{values | stdout: stdout, stderr: stderr})
+    {new(argv, values, :tell), %{stdout: into, stderr: errors}}
   end
 
-  defp captured({:into, _} = into, where), do: {where, into}
-  defp captured(:capture, where), do: {where, :capture}
-  defp captured(elsewhere, _where), do: {elsewhere, :none}
+  defp captured(:tail, where, own), do: captured(:capture, where, %{own | max_output: Run.tail()})
+
+  defp captured(to, where, own) when to == :capture or elem(to, 0) == :into,
+    do: {where, Output.new(to, own.max_output, own.lines)}
+
+  defp captured(elsewhere, _where, _own), do: {elsewhere, nil}
 
   @doc "Creates a stream without running it. Misuse raises an ArgumentError."
   @spec new!(term, term, :raise | :tell) :: Stream.t()
   def new!(argv, options, on_failure) do
-    values = Option.values!(Options.stream() ++ Options.process(), options)
+    values = Option.values!(Options.stream() ++ Options.process_of_stream(), options)
     size = options[:max_chunk_size] || options[:chunk_size]
 
     if values.lines != nil and size != nil do
@@ -75,6 +78,7 @@ defmodule Exile.Stream.Builder do
 
   # Whether its output is nothing but what the last of its commands writes.
   defp joinable?(%Stream{commands: commands, options: %{stdout: stdout, lines: lines}}) do
-    stdout == :pipe and lines == nil and Enum.all?(commands, &(&1.options.stderr != :consume))
+    stdout == :pipe and lines == nil and
+      Enum.all?(commands, &(&1.options.stderr not in [:consume, :tail]))
   end
 end

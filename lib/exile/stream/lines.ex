@@ -46,6 +46,13 @@ defmodule Exile.Stream.Lines do
 
   defp take(_too_long, taken, _lines), do: {:too_long, Enum.reverse(taken)}
 
+  @doc "The lines of a binary."
+  @spec all(binary) :: [binary]
+  def all(binary) do
+    {:ok, ended, lines} = feed(new(byte_size(binary) + 1), binary)
+    ended ++ rest(lines)
+  end
+
   @doc "The last line, if the output does not end with a newline."
   @spec rest(t) :: [binary]
   def rest(%__MODULE__{begun: []}), do: []

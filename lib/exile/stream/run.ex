@@ -8,13 +8,14 @@ defmodule Exile.Stream.Run do
   # * The reader has enough: `halt!/1`. The reader raises: `abandon/1`. One of these: `halt/1`.
   # * The reader dies: nothing runs here, the native side sees it.
 
+  alias Exile.Capture.Output
   alias Exile.{Command, Native, Stream}
   alias Exile.Process.Error
   alias Exile.Runtime.{Patience, Pipe, Running, Teardown}
   alias Exile.Stream.{AbnormalExit, Feeder, Input, Lines, Verdict}
 
   @enforce_keys [:stream, :running, :feeder, :owner, :phase, :deadline]
-  defstruct [:error, :lines, pending: []] ++ @enforce_keys
+  defstruct [:error, :lines, :tail, pending: []] ++ @enforce_keys
 
   @type t :: %__MODULE__{
           stream: Stream.t(),
@@ -25,6 +26,7 @@ defmodule Exile.Stream.Run do
           deadline: Patience.deadline(),
           error: Error.t() | nil,
           lines: %{stdout: Lines.t(), stderr: Lines.t()} | nil,
+          tail: Output.t() | nil,
           pending: [term]
         }
 
@@ -53,6 +55,10 @@ defmodule Exile.Stream.Run do
   # The most that a pipe holds, unless a privileged program made it larger.
   @pipe_capacity 1_048_576
 
+  @doc "How much of standard error a failure shows."
+  @spec tail() :: Output.limit()
+  def tail, do: {:tail, 8_192}
+
   @spec start(Stream.t()) :: {:ok, t} | {:error, Error.t()}
   def start(%Stream{options: options} = stream) do
     deadline = Patience.deadline(options.timeout)
@@ -78,10 +84,13 @@ defmodule Exile.Stream.Run do
          phase: if(drain, do: :while_running, else: :to_the_end),
          deadline: deadline,
          lines:
-           options.lines && %{stdout: Lines.new(options.lines), stderr: Lines.new(options.lines)}
+           options.lines && %{stdout: Lines.new(options.lines), stderr: Lines.new(options.lines)},
+         tail: if(tail?(stream), do: Output.new(:capture, tail(), nil))
        }}
     end
   end
+
+  defp tail?(%Stream{commands: commands}), do: Enum.any?(commands, &(&1.options.stderr == :tail))
 
   @doc "The same for a stream, which raises."
   @spec start!(Stream.t()) :: t
@@ -120,12 +129,12 @@ defmodule Exile.Stream.Run do
 
   @doc """
   The next element; or the statuses of the commands when all have ended, with the index of the first that
-  did not exit within `:exit_timeout`; or an error, with what is known of the commands, which have been
+  did not exit within `:exit_timeout`, and the tail of standard error where it was kept; or an error, with what is known of the commands, which have been
   ended.
   """
   @spec next(t) ::
           {:element, term, t}
-          | {:exited, [Native.status()], late :: non_neg_integer | nil}
+          | {:exited, [Native.status()], late :: non_neg_integer | nil, tail :: binary | nil}
           | {:error, Error.t(), [ended]}
   def next(%__MODULE__{pending: [element | rest]} = run),
     do: {:element, element, %{run | pending: rest}}
@@ -144,15 +153,23 @@ defmodule Exile.Stream.Run do
   @spec next!(t) :: {:element, term, t} | {:last, {:exit, term}} | :done
   def next!(%__MODULE__{stream: stream} = run) do
     case next(run) do
-      {:element, _, _} = element -> element
-      {:exited, statuses, late} -> stream |> Verdict.of(statuses, late) |> verdict(stream)
-      {:error, error, _} -> raise error
+      {:element, _, _} = element ->
+        element
+
+      {:exited, statuses, late, tail} ->
+        stream |> Verdict.of(statuses, late) |> verdict(stream, tail)
+
+      {:error, error, _} ->
+        raise error
     end
   end
 
-  defp verdict(%{failure: nil}, %{on_failure: :raise}), do: :done
-  defp verdict(%{failure: failure}, %{on_failure: :raise}), do: raise(AbnormalExit, failure)
-  defp verdict(%{code: code}, %{on_failure: :tell}), do: {:last, {:exit, {:status, code}}}
+  defp verdict(%{failure: nil}, %{on_failure: :raise}, _tail), do: :done
+  defp verdict(%{failure: failure}, %{on_failure: :raise}, tail), do: fail(failure, tail)
+  defp verdict(%{code: code}, %{on_failure: :tell}, _tail), do: {:last, {:exit, {:status, code}}}
+
+  @spec fail(keyword, binary | nil) :: no_return
+  defp fail(failure, tail), do: raise(AbnormalExit, [stderr: tail] ++ failure)
 
   # The commands whose output is read here.
   defp writers(%__MODULE__{running: %{stderr: nil} = running}),
@@ -191,6 +208,14 @@ defmodule Exile.Stream.Run do
     end
   end
 
+  defp deliver(%__MODULE__{tail: %Output{} = tail} = run, {:stderr, data}) do
+    {:ok, tail} = Output.keep(tail, data)
+    next(%{run | tail: tail})
+  end
+
+  defp deliver(%__MODULE__{tail: %Output{}, lines: nil} = run, {:stdout, data}),
+    do: {:element, data, run}
+
   defp deliver(%__MODULE__{lines: nil} = run, element), do: {:element, element, run}
 
   defp deliver(%__MODULE__{lines: lines} = run, element) do
@@ -206,7 +231,10 @@ defmodule Exile.Stream.Run do
   end
 
   # As elements are named that come from two outputs.
-  defp tag(%__MODULE__{running: %{stderr: nil}}, _name, lines), do: lines
+  defp tag(%__MODULE__{running: %{stderr: stderr}, tail: tail}, _name, lines)
+       when stderr == nil or tail != nil,
+       do: lines
+
   defp tag(_run, name, lines), do: Enum.map(lines, &{name, &1})
 
   # The output is at its end; a line without a newline may be left.
@@ -257,8 +285,16 @@ defmodule Exile.Stream.Run do
     cond do
       pipes(run) == [] -> :eof
       running.stderr == nil -> Pipe.read(running.stdout, max, until, deadline)
+      run.tail != nil -> read_with_tail(run, max, until, deadline)
       true -> Pipe.read_output(running.stdout, running.stderr, max, until, deadline)
     end
+  end
+
+  # Other programs may hold standard error open for ever. They do not hold up the end.
+  defp read_with_tail(%__MODULE__{running: running}, max, until, deadline) do
+    with :exited when until == :eof <-
+           Pipe.read_output(running.stdout, running.stderr, max, {until, :exit}, deadline),
+         do: :eof
   end
 
   defp finish(%__MODULE__{error: error} = run) when error != nil, do: stopped(run, error)
@@ -280,16 +316,21 @@ defmodule Exile.Stream.Run do
     _ = outcome == :gone && exit(:killed)
 
     if overdue,
-      do: {:error, Command.failure(run.stream.commands, late, :timeout), ended},
+      do: failed(run, Command.failure(run.stream.commands, late, :timeout), ended),
       else: exited(run, ended, late)
   end
 
   defp exited(run, ended, late) do
     case Enum.find_value(Enum.zip(run.stream.commands, ended), &status_error/1) do
-      nil -> {:exited, ended, late}
-      error -> {:error, error, ended}
+      nil -> {:exited, ended, late, tail(run)}
+      error -> failed(run, error, ended)
     end
   end
+
+  defp failed(run, error, ended), do: {:error, %{error | stderr: tail(run)}, ended}
+
+  defp tail(%__MODULE__{tail: nil}), do: nil
+  defp tail(%__MODULE__{tail: tail}), do: Output.finish(tail).data
 
   defp status_error({command, :timeout}), do: error(command, :status, :etimedout)
   defp status_error({command, {:error, reason}}), do: error(command, :signal, reason)
@@ -309,7 +350,7 @@ defmodule Exile.Stream.Run do
   defp stopped(run, error) do
     {outcome, ended} = stop(run, 0)
     _ = raise_failed(outcome)
-    {:error, error, ended}
+    failed(run, error, ended)
   end
 
   # The commands begin to end. What they write until then is read: it may say why they took so long, and
@@ -336,18 +377,18 @@ defmodule Exile.Stream.Run do
       {:error, error, _} ->
         raise error
 
-      {:exited, statuses, nil} ->
+      {:exited, statuses, nil, tail} ->
         if stream.on_failure == :raise and not stream.options.ignore_epipe,
-          do: stream |> Verdict.of(statuses, nil) |> raise_early()
+          do: stream |> Verdict.of(statuses, nil) |> raise_early(stream, tail)
     end
 
     :ok
   end
 
-  defp raise_early(%{failure: nil}), do: :ok
+  defp raise_early(%{failure: nil}, _stream, _tail), do: :ok
   # SIGPIPE ended it, or we did: either way because the reader stopped.
-  defp raise_early(%{signaled: true}), do: raise(AbnormalExit, :epipe)
-  defp raise_early(%{failure: failure}), do: raise(AbnormalExit, failure)
+  defp raise_early(%{signaled: true}, stream, tail), do: fail(Verdict.early(stream), tail)
+  defp raise_early(%{failure: failure}, _stream, tail), do: fail(failure, tail)
 
   @doc "The reader has enough or has failed, and nothing may be raised."
   @spec halt(t) :: :ok

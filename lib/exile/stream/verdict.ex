@@ -8,7 +8,7 @@ defmodule Exile.Stream.Verdict do
   @type t :: %{
           code: 0..255,
           index: non_neg_integer,
-          failure: nil | term,
+          failure: nil | keyword,
           signaled: boolean
         }
 
@@ -26,15 +26,28 @@ defmodule Exile.Stream.Verdict do
     failed = for index <- failed(stream, statuses), index != late, do: index
     failed = if late, do: [late | failed], else: failed
     index = List.first(failed) || length(statuses) - 1
-    %{code: code} = Enum.at(statuses, index)
+    %{code: code, signal: signal} = Enum.at(statuses, index)
+
+    failure = [
+      exit_status: code,
+      signal: signal,
+      stage: stage(commands, index),
+      command: Enum.at(commands, index).argv,
+      exit_timeout: late && options.exit_timeout
+    ]
 
     %{
       code: code,
       index: index,
-      failure: if(failed != [], do: {code, stage(commands, index), late && options.exit_timeout}),
+      failure: if(failed != [], do: failure),
       signaled: Enum.any?(failed, &(Enum.at(statuses, &1).signal != nil))
     }
   end
+
+  @doc "What `Exile.Stream.AbnormalExit` is made of where a command ended because its reader stopped early."
+  @spec early(Stream.t()) :: keyword
+  def early(%Stream{commands: commands}),
+    do: [exit_status: :epipe, command: List.last(commands).argv]
 
   @doc "The first that failed, of those whose statuses are known."
   @spec first_failed(Stream.t(), [Stream.Run.ended()]) :: non_neg_integer | nil
@@ -55,5 +68,5 @@ defmodule Exile.Stream.Verdict do
   defp failed?(%{code: code}, _last?, success), do: code not in success
 
   defp stage([_], _index), do: nil
-  defp stage(commands, index), do: {index + 1, length(commands), Enum.at(commands, index).argv}
+  defp stage(commands, index), do: {index + 1, length(commands)}
 end

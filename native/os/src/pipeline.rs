@@ -55,6 +55,7 @@ pub fn spawn_pipeline(
         stdin = Stdio::Fd(file);
     }
     if let Some(file) = open_file(&stdout, Step::Output).map_err(|error| (last, error))? {
+        share_file(&file, &stdout, &mut stages).map_err(|errno| (last, at(Step::Errors)(errno)))?;
         stdout = Stdio::Fd(file);
     }
     open_files_for_errors(&mut stages)?;
@@ -148,19 +149,23 @@ fn open_files_for_errors(stages: &mut [Stage]) -> Result<(), (usize, SpawnError)
     Ok(())
 }
 
-/// Commands whose errors go to the same file share one description of it, or each would write over
-/// what the others wrote.
 fn open_file_for_errors(stage: &mut Stage, later: &mut [Stage]) -> Result<(), SpawnError> {
-    let Some(file) = open_file(&stage.stderr, Step::Output)? else {
+    let Some(file) = open_file(&stage.stderr, Step::Errors)? else {
         return Ok(());
     };
-    for other in later {
-        if is_same_file(&other.stderr, &stage.stderr) {
-            let copy = file.try_clone().map_err(Errno::from_io);
-            other.stderr = Stdio::Fd(copy.map_err(at(Step::Output))?);
+    share_file(&file, &stage.stderr, later).map_err(at(Step::Errors))?;
+    stage.stderr = Stdio::Fd(file);
+    Ok(())
+}
+
+/// Commands that write to the same file share one description of it. Otherwise each would overwrite
+/// what the others wrote.
+fn share_file(file: &OwnedFd, stdio: &Stdio, stages: &mut [Stage]) -> Result<(), Errno> {
+    for stage in stages {
+        if is_same_file(&stage.stderr, stdio) {
+            stage.stderr = Stdio::Fd(file.try_clone().map_err(Errno::from_io)?);
         }
     }
-    stage.stderr = Stdio::Fd(file);
     Ok(())
 }
 

@@ -73,7 +73,7 @@ fn a_file_that_cannot_be_opened_is_an_error_of_its_stream() {
             Stdio::Null,
             Stdio::Null,
             write(),
-            Step::Output,
+            Step::Errors,
             libc::ENOENT,
         ),
     ];

@@ -192,7 +192,7 @@ fn a_file_that_cannot_be_opened_fails_before_anything_runs() {
             Stdio::Null,
             errors_to(&missing),
             1,
-            Step::Output,
+            Step::Errors,
             libc::ENOENT,
         ),
         (
@@ -200,7 +200,7 @@ fn a_file_that_cannot_be_opened_fails_before_anything_runs() {
             Stdio::Null,
             errors_to(&fifo),
             1,
-            Step::Output,
+            Step::Errors,
             libc::ENXIO,
         ),
     ];
@@ -229,4 +229,21 @@ fn commands_that_write_errors_to_one_file_do_not_overwrite_each_other() {
     }
     let written = std::fs::read_to_string(&path).unwrap();
     assert_eq!(written, "some words\n".repeat(3));
+}
+
+#[test]
+fn output_and_errors_that_go_to_one_file_do_not_overwrite_each_other() {
+    let _guard = one_at_a_time();
+    let directory = TempDir::new();
+    let path = directory.path().join("both");
+    let first = sh("echo first >&2").stdio(Stdio::Null, Stdio::Null, write_to(&path, false));
+    let last = "cat; echo output; echo last >&2";
+    let last = sh(last).stdio(Stdio::Null, Stdio::Null, write_to(&path, false));
+    let commands = vec![first, last];
+    let pipeline = spawn_pipeline(commands, Stdio::Null, write_to(&path, false)).unwrap();
+    for child in &pipeline.children {
+        assert_eq!(status(child), Status::Exited(0));
+    }
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(written, "first\noutput\nlast\n");
 }

@@ -24,14 +24,16 @@ defmodule Exile.Stream.FailureTest do
       test = self()
 
       for status <- [1, 2, 10, 126, 127, 128, 254, 255] do
-        stream = Exile.stream!(sh("echo hi; exit #{status}"))
+        command = sh("echo hi; exit #{status}")
+        stream = Exile.stream!(command)
 
         error =
           assert_raise AbnormalExit, fn -> Enum.each(stream, &send(test, {:element, &1})) end
 
         assert error == %AbnormalExit{
                  exit_status: status,
-                 message: "program exited with exit status: #{status}"
+                 command: command,
+                 message: "program exited with exit status: #{status} (\"sh\")"
                }
 
         assert_receive {:element, "hi\n"}
@@ -54,9 +56,12 @@ defmodule Exile.Stream.FailureTest do
         script = sh("echo hi; kill -#{signal} $$; sleep 60")
         assert Enum.to_list(Exile.stream(script)) == ["hi\n", {:exit, {:status, 128 + number}}]
 
-        message = "program exited with exit status: #{128 + number}"
+        message =
+          "program exited with exit status: #{128 + number} (\"sh\" was ended by SIG#{signal})"
+
         error = assert_raise AbnormalExit, message, fn -> Stream.run(Exile.stream!(script)) end
         assert error.exit_status == 128 + number
+        assert error.signal == :"sig#{signal |> Atom.to_string() |> String.downcase()}"
       end
 
       assert_quiet()
@@ -71,7 +76,7 @@ defmodule Exile.Stream.FailureTest do
 
     test "is not hidden by :ignore_epipe" do
       stream = Exile.stream!(sh("cat; exit 3"), input: "x", ignore_epipe: true)
-      assert_raise AbnormalExit, ~r/: 3$/, fn -> Stream.run(stream) end
+      assert_raise AbnormalExit, ~r/: 3 \("/, fn -> Stream.run(stream) end
     end
 
     test "is awaited after the output has ended" do
@@ -81,7 +86,7 @@ defmodule Exile.Stream.FailureTest do
   end
 
   describe "AbnormalExit" do
-    test "is made of a status or :epipe" do
+    test "can be made of a status or :epipe" do
       assert AbnormalExit.exception(10) == %AbnormalExit{
                exit_status: 10,
                message: "program exited with exit status: 10"
@@ -372,7 +377,7 @@ defmodule Exile.Stream.FailureTest do
     test "that is another Exile stream fails as its commands fail" do
       inner = Exile.stream!(sh("echo x; exit 7"))
       stream = Exile.stream!(~w(cat), input: inner)
-      error = assert_raise AbnormalExit, ~r/: 7$/, fn -> Stream.run(stream) end
+      error = assert_raise AbnormalExit, ~r/: 7 \("/, fn -> Stream.run(stream) end
       assert {error.stage, error.command} == {1, sh("echo x; exit 7")}
       stream = Exile.stream(~w(cat), input: inner)
       assert Enum.to_list(stream) == ["x\n", {:exit, {:status, 7}}]

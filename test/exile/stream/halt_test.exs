@@ -14,7 +14,10 @@ defmodule Exile.Stream.HaltTest do
 
       assert error == %AbnormalExit{
                exit_status: :epipe,
-               message: "program exited due to :epipe error"
+               command: ["yes"],
+               message:
+                 "program exited due to :epipe error " <>
+                   "(\"yes\": its reader stopped early, see :ignore_epipe)"
              }
 
       assert [<<"y\n", _::binary>>] = Enum.take(Exile.stream(~w(yes)), 1)

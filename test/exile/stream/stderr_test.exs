@@ -193,4 +193,183 @@ defmodule Exile.Stream.StderrTest do
     {output, 0} = System.cmd("sh", ["-c", script, "sh", ebin, code, stderr])
     {output, File.read!(stderr)}
   end
+
+  describe "stderr: :tail" do
+    alias Exile.Stream.AbnormalExit
+
+    defp failure(stream), do: assert_raise(AbnormalExit, fn -> Stream.run(stream) end)
+
+    test "gives elements of standard output alone, and no failure where there is none" do
+      script = sh("echo out; echo err >&2; echo more")
+      assert script |> Exile.stream!(stderr: :tail) |> Enum.join() == "out\nmore\n"
+
+      assert script |> Exile.stream!(stderr: :tail, lines: true) |> Enum.to_list() == [
+               "out",
+               "more"
+             ]
+
+      assert script |> Exile.stream(stderr: :tail, lines: true) |> Enum.to_list() ==
+               ["out", "more", {:exit, {:status, 0}}]
+    end
+
+    test "shows what was written in the failure, and its last line in the message" do
+      error =
+        failure(
+          Exile.stream!(sh("echo first >&2; echo 'no such codec' >&2; exit 1"), stderr: :tail)
+        )
+
+      assert error.stderr == "first\nno such codec\n"
+
+      assert Exception.message(error) ==
+               ~S|program exited with exit status: 1 ("sh": no such codec)|
+
+      error = failure(Exile.stream!(sh("echo 'out of memory' >&2; kill -TERM $$"), stderr: :tail))
+
+      assert Exception.message(error) ==
+               ~S|program exited with exit status: 143 ("sh" was ended by SIGTERM: out of memory)|
+    end
+
+    test "shows what all commands of a pipeline wrote" do
+      pipeline = [sh("echo one >&2; exit 2"), sh("cat; echo two >&2"), sh("cat")]
+      error = failure(Exile.stream!(pipeline, stderr: :tail))
+      assert error.stderr |> String.split() |> Enum.sort() == ["one", "two"]
+
+      assert Exception.message(error) =~
+               ~r/^program exited with exit status: 2 \("sh", stage 1 of 3: /
+    end
+
+    test "keeps the last 8,192 bytes, however many there are, and holds up no command" do
+      script = sh("head -c 50000000 /dev/zero >&2; printf 'the end' >&2; exit 4")
+      before = :erlang.memory(:binary)
+      error = failure(Exile.stream!(script, stderr: :tail))
+      assert :erlang.memory(:binary) - before < 5_000_000
+      assert byte_size(error.stderr) == 8_192
+      assert String.ends_with?(error.stderr, <<0, "the end">>)
+      # No message shows bytes as they are.
+      assert String.printable?(Exception.message(error))
+    end
+
+    test "is in the errors of limits" do
+      for options <- [[timeout: 200], [idle_timeout: 200], [lines: 3]] do
+        stream =
+          Exile.stream!(
+            sh("echo 'far too slow' >&2; echo long; sleep 60"),
+            [stderr: :tail] ++ options
+          )
+
+        error = assert_raise Exile.Process.Error, fn -> Stream.run(stream) end
+        assert error.stderr == "far too slow\n"
+        assert Exception.message(error) =~ ~r/: far too slow$/
+      end
+    end
+
+    test "is in the failure of an early stop" do
+      stream = Exile.stream!(sh("echo warning >&2; exec yes"), stderr: :tail)
+      # Each read is from one output or the other, by chance.
+      error = assert_raise AbnormalExit, fn -> Enum.take(stream, 200) end
+      assert error.exit_status == :epipe
+      assert error.stderr == "warning\n"
+    end
+
+    test "counts as output for :idle_timeout" do
+      script = sh("for i in 1 2 3 4 5 6; do echo $i >&2; sleep 0.1; done; exit 5")
+      assert failure(Exile.stream!(script, stderr: :tail, idle_timeout: 400)).exit_status == 5
+    end
+
+    test "is kept where standard output goes to a file" do
+      error =
+        failure(
+          Exile.stream!(sh("echo hidden; echo why >&2; exit 6"),
+            stdout: {:file, "/dev/null"},
+            stderr: :tail
+          )
+        )
+
+      assert error.stderr == "why\n"
+    end
+
+    test "does not wait for other programs that hold standard error open" do
+      stream =
+        Exile.stream!(sh("sleep 60 >/dev/null & echo $!; echo why >&2; exit 7"), stderr: :tail)
+
+      test = self()
+      error = assert_raise AbnormalExit, fn -> Enum.each(stream, &send(test, {:sleep, &1})) end
+      assert_received {:sleep, sleep}
+      Exile.ProcessHelpers.kill_os_process(String.trim(sleep))
+      assert {error.exit_status, error.stderr} == {7, "why\n"}
+    end
+
+    test "of a stream that is the input of another is its own" do
+      inner = Exile.stream!(sh("echo inner >&2; exit 8"), stderr: :tail)
+      error = failure(Exile.stream!(["cat"], input: inner))
+      assert {error.command, error.stderr} == {sh("echo inner >&2; exit 8"), "inner\n"}
+    end
+
+    test "is for streams and run, not for processes" do
+      message =
+        "invalid value for option :stderr: expected :console, :redirect_to_stdout, :disable, :consume, " <>
+          "{:file, path} or {:file, path, :append}, got: :tail"
+
+      assert_raise ArgumentError, message, fn ->
+        Exile.Process.start_link(["true"], stderr: :tail)
+      end
+    end
+  end
+
+  describe "stderr: {:file, path}" do
+    @describetag :tmp_dir
+
+    setup context, do: {:ok, path: Path.join(context.tmp_dir, "errors")}
+
+    test "is the file that a command writes to, which is made or truncated", %{path: path} do
+      for script <- ["echo out; echo a long line >&2", "echo out; echo err >&2"],
+          do: assert(Enum.join(Exile.stream!(sh(script), stderr: {:file, path})) == "out\n")
+
+      assert File.read!(path) == "err\n"
+
+      assert {:ok, %{stderr: nil}} =
+               Exile.run(sh("echo more >&2"), stderr: {:file, path, :append})
+
+      {:ok, p} = Exile.Process.start_link(sh("echo and more >&2"), stderr: {:file, path, :append})
+      assert Exile.Process.await_exit(p) == {:ok, 0}
+      assert File.read!(path) == "err\nmore\nand more\n"
+    end
+
+    test "is shared by the commands of a pipeline", %{path: path} do
+      pipeline = for n <- 1..3, do: sh("cat; echo #{n} >&2")
+      assert pipeline |> Exile.stream!(stderr: {:file, path}) |> Enum.to_list() == []
+      assert path |> File.read!() |> String.split() |> Enum.sort() == ["1", "2", "3"]
+    end
+
+    test "is shared with standard output that goes to the same", %{path: path} do
+      script = sh("for i in 1 2 3; do echo out $i; echo err $i >&2; done")
+      assert {:ok, _} = Exile.run(script, stdout: {:file, path}, stderr: {:file, path})
+      assert File.read!(path) == "out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n"
+    end
+
+    test "is named when it cannot be opened, and nothing runs", %{path: path} do
+      missing = Path.join(path, "no/such/file")
+
+      for start <- [
+            &Exile.run/2,
+            &Exile.Process.start_link/2,
+            fn argv, options -> Exile.run([["true"], argv], options) end
+          ] do
+        assert {:error, error} = start.(["touch", path], stderr: {:file, missing})
+        assert {error.operation, error.reason, error.subject} == {:errors, :enoent, missing}
+
+        assert Exception.message(error) ==
+                 "could not open the file for standard error #{inspect(missing)}: " <>
+                   "no such file or directory (enoent)"
+
+        refute File.exists?(path)
+      end
+    end
+
+    test "must not have a NUL byte in its name" do
+      message = ~S(the file of :stderr must not contain a NUL byte, got: <<97, 0, 98>>)
+      options = [stderr: {:file, "a\0b"}]
+      assert_raise ArgumentError, message, fn -> Exile.stream!(["true"], options) end
+    end
+  end
 end

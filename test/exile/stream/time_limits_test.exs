@@ -147,7 +147,9 @@ defmodule Exile.Stream.TimeLimitsTest do
       assert Exile.stream!(sh("echo a; exit 1"), success: [0, 1]) |> Enum.to_list() == ["a\n"]
       assert Exile.stream!(sh("echo a; exit 9"), success: :any) |> Enum.to_list() == ["a\n"]
 
-      assert_raise Exile.Stream.AbnormalExit, "program exited with exit status: 2", fn ->
+      message = "program exited with exit status: 2 (\"sh\")"
+
+      assert_raise Exile.Stream.AbnormalExit, message, fn ->
         Exile.stream!(sh("exit 2"), success: [0, 1]) |> Stream.run()
       end
     end

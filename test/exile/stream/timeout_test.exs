@@ -181,7 +181,11 @@ defmodule Exile.Stream.TimeoutTest do
       kill(line)
       test = self()
       stream = Exile.stream!(script, drain_timeout: 0)
-      assert_raise AbnormalExit, ~r/: 4$/, fn -> Enum.each(stream, &send(test, {:line, &1})) end
+
+      assert_raise AbnormalExit, ~r/: 4 \("/, fn ->
+        Enum.each(stream, &send(test, {:line, &1}))
+      end
+
       assert_received {:line, line}
       kill(line)
     end

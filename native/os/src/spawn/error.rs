@@ -9,8 +9,10 @@ pub enum Step {
     Stdio,
     /// Opening the file that standard input comes from.
     Input,
-    /// Opening a file that standard output or standard error goes to.
+    /// Opening the file that standard output goes to.
     Output,
+    /// Opening the file that standard error goes to.
+    Errors,
     /// Making the process. A spawn that was cancelled fails here, with `ECANCELED`.
     Clone,
     /// Preparing the new process: its session, its bond to this one, its descriptors.
@@ -32,6 +34,7 @@ impl Step {
             Step::Stdio => "stdio",
             Step::Input => "input",
             Step::Output => "output",
+            Step::Errors => "errors",
             Step::Clone => "clone",
             Step::Prepare => "prepare",
             Step::Directory => "directory",

@@ -52,10 +52,10 @@ impl<'a> Ends<'a> {
             }
             other => (None, given(other, Step::Input)?),
         };
-        let (read_stdout, stdout) = output(&streams.stdout)?;
+        let (read_stdout, stdout) = output(&streams.stdout, Step::Output)?;
         let (read_stderr, stderr) = match &streams.stderr {
             Stdio::Inherit => (None, own_terminal().map(TheirFd::Owned)),
-            other => output(other)?,
+            other => output(other, Step::Errors)?,
         };
         Ok(Ends {
             stdin,
@@ -68,13 +68,13 @@ impl<'a> Ends<'a> {
     }
 }
 
-fn output(stdio: &Stdio) -> Result<(Option<ReadEnd>, Theirs<'_>), SpawnError> {
+fn output(stdio: &Stdio, step: Step) -> Result<(Option<ReadEnd>, Theirs<'_>), SpawnError> {
     match stdio {
         Stdio::Pipe => {
             let (ours, theirs) = pipe::output().map_err(at(Step::Stdio))?;
             Ok((Some(ours), Some(TheirFd::Owned(theirs))))
         }
-        other => Ok((None, given(other, Step::Output)?)),
+        other => Ok((None, given(other, step)?)),
     }
 }
 
