@@ -21,6 +21,9 @@ defmodule Exile.MixProject do
     guides/ending_commands.md
     guides/long_lived_programs.md
     guides/genservers.md
+    guides/troubleshooting.md
+    guides/deployment.md
+    guides/coming_from_other_libraries.md
     guides/coming_from_exile_0_14.md
   )
 

@@ -55,6 +55,9 @@ defmodule Exile.Stream.Run do
   # The most that a pipe holds, unless a privileged program made it larger.
   @pipe_capacity 1_048_576
 
+  # How many chunks of 65,536 bytes that is.
+  @chunks 16
+
   @doc "How much of standard error a failure shows."
   @spec tail() :: Output.limit()
   def tail, do: {:tail, 8_192}
@@ -327,6 +330,21 @@ defmodule Exile.Stream.Run do
     end
   end
 
+  # What has been written to standard error by now may say why.
+  defp read_tail(%__MODULE__{tail: %Output{}, running: %{stderr: stderr}} = run, chunks)
+       when chunks > 0 do
+    case Pipe.read(stderr, 65_536, :exit, Patience.now()) do
+      {:ok, data} ->
+        {:ok, tail} = Output.keep(run.tail, data)
+        read_tail(%{run | tail: tail}, chunks - 1)
+
+      _ ->
+        run
+    end
+  end
+
+  defp read_tail(run, _chunks), do: run
+
   defp failed(run, error, ended), do: {:error, %{error | stderr: tail(run)}, ended}
 
   defp tail(%__MODULE__{tail: nil}), do: nil
@@ -348,6 +366,7 @@ defmodule Exile.Stream.Run do
   end
 
   defp stopped(run, error) do
+    run = read_tail(run, @chunks)
     {outcome, ended} = stop(run, 0)
     _ = raise_failed(outcome)
     failed(run, error, ended)
@@ -370,6 +389,7 @@ defmodule Exile.Stream.Run do
   @doc "The reader has enough."
   @spec halt!(t) :: :ok
   def halt!(%__MODULE__{stream: stream} = run) do
+    run = read_tail(run, @chunks)
     {outcome, ended} = stop(run, grace(run))
     _ = raise_failed(outcome)
 
