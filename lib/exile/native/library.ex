@@ -29,7 +29,12 @@ defmodule Exile.Native.Library do
     case :code.priv_dir(:exile) do
       {:error, :bad_name} ->
         names = "exile or exile-#{@version}"
-        {:error, remember("the directory that Exile is installed in must be named #{names}.")}
+
+        {:error,
+         remember(
+           "the directory that Exile is installed in must be named #{names}. " <>
+             "An escript cannot contain the native library: use a release."
+         )}
 
       priv ->
         {:ok, Path.join(priv, "native")}
