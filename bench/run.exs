@@ -1,7 +1,7 @@
 # The benchmarks; script/bench builds all that is needed and runs this. See NOTES.md.
 
 files =
-  ~w(support/case support/measure support/runner support/report support/contenders support/sleepers) ++
+  ~w(support/case support/measure support/runner support/report support/overview support/contenders support/sleepers) ++
     ~w(cases/throughput cases/latency cases/run cases/idle cases/callers cases/streams cases/hung cases/harm)
 
 modules = Enum.flat_map(files, &Code.require_file("#{&1}.exs", __DIR__))
@@ -12,6 +12,7 @@ defmodule Bench.CLI do
     only: :string,
     json: :string,
     svg: :string,
+    overview: :string,
     quick: :boolean,
     limits: :string,
     static: :string
@@ -48,6 +49,7 @@ defmodule Bench.CLI do
         File.write!(file, Bench.JSON.encode(%{machine: machine, rounds: rounds, cases: results}))
 
     if file = options[:svg], do: File.write!(file, Bench.SVG.draw(results))
+    if file = options[:overview], do: File.write!(file, Bench.Overview.draw(results))
     if Enum.any?(results, &(&1.failed != [])), do: System.halt(1)
   end
 

@@ -68,7 +68,7 @@ defmodule Bench.Run do
     prepare = fn -> File.write!(path, :binary.copy(@line, count)) end
 
     %Case{
-      name: "lines",
+      name: "by_line",
       title: "#{count} lines of #{byte_size(@line)} bytes",
       metrics: [Case.time()],
       baselines: ["IO.stream", "port"],
