@@ -26,6 +26,7 @@ defmodule Exile.MixProject do
     guides/coming_from_other_libraries.md
     guides/coming_from_exile_0_14.md
   )
+  @about ~w(CHANGELOG.md ARCHITECTURE.md RELEASE.md bench/NOTES.md LICENSE)
 
   def project do
     [
@@ -77,10 +78,9 @@ defmodule Exile.MixProject do
   defp docs do
     [
       main: "readme",
-      extras:
-        ["README.md" | @guides] ++
-          ~w(CHANGELOG.md ARCHITECTURE.md RELEASE.md bench/NOTES.md LICENSE),
-      groups_for_extras: [Guides: @guides],
+      extras: ["README.md" | @guides] ++ @about,
+      # Pages without a group come before those with one.
+      groups_for_extras: [Guides: @guides, "About the project": @about],
       assets: %{"bench/chart" => "bench/chart"},
       groups_for_modules: [
         "Run and stream": [Exile, Exile.Result, Exile.Sigil, Exile.Stream, Exile.Stream.Sink],

@@ -65,7 +65,7 @@ defmodule Bench.Run do
     command = ["cat", path]
     # Each counts the bytes of the lines, so it has seen them.
     bytes = count * (byte_size(@line) - 1)
-    prepare = fn -> File.write!(path, :binary.copy(@line, count)) end
+    file = {path, fn -> :binary.copy(@line, count) end}
 
     %Case{
       name: "by_line",
@@ -75,18 +75,18 @@ defmodule Bench.Run do
       contenders: [
         {"Exile.stream!, :lines",
          fn ->
-           timed(prepare, bytes, fn -> ViaExile.count(Exile.stream!(command, lines: true)) end)
+           timed(file, bytes, fn -> ViaExile.count(Exile.stream!(command, lines: true)) end)
          end},
-        {"read_line", fn -> timed(prepare, bytes, fn -> read_lines(command) end) end},
+        {"read_line", fn -> timed(file, bytes, fn -> read_lines(command) end) end},
         {"IO.stream",
          fn ->
-           timed(prepare, bytes, fn ->
+           timed(file, bytes, fn ->
              File.open!(path, [:read], fn file ->
                file |> IO.binstream(:line) |> Enum.reduce(0, &(byte_size(&1) - 1 + &2))
              end)
            end)
          end},
-        {"port", fn -> timed(prepare, bytes, fn -> ViaPort.count_lines(command) end) end}
+        {"port", fn -> timed(file, bytes, fn -> ViaPort.count_lines(command) end) end}
       ],
       goals: [
         {"Exile.stream!, :lines", :time, "IO.stream", :at_most, 1.0},
@@ -95,11 +95,12 @@ defmodule Bench.Run do
     }
   end
 
-  defp timed(prepare, bytes, fun) do
-    prepare.()
+  defp timed({path, content}, bytes, fun) do
+    File.write!(path, content.())
     start = System.monotonic_time(:nanosecond)
     seen = fun.()
     time = System.monotonic_time(:nanosecond) - start
+    File.rm!(path)
     Measure.check!(bytes, seen)
     %{time: time / 1_000_000}
   end

@@ -11,7 +11,7 @@ defmodule Exile.Command.Options do
   alias Exile.Runtime.Teardown
   alias Exile.Stream.Input
 
-  # What the values of `:stderr` mean. Which of them there are depends on who reads.
+  # What the values of `:stderr` mean. Which of them there are depends on what reads it.
   @stderr [
     console: "to the standard error of the VM",
     redirect_to_stdout: "to where standard output goes; in a pipeline, to the next command",
@@ -308,26 +308,33 @@ defmodule Exile.Command.Options do
     ]
   ]
 
-  @doc "The options of `Exile.run/2` that are not those of the command."
-  @spec run() :: [Option.t()]
-  def run,
-    do: rows(Keyword.delete(@run, :stderr) ++ Keyword.drop(@stream, @not_for_run))
+  rows = fn table -> for {name, row} <- table, do: struct!(Option, [{:name, name} | row]) end
 
-  @doc "The options of the command in `Exile.run/2`."
-  @spec process_of_run() :: [Option.t()]
-  def process_of_run, do: rows(Keyword.merge(@process, Keyword.take(@run, [:stderr])))
+  @rows %{
+    process: rows.(@process),
+    stream: rows.(@stream),
+    process_of_stream: rows.(Keyword.merge(@process, @process_of_stream)),
+    run: rows.(Keyword.delete(@run, :stderr) ++ Keyword.drop(@stream, @not_for_run)),
+    process_of_run: rows.(Keyword.merge(@process, Keyword.take(@run, [:stderr])))
+  }
 
   @doc "The options of `Exile.Process.start_link/2`."
   @spec process() :: [Option.t()]
-  def process, do: rows(@process)
-
-  @doc "The options of the commands of a stream."
-  @spec process_of_stream() :: [Option.t()]
-  def process_of_stream, do: rows(Keyword.merge(@process, @process_of_stream))
+  def process, do: @rows.process
 
   @doc "The options that only streams have."
   @spec stream() :: [Option.t()]
-  def stream, do: rows(@stream)
+  def stream, do: @rows.stream
 
-  defp rows(table), do: for({name, row} <- table, do: struct!(Option, [{:name, name} | row]))
+  @doc "The options of the commands of a stream."
+  @spec process_of_stream() :: [Option.t()]
+  def process_of_stream, do: @rows.process_of_stream
+
+  @doc "The options of `Exile.run/2` that are not those of the command."
+  @spec run() :: [Option.t()]
+  def run, do: @rows.run
+
+  @doc "The options of the command in `Exile.run/2`."
+  @spec process_of_run() :: [Option.t()]
+  def process_of_run, do: @rows.process_of_run
 end

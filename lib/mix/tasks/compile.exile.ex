@@ -208,7 +208,7 @@ defmodule Mix.Tasks.Compile.Exile do
         end
 
       _ ->
-        {:error, "#{cargo} does not tell its version:\n\n#{output}\n" <> advice()}
+        {:error, "#{cargo} does not say its version:\n\n#{output}\n" <> advice()}
     end
   end
 
@@ -289,7 +289,7 @@ defmodule Mix.Tasks.Compile.Exile do
         {:ok, Path.join([target_dir(), target, "release"])}
 
       [] ->
-        {:error, "cargo does not tell where it made exile_guard."}
+        {:error, "cargo does not say where it built exile_guard."}
 
       several ->
         {:error,

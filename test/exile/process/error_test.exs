@@ -9,6 +9,7 @@ defmodule Exile.ErrorTest do
     :stdio,
     :input,
     :output,
+    :errors,
     :clone,
     :prepare,
     :watch,
@@ -23,15 +24,17 @@ defmodule Exile.ErrorTest do
       for {operation, message} <- [
             exec: "could not run \"prog\": permission denied (eacces)",
             cd: "could not change to the directory \"prog\": permission denied (eacces)",
-            stdio: "could not make the pipes for \"prog\": permission denied (eacces)",
+            stdio: "could not create the pipes for \"prog\": permission denied (eacces)",
             input: "could not open the input \"prog\": permission denied (eacces)",
             output: "could not open the output \"prog\": permission denied (eacces)",
-            clone: "could not make a process for \"prog\": permission denied (eacces)",
+            errors:
+              "could not open the file for standard error \"prog\": permission denied (eacces)",
+            clone: "could not create a process for \"prog\": permission denied (eacces)",
             prepare: "could not set up a process for \"prog\": permission denied (eacces)",
             watch: "could not watch the process of \"prog\": permission denied (eacces)",
             read: "could not read from \"prog\": permission denied (eacces)",
             write: "could not write to \"prog\": permission denied (eacces)",
-            status: "could not learn the exit status of \"prog\": permission denied (eacces)",
+            status: "could not get the exit status of \"prog\": permission denied (eacces)",
             signal: "could not end \"prog\": permission denied (eacces)"
           ] do
         error = %Error{reason: :eacces, operation: operation, subject: "prog"}
@@ -108,7 +111,7 @@ defmodule Exile.ErrorTest do
 
     test "works without a subject" do
       assert Exception.message(%Error{reason: :echild, operation: :status}) ==
-               "could not learn the exit status of the command: no children (echild)"
+               "could not get the exit status of the command: no children (echild)"
     end
 
     test "keeps an unknown reason and an unknown error number" do
