@@ -281,18 +281,21 @@ defmodule Exile.CommandTest do
   end
 
   describe "new!/2, :stderr" do
-    test "is one of four atoms" do
+    test "is one of four atoms, or a file" do
       for where <- [:console, :redirect_to_stdout, :disable, :consume] do
         assert %{stderr: ^where} = new!(stderr: where)
       end
+
+      assert %{stderr: {:file, "a", false}} = new!(stderr: {:file, "a"})
+      assert %{stderr: {:file, "a", true}} = new!(stderr: {:file, "a", :append})
     end
 
     test "of another kind is refused" do
-      for bad <- [true, :inherit, "console", [:consume]] do
+      for bad <- [true, :inherit, "console", [:consume], :tail, {:file, 1}, {:file, "a", :other}] do
         assert_refused(
           [stderr: bad],
-          "invalid value for option :stderr: expected :console, :redirect_to_stdout, :disable " <>
-            "or :consume, got: #{inspect(bad)}"
+          "invalid value for option :stderr: expected :console, :redirect_to_stdout, :disable, " <>
+            ":consume, {:file, path} or {:file, path, :append}, got: #{inspect(bad)}"
         )
       end
     end

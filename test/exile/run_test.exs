@@ -447,14 +447,6 @@ defmodule Exile.RunTest do
   end
 
   describe ":lines" do
-    # What the lines of some output are.
-    defp lines_of(output) do
-      case output |> String.split("\n") |> Enum.split(-1) do
-        {lines, [""]} -> lines
-        {lines, [last]} -> lines ++ [last]
-      end
-    end
-
     test "makes lists of lines of both outputs" do
       script = sh("printf 'a\\n\\nb\\r\\n'; printf '1\\n2' >&2")
       assert {:ok, result} = untraced(fn -> Exile.run(script, lines: true) end)

@@ -22,6 +22,14 @@ defmodule Exile.Case do
   @doc "Returns a command that runs a shell script."
   def sh(script), do: ["sh", "-c", script]
 
+  @doc "The lines of an output. The last one need not end with a newline."
+  def lines_of(output) do
+    case output |> String.split("\n") |> Enum.split(-1) do
+      {lines, [""]} -> lines
+      {lines, [last]} -> lines ++ [last]
+    end
+  end
+
   @doc "Fails if the caller's mailbox is not empty."
   def assert_no_message do
     assert Process.info(self(), :messages) == {:messages, []}

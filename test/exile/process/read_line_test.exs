@@ -4,14 +4,6 @@ defmodule Exile.Process.ReadLineTest do
   import Exile.Process
   import Exile.ProcessHelpers
 
-  # What the lines of some output are.
-  defp lines_of(output) do
-    case output |> String.split("\n") |> Enum.split(-1) do
-      {lines, [""]} -> lines
-      {lines, [last]} -> lines ++ [last]
-    end
-  end
-
   defp all_lines(p, max \\ 1_048_576) do
     case read_line(p, max, 10_000) do
       {:ok, line} -> [line | all_lines(p, max)]

@@ -6,14 +6,6 @@ defmodule Exile.Stream.LinesTest do
 
   defp lines(command, options \\ []), do: Exile.stream!(command, [lines: true] ++ options)
 
-  # What the lines of some output are.
-  defp lines_of(output) do
-    case output |> String.split("\n") |> Enum.split(-1) do
-      {lines, [""]} -> lines
-      {lines, [last]} -> lines ++ [last]
-    end
-  end
-
   describe ":lines" do
     test "makes elements of lines, without their newlines" do
       for output <- ["", "\n", "a", "a\n", "a\nb", "a\n\nb\n", "\n\n", "a\r\nb\r\n", "\0\n\xFF\n"] do
