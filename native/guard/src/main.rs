@@ -24,7 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-/// Says what this file is to anybody who reads it without running it.
+/// Says what this file is to code that reads it without running it.
 const MARK: &str = concat!("exile_guard version ", env!("CARGO_PKG_VERSION"), ";");
 
 /// How long a killed command is remembered. The VM's end follows within milliseconds.
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let mut commands = Vec::new();
-    // If it is not there, it is dead already.
+    // If it does not exist, it is already dead.
     if let Some(vm) = Process::parent(vm) {
         watch(&vm, stdin.as_fd(), &mut commands);
     }
@@ -117,7 +117,7 @@ fn watch(vm: &Process, socket: BorrowedFd<'_>, commands: &mut Vec<Guarded>) {
             forget.map(|killed| killed + REMEMBER),
         ];
         let due = due.into_iter().flatten().min();
-        // Interrupted or not, everything is looked at.
+        // Interrupted or not, look at everything.
         let _ = poll(
             &mut fds,
             due.map_or(PollTimeout::NONE, |due| timeout(due - now)),

@@ -321,7 +321,7 @@ impl PipeEnd {
                 Line::TooLong => return Ok(Some(Chunk::LineTooLong)),
                 Line::Begun => {}
             }
-            match self.read_ahead()? {
+            match self.read_ahead(env)? {
                 None => return Ok(None),
                 Some(0) => {
                     let last = self.read_last(env, Wanted::Line(most))?;
@@ -339,7 +339,7 @@ impl PipeEnd {
         count: usize,
     ) -> Result<Option<Chunk<'a>>, Unusable> {
         if self.ahead.len() <= count {
-            match self.read_ahead()? {
+            match self.read_ahead(env)? {
                 None => return Ok(None),
                 Some(0) => return Ok(Some(Chunk::Eof)),
                 Some(_) => {}
@@ -349,8 +349,9 @@ impl PipeEnd {
         Ok(Some(Chunk::Data(data)))
     }
 
-    /// Reads once, and keeps it. Returns how much it was.
-    fn read_ahead(&mut self) -> Result<Option<usize>, Unusable> {
+    /// Reads once, and keeps it. Returns how much it was. The caller pays for it even if it gets nothing
+    /// yet, so that a line without end does not keep a scheduler.
+    fn read_ahead(&mut self, env: Env<'_>) -> Result<Option<usize>, Unusable> {
         let Fd::Read(end) = &self.fd else {
             return Err(Unusable::NotYours);
         };
@@ -367,6 +368,7 @@ impl PipeEnd {
         };
         self.ahead.keep(data);
         let count = data.len();
+        account(env, count);
         self.note_read(count, size);
         Ok(Some(count))
     }

@@ -1,5 +1,5 @@
 //! What to run, validated and owned before the first system call. Where its streams go is in
-//! `streams`: a command can be run again, a descriptor is given away once.
+//! `streams`, because a command can be run again, but a descriptor can be given away only once.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +17,7 @@ pub struct Command {
     pub(crate) program: CString,
     pub(crate) arguments: Vec<CString>,
     pub(crate) env: Vec<CString>,
-    /// The files to try, in order, or why they could not be made.
+    /// The files to try, in order, or why there could be no list of them.
     pub(crate) candidates: Result<Vec<CString>, Errno>,
     /// The candidates are what the search path makes of a bare name.
     pub(crate) searched: bool,
@@ -55,8 +55,8 @@ impl Command {
         }
     }
 
-    /// Runs in `directory` instead of where this process is. The search path is not affected:
-    /// relative entries of it still mean directories of this process.
+    /// Runs in `directory` instead of the directory of this process. This does not affect the
+    /// search path: its relative entries still mean directories of this process.
     pub fn directory(mut self, directory: Option<CString>) -> Command {
         if self.searched && directory.is_some() {
             let here = std::env::current_dir().ok();
@@ -67,7 +67,7 @@ impl Command {
         self
     }
 
-    /// Changes what the process is like.
+    /// Sets attributes of the process.
     pub fn attributes(mut self, attributes: Attributes) -> Command {
         self.attributes = attributes;
         self
@@ -109,8 +109,8 @@ fn candidates(program: &CStr, path: Option<&OsStr>) -> Result<Vec<CString>, Errn
     Ok(all)
 }
 
-/// The same files by names that mean the same in every directory. Without a current directory,
-/// those that are relative to it are nowhere.
+/// The same files by absolute names. Without a current directory, those that are relative to it do
+/// not exist.
 fn absolute(candidates: Vec<CString>, here: Option<&[u8]>) -> Result<Vec<CString>, Errno> {
     let mut all = with_room(candidates.len())?;
     for candidate in candidates {
@@ -125,7 +125,7 @@ fn absolute(candidates: Vec<CString>, here: Option<&[u8]>) -> Result<Vec<CString
 
 /// A file in a directory; `None` for a name that no file can have.
 fn joined(directory: &[u8], file: &[u8]) -> Result<Option<CString>, Errno> {
-    // With the NUL at the end, for which `CString` would look for more room.
+    // With room for the NUL at the end, for which `CString` would allocate again.
     let mut path = with_room(directory.len() + file.len() + 2)?;
     path.extend_from_slice(directory);
     path.push(b'/');
@@ -133,8 +133,8 @@ fn joined(directory: &[u8], file: &[u8]) -> Result<Option<CString>, Errno> {
     Ok(CString::new(path).ok())
 }
 
-/// Room for so many. The sizes come from the user: what is too much is an error, not the end of
-/// this process.
+/// A vector with room for `count`. The sizes come from the user, so having too little memory is an
+/// error, and not the end of this process.
 pub(crate) fn with_room<T>(count: usize) -> Result<Vec<T>, Errno> {
     let mut room = Vec::new();
     room.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;

@@ -1,6 +1,6 @@
 //! Pipes between this process and a program: our ends are non-blocking, theirs are not.
 //!
-//! Every descriptor is close-on-exec from birth and has a number above 2, so that handing the
+//! Every descriptor is close-on-exec from the start and has a number above 2, so that handing the
 //! ends to a child as its standard streams never overwrites one of them.
 //!
 //! # Safety
@@ -51,7 +51,7 @@ impl ReadEnd {
         Ok(count.map(|count| unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), count) }))
     }
 
-    /// The same into memory that is initialised, or need not be; returns how much.
+    /// The same into initialised memory. Returns the number of bytes.
     pub fn read_into(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         // SAFETY: the buffer is writable for its length.
         unsafe { self.read_raw(buffer.as_mut_ptr(), buffer.len()) }
@@ -72,7 +72,7 @@ impl WriteEnd {
         Ok(WriteEnd(end))
     }
 
-    /// Writes as much as fits of the first [`MAX_SLICES`] slices: `None` when nothing does.
+    /// Writes as much as fits of the first [`MAX_SLICES`] slices. `None`: nothing fits.
     pub fn write(&self, slices: &[IoSlice<'_>]) -> Result<Option<usize>, Errno> {
         let count = slices.len().min(MAX_SLICES) as libc::c_int;
         // SAFETY: the descriptor is open while self lives; `IoSlice` has the layout of `iovec`,
@@ -108,8 +108,8 @@ fn would_block(call: impl FnMut() -> isize) -> Result<Option<usize>, Errno> {
 }
 
 /// Lets a pipe hold `bytes`. Fails with `EPERM` when the user has used up the pipe memory of the
-/// system, which is no reason to worry: the pipe goes on as it is. On other systems than Linux
-/// pipes grow by themselves, and this fails with `ENOSYS`.
+/// system. That does no harm: the pipe stays as it is. On other systems than Linux pipes grow by
+/// themselves, and this fails with `ENOSYS`.
 pub fn set_capacity(pipe: &impl AsRawFd, bytes: usize) -> Result<usize, Errno> {
     #[cfg(target_os = "linux")]
     {
@@ -130,7 +130,7 @@ pub fn memory_limit() -> Option<usize> {
     let pages = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").ok()?;
     let pages: usize = pages.trim().parse().ok()?;
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    // None means without a limit.
+    // `None` means that there is no limit.
     (pages > 0).then(|| pages.saturating_mul(usize::try_from(size).unwrap_or(DEFAULT_PAGE)))
 }
 
@@ -153,8 +153,8 @@ pub(crate) fn input() -> Result<(WriteEnd, OwnedFd), Errno> {
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     #[cfg(not(target_vendor = "apple"))]
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    // In two steps where there is no way in one. A spawn of ours that comes between them closes
-    // what it does not hand on.
+    // This takes two steps where the system has no single call. A spawn of ours that comes between
+    // them closes what it does not hand on.
     #[cfg(target_vendor = "apple")]
     let (read, write) = {
         let ends = nix::unistd::pipe()?;
@@ -165,7 +165,7 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((above_standard(read)?, above_standard(write)?))
 }
 
-/// For what came without that flag.
+/// For descriptors that were created without that flag.
 #[cfg(target_vendor = "apple")]
 pub(crate) fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};

@@ -104,8 +104,9 @@ impl Pipeline {
                 stderr: stage.stderr,
             };
             let spawned = spawn(&stage.command, &streams, attempt).inspect_err(|_| {
-                // This comes before closing the pipe that this one would have read. The program that
-                // writes to the pipe may end of that, and its group must end with it.
+                // This comes before the pipe is closed from which this command would have read. The
+                // program that writes to the pipe may end because of that, and its group must end
+                // with it.
                 discard(&self.children);
             })?;
             self.children.push(spawned.child);

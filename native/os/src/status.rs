@@ -12,8 +12,8 @@ pub enum Status {
         /// Whether a core was dumped.
         core: bool,
     },
-    /// It is gone, and the system will not say how: somebody else in this process took the
-    /// status. Never shown as a success.
+    /// It is gone, and the system will not say how, because other code in this process took the
+    /// status. It never counts as a success.
     Unknown,
 }
 

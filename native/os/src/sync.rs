@@ -10,7 +10,7 @@ pub use std::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(not(loom))]
 pub use std::sync::{Mutex, MutexGuard};
 
-/// A static that is made when it is first used; in a model, anew for every order.
+/// A static that is created when it is first used; in a model, anew for every order.
 #[cfg(not(loom))]
 #[macro_export]
 macro_rules! shared {

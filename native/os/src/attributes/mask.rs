@@ -4,18 +4,18 @@
 //! Unsafe code here makes system calls that take integers and change the calling process alone.
 #![allow(unsafe_code)]
 
-/// The permissions that files which the program makes do not get. Those that the spawn itself makes
-/// for the standard streams are under the mask of this process.
+/// The permissions that files created by the program do not get. Files that the spawn itself
+/// creates for the standard streams follow the mask of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Umask(u32);
 
 impl Umask {
-    /// `None` if there are other bits than permissions: the kernel would drop them.
+    /// `None` if there are other bits than permissions. The kernel would drop them silently.
     pub fn new(mask: u32) -> Option<Umask> {
         (mask <= 0o777).then_some(Umask(mask))
     }
 
-    /// Gives it to this process, the child. It cannot fail.
+    /// Applies it to this process, the child. It cannot fail.
     #[cfg(by_clone)]
     pub(super) fn apply(self) -> Result<(), i32> {
         // SAFETY: it takes an integer. The child has a mask of its own: a clone without CLONE_FS.

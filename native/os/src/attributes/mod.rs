@@ -1,10 +1,10 @@
-//! What options change about a new process: each is applied between clone and exec, and each has a
-//! name of its own in errors. What cannot be applied is an error, and the program does not run.
+//! What options change about a new process. Each is applied between clone and exec, and has its own
+//! name in errors. If one cannot be applied, that is an error, and the program does not run.
 //!
-//! A new attribute is a file here, a field, and a line in each of the two functions below, which take
-//! all fields apart, so that the compiler sees when one is forgotten. Between clone and exec there may
-//! be system calls only: no allocation, no lock, no panic. What needs more is prepared when the field
-//! gets its value.
+//! A new attribute is a file here, a field, and a line in each of the two functions below. They
+//! name every field, so that the compiler notices one that was forgotten. Between clone and exec
+//! only system calls are allowed: no allocation, no lock, no panic. Whatever needs more is prepared
+//! when the field gets its value.
 //!
 //! `posix_spawn` runs no code of ours in the new process, so attributes are refused there by their
 //! names.
@@ -37,8 +37,7 @@ const NICE: Step = Step::Attribute("nice");
 const UMASK: Step = Step::Attribute("umask");
 
 impl Attributes {
-    /// Applies all of them to this process, the child. Comes back with the first that fails, and its
-    /// errno.
+    /// Applies all of them to this process, the child. Returns the first that fails, and its errno.
     #[cfg(by_clone)]
     pub(crate) fn apply(&self) -> Result<(), (Step, i32)> {
         let Attributes {
@@ -50,14 +49,15 @@ impl Attributes {
         set(UMASK, *umask, Umask::apply)
     }
 
-    /// Whether they can be applied on this system. To be asked before anything is opened or run.
+    /// Whether they can be applied on this system. The caller checks this before it opens or runs
+    /// anything.
     #[cfg(by_clone)]
     pub(crate) fn check(&self) -> Result<(), SpawnError> {
         Ok(())
     }
 
-    /// Refuses the first that takes code of ours in the new process. To be asked before anything is
-    /// opened or run.
+    /// Refuses the first that needs code of ours in the new process. The caller checks this before
+    /// it opens or runs anything.
     #[cfg(not(by_clone))]
     pub(crate) fn check(&self) -> Result<(), SpawnError> {
         let Attributes {

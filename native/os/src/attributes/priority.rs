@@ -7,7 +7,7 @@
 #[cfg(by_clone)]
 use crate::errno::Errno;
 
-/// A nice value, from -20, the most favoured, to 19, the most modest. To be lower than that of this
+/// A nice value, from -20, the most favoured, to 19, the least. A value lower than that of this
 /// process takes privileges, or a limit (`RLIMIT_NICE`) that allows it.
 ///
 /// # Caveats
@@ -18,12 +18,12 @@ use crate::errno::Errno;
 pub struct Nice(i32);
 
 impl Nice {
-    /// `None` beyond the range: the kernel would take the nearest value.
+    /// `None` outside the range. The kernel would take the nearest value.
     pub fn new(value: i32) -> Option<Nice> {
         (-20..=19).contains(&value).then_some(Nice(value))
     }
 
-    /// Gives it to this process, the child.
+    /// Applies it to this process, the child.
     #[cfg(by_clone)]
     pub(super) fn apply(self) -> Result<(), i32> {
         // SAFETY: it takes integers. 0 is the calling thread, the only one of the child: a clone

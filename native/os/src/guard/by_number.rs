@@ -1,8 +1,8 @@
 //! Reports by number: the VM sends the number of a new command, and the guard answers when it
 //! watches that process. Until then the VM does not reap the command, so the number is its own.
 //!
-//! Both messages are the four bytes of the number. One report is under way at a time, and while one
-//! is not answered no other is made.
+//! Both messages are the four bytes of the number. One report is under way at a time. As long as it
+//! has not been answered, no other is made.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,8 +44,8 @@ pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok(pair)
 }
 
-/// A guard that is dead makes no SIGPIPE. Where there is no such flag it is ignored, by the VM and
-/// by the guard.
+/// A dead guard must not cause SIGPIPE. Where this flag does not exist, the VM and the guard ignore
+/// the signal.
 fn flags() -> MsgFlags {
     #[cfg(not(target_vendor = "apple"))]
     let no_signal = MsgFlags::MSG_NOSIGNAL;
@@ -66,16 +66,16 @@ fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Message>> {
     Ok((count == message.len()).then_some(message))
 }
 
-/// Held while a report is under way. The guard that has not answered the last one, as
-/// [`connections`] counts them.
+/// Held while a report is under way. It holds the guard that has not answered the last report, as
+/// [`connections`] counts guards.
 static UNANSWERED: Mutex<Option<usize>> = Mutex::new(None);
 
 fn unanswered() -> MutexGuard<'static, Option<usize>> {
     UNANSWERED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reports a process, and waits until the guard watches it. `false`: it did not in time, or has not
-/// answered an earlier report yet.
+/// Reports a process, and waits until the guard watches it. `false`: it did not do so in time, or
+/// it has not answered an earlier report yet.
 pub(super) fn report_patiently(child: &Child) -> bool {
     let Some(socket) = socket() else { return true };
     let Some(_unreaped) = child.hold() else {
@@ -104,7 +104,7 @@ pub(super) fn report_patiently(child: &Child) -> bool {
                 }
                 let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
                 let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-                // Interrupted or not, the answer is looked for.
+                // Interrupted or not, look for the answer.
                 let _ = poll(&mut fds, left);
             }
             Err(nix::errno::Errno::EINTR) => {}
@@ -146,7 +146,7 @@ impl AsFd for Process {
 }
 
 impl Process {
-    /// For callers who know that the process was not reaped before the call.
+    /// For callers that know that the process was not reaped before the call.
     fn open(pid: libc::pid_t) -> Result<Process, Errno> {
         #[cfg(target_os = "linux")]
         let end = pidfd::open(pid)?;
@@ -189,6 +189,7 @@ pub fn take_report(socket: BorrowedFd<'_>) -> nix::Result<Option<Process>> {
         if let Ok(process) = process {
             return Ok(Some(process));
         }
-        // No room for its descriptor: this command goes unguarded, the others must not.
+        // There is no room for its descriptor. This command stays unguarded, but the others must
+        // not.
     }
 }

@@ -1,7 +1,7 @@
-//! Reports by pidfd: a command sends one of itself between clone and exec, so that there is no
-//! moment at which it runs unguarded, and no number that could be reused. A report must never harm
-//! the command: a dead guard (EPIPE) makes no SIGPIPE, a busy one (EAGAIN) does not stop the spawn;
-//! then the parent, which can wait, reports.
+//! Reports by pidfd. A command sends its own between clone and exec. So it never runs unguarded,
+//! and there is no number that could be reused. A report must never harm the command: a dead guard
+//! (EPIPE) causes no SIGPIPE, and a busy one (EAGAIN) does not stop the spawn. Then the parent
+//! reports, because it can wait.
 //!
 //! # Safety
 //! Unsafe code here builds the messages of `sendmsg`, whose buffers live as long as the call, and
@@ -25,8 +25,8 @@ use crate::life::child::Child;
 use crate::signal::Signal;
 use crate::status::Status;
 
-/// How long reports may wait in the socket: a program that starts many commands wakes the guard
-/// twenty times a second, not for each of them.
+/// How long reports may wait in the socket. A program that starts many commands wakes the guard
+/// twenty times a second, and not for each of them.
 pub const REST: Duration = Duration::from_millis(50);
 
 const REPORT_PAUSE: Duration = Duration::from_millis(5);
@@ -103,7 +103,7 @@ pub(super) fn report_patiently(child: &Child) -> bool {
 pub(super) fn report_now(child: &Child) -> bool {
     let Some(socket) = socket() else { return true };
     let Some(end) = child.end() else { return true };
-    // Where there are no pidfds for us there are none for the guard.
+    // Where we cannot have a pidfd, the guard cannot either.
     let opened = match end.pidfd() {
         Some(_) => None,
         None => match child.while_unreaped(pidfd::open) {
@@ -144,7 +144,7 @@ impl Process {
         match pidfd::kept_status(&self.0) {
             Some(Status::Signaled { signal, .. }) => signal == libc::SIGKILL as u8,
             Some(_) => false,
-            // This kernel does not tell, or not yet.
+            // This kernel does not say, or not yet.
             None => true,
         }
     }
@@ -174,7 +174,8 @@ pub fn take_report(socket: BorrowedFd<'_>) -> nix::Result<Option<Process>> {
                 }
             }
         }
-        // No room for its descriptor: this command goes unguarded, the others must not.
+        // There is no room for its descriptor. This command stays unguarded, but the others must
+        // not.
     }
 }
 

@@ -1,6 +1,6 @@
 //! The guard: one helper program that outlives the VM and ends the process groups of its commands
-//! when the VM is killed. Here is the VM's side of it, and what the program needs to be told of
-//! commands.
+//! when the VM is killed. This is the VM's side of it, and what the program needs to receive
+//! reports.
 //!
 //! | file | a command is | where |
 //! | --- | --- | --- |
@@ -38,7 +38,7 @@ use crate::pipe::above_standard;
 /// Whether commands outlive a VM that is killed, unless there is a guard.
 pub const IS_NEEDED: bool = cfg!(not(by_clone));
 
-/// How often to try whether a guard that did not take reports takes them now.
+/// How often to check whether a guard that did not take reports takes them again.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// The turn of a guard. Two guards may be starting at the same time: one for an owner that was killed,
@@ -75,7 +75,7 @@ pub fn disconnect() {
     Turn::take().disconnect();
 }
 
-/// Processes that the guard has yet to be told of.
+/// Processes that are still to be reported to the guard.
 static BACKLOG: Mutex<VecDeque<Weak<Child>>> = Mutex::new(VecDeque::new());
 /// The keeper will try again.
 static RETRYING: AtomicBool = AtomicBool::new(false);
@@ -84,8 +84,8 @@ fn backlog() -> MutexGuard<'static, VecDeque<Weak<Child>>> {
     BACKLOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reports a process. A guard that takes no reports, since it was stopped for instance, makes the
-/// first wait for a second; the others are reported when it takes them again.
+/// Reports a process. If the guard takes no reports, because it was stopped for instance, the first
+/// report waits for a second. The others are made when it takes reports again.
 pub fn report(child: &Arc<Child>) {
     if socket().is_none() {
         return;
@@ -97,12 +97,12 @@ pub fn report(child: &Arc<Child>) {
     }
 }
 
-/// Enters a process in the backlog. Before that takes more room those are left out that are gone, so
-/// that it is as large as what lives, however long the guard takes no reports.
+/// Adds a process to the backlog. Before the backlog grows, processes that are gone are removed
+/// from it. So its size is that of the living, however long the guard takes no reports.
 fn put_off(backlog: &mut VecDeque<Weak<Child>>, child: Weak<Child>) {
     if backlog.len() == backlog.capacity() {
         backlog.retain(|child| child.strong_count() > 0);
-        // Room for as many again, or the next ones would all look through the backlog.
+        // Twice as much room as is needed, or each of the next ones would look through the backlog.
         backlog.reserve(backlog.len() + 1);
     }
     backlog.push_back(child);

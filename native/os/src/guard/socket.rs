@@ -30,8 +30,8 @@ pub(super) fn next_turn() -> u64 {
     TURNS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// How many guards there have been. When that has grown since before a spawn, the command may not
-/// have been reported to the last of them.
+/// How many guards there have been. If the number has grown since before a spawn, the command may
+/// not have been reported to the last guard.
 pub fn connections() -> usize {
     CONNECTIONS.load(Ordering::Acquire)
 }
@@ -52,7 +52,7 @@ pub(super) fn connect(turn: u64, socket: Arc<OwnedFd>) {
     CONNECTIONS.fetch_add(1, Ordering::AcqRel);
 }
 
-/// There is no guard any more, unless there is one with a later turn. Whether there is none.
+/// Disconnects the guard, unless there is one with a later turn. Returns whether there is none now.
 pub(super) fn disconnect(turn: u64) -> bool {
     let mut guard = guard();
     let is_latest = turn >= guard.turn;

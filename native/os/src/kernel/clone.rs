@@ -19,10 +19,11 @@ pub(crate) const NO_FD: RawFd = -1;
 /// The child's stack in bytes: it uses under 1 KiB, a walk through a directory another 4. Below the size from which allocators map memory anew.
 const STACK_SIZE: usize = 64 * 1024;
 
-/// What `clone` wants of a stack pointer on every architecture.
+/// The alignment of a stack pointer that `clone` requires on every architecture.
 const STACK_ALIGN: usize = 16;
 
-/// Makes a process that exits at once. It has, or is about to, when this returns.
+/// Creates a process that exits at once. When this function returns, the process has exited or is
+/// about to.
 pub(crate) fn clone_and_exit(code: u8) -> Result<(libc::pid_t, Option<OwnedFd>), Errno> {
     extern "C" fn exit(code: *mut c_void) -> c_int {
         // SAFETY: the pointer is to the parent's `code`; _exit runs no handlers and flushes

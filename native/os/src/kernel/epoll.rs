@@ -23,23 +23,23 @@ impl Poller {
         Ok(Poller(Epoll(above_standard(epoll.0)?)))
     }
 
-    /// Tells once that `fd` has become readable.
+    /// Reports once that `fd` has become readable.
     pub(crate) fn add(&self, key: u64, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
         Ok(self.0.add(fd, EpollEvent::new(once, key))?)
     }
 
-    /// Tells each time that `fd` is readable.
+    /// Reports each time that `fd` is readable.
     pub(crate) fn add_waker(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, key);
         Ok(self.0.add(fd, event)?)
     }
 
-    /// Forgets a descriptor before it is closed, which the kernel does by itself.
+    /// Forgets a descriptor before it is closed. The kernel does this by itself.
     #[expect(clippy::unused_self, reason = "other pollers have something to do")]
     pub(crate) fn remove(&self, _key: u64) {}
 
-    /// Waits until a descriptor is readable, at most `milliseconds`; -1 is for ever. Returns the keys
+    /// Waits until a descriptor is readable, at most for `milliseconds`; -1 is for ever. Returns the keys
     /// of those that are.
     pub(crate) fn wait(&self, milliseconds: i32) -> Result<Vec<u64>, Errno> {
         let timeout = EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::NONE);

@@ -1,8 +1,8 @@
 //! Kqueues: one for each process, which becomes readable when that ends and stays so, since nobody
 //! fetches the event; and one for many descriptors, any of which may become readable.
 //!
-//! `NOTE_EXITSTATUS` is not asked for: the event keeps no number from being reused, so children
-//! must be zombies until they are waited for anyhow, and waiting returns the status.
+//! `NOTE_EXITSTATUS` is not requested. The event does not keep the number from being reused, so
+//! children must stay zombies until they are waited for anyway, and waiting returns the status.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -24,7 +24,7 @@ impl Queue {
         let ident = pid.unsigned_abs() as usize;
         let process = EventFilter::EVFILT_PROC;
         match self.add(ident, process, FilterFlag::NOTE_EXIT) {
-            // Some systems do not find a zombie: it has ended, so tell.
+            // Some systems do not find a zombie. It has ended, so report that.
             Err(Errno::ESRCH) => {
                 self.add(ident, EventFilter::EVFILT_USER, FilterFlag::empty())?;
                 self.add(ident, EventFilter::EVFILT_USER, FilterFlag::NOTE_TRIGGER)?;
@@ -55,12 +55,12 @@ impl Poller {
         Ok(Poller(Kqueue::new()?))
     }
 
-    /// Tells once that `fd` has become readable.
+    /// Reports once that `fd` has become readable.
     pub(crate) fn add(&self, key: u64, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         self.add_with(key, fd, EvFlags::EV_ADD | EvFlags::EV_ONESHOT)
     }
 
-    /// Tells each time that `fd` is readable.
+    /// Reports each time that `fd` is readable.
     pub(crate) fn add_waker(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
         self.add_with(key, fd.as_fd(), EvFlags::EV_ADD)
     }
@@ -73,11 +73,11 @@ impl Poller {
         Ok(())
     }
 
-    /// Forgets a descriptor before it is closed, which the kernel does by itself.
+    /// Forgets a descriptor before it is closed. The kernel does this by itself.
     #[expect(clippy::unused_self, reason = "other pollers have something to do")]
     pub(crate) fn remove(&self, _key: u64) {}
 
-    /// Waits until a descriptor is readable, at most `milliseconds`; -1 is for ever. Returns the keys
+    /// Waits until a descriptor is readable, at most for `milliseconds`; -1 is for ever. Returns the keys
     /// of those that are.
     pub(crate) fn wait(&self, milliseconds: i32) -> Result<Vec<u64>, Errno> {
         let none = KEvent::new(

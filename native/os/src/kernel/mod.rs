@@ -1,5 +1,4 @@
-//! What the kernel is asked about processes, and told: one function for each question, without
-//! state and without policy.
+//! The system calls on processes: one function for each, without state and without policy.
 //!
 //! | file | a process is | where |
 //! | --- | --- | --- |

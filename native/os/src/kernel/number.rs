@@ -1,5 +1,5 @@
-//! Children by their numbers, which are theirs until they are reaped: for callers who know that
-//! they have not been.
+//! Children by their process ids, which are theirs until they are reaped. For callers that know
+//! that this has not happened.
 //!
 //! # Safety
 //! Unsafe code here makes system calls that take numbers, and structures that the kernel fills.

@@ -64,8 +64,8 @@ pub(crate) fn kept_status(pidfd: &OwnedFd) -> Option<Status> {
     ask_status(pidfd).ok().flatten()
 }
 
-/// The same, or why the kernel does not answer. The mask alone says whether the status is there,
-/// not the number.
+/// The same, or why the kernel does not answer. Only the mask says whether the status is there; the
+/// status itself may be 0.
 pub(crate) fn ask_status(pidfd: &OwnedFd) -> Result<Option<Status>, Errno> {
     let mut info = MaybeUninit::<libc::pidfd_info>::zeroed();
     // SAFETY: all zeroes is a valid pidfd_info; the mask asks for the exit code alone; the
@@ -114,8 +114,8 @@ fn send(pidfd: RawFd, signal: Signal, flags: libc::c_uint) -> Result<(), Errno> 
     check(sent).map(drop)
 }
 
-/// A pidfd for a number; for callers who know that it cannot have been reused. Makes one system
-/// call and allocates nothing, so that the cloned child can call it.
+/// A pidfd for a process id. For callers that know that the id cannot have been reused. Makes one
+/// system call and allocates nothing, so that the cloned child can call it.
 pub(crate) fn open(pid: libc::pid_t) -> Result<OwnedFd, Errno> {
     // SAFETY: it makes a new descriptor, close-on-exec, and touches no memory; on success it is
     // open and nobody else's.

@@ -1,5 +1,5 @@
-//! Many descriptors, any of which may become readable: poll, which is everywhere. An event costs
-//! the more the more descriptors there are.
+//! Many descriptors, any of which may become readable: poll, which every system has. The cost of an
+//! event grows with the number of descriptors.
 //!
 //! # Safety
 //! Unsafe code here polls descriptors that are open until [`Poller::remove`] is called, which the
@@ -32,14 +32,14 @@ impl Poller {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells once that `fd` has become readable.
+    /// Reports once that `fd` has become readable.
     pub(crate) fn add(&self, key: u64, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         let fd = fd.as_raw_fd();
         self.watched().insert(key, Watched { fd, once: true });
         Ok(())
     }
 
-    /// Tells each time that `fd` is readable.
+    /// Reports each time that `fd` is readable.
     pub(crate) fn add_waker(&self, key: u64, fd: &impl AsFd) -> Result<(), Errno> {
         let fd = fd.as_fd().as_raw_fd();
         self.watched().insert(key, Watched { fd, once: false });
@@ -51,7 +51,7 @@ impl Poller {
         self.watched().remove(&key);
     }
 
-    /// Waits until a descriptor is readable, at most `milliseconds`; -1 is for ever. Returns the keys
+    /// Waits until a descriptor is readable, at most for `milliseconds`; -1 is for ever. Returns the keys
     /// of those that are.
     pub(crate) fn wait(&self, milliseconds: i32) -> Result<Vec<u64>, Errno> {
         let (keys, mut fds): (Vec<u64>, Vec<libc::pollfd>) = self

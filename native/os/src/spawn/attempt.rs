@@ -1,24 +1,24 @@
-//! A spawn that another thread can bring to nothing.
+//! A spawn that another thread can cancel.
 //!
-//! The thread that spawns cannot be reached while it waits for the program to be executed, which
-//! may take for ever: on a file system whose server is gone, or a file that somebody holds a lease
-//! on. But the child is there by then, and can be killed, which ends the wait.
+//! The thread that spawns cannot be interrupted while it waits for the program to be executed. That
+//! may take for ever, on a file system whose server is gone, or for a file under a lease. But the
+//! child exists by then, and killing it ends the wait.
 //!
 //! Two things must never happen: that a cancelled spawn hangs, and that a signal reaches a process
-//! which is none of ours.
+//! that is not ours.
 //!
-//! *A cancelled spawn hangs* if `cancel` finds no child to kill, and the child does not learn that
-//! it should not go on. So each writes before it reads: `cancel` says that the spawn is cancelled
-//! and then looks for a child; the child shows itself and then looks whether the spawn is
-//! cancelled. Whichever comes second sees the other.
+//! *A cancelled spawn hangs* if `cancel` finds no child to kill, and the child does not see that
+//! the spawn is cancelled. So each writes before it reads: `cancel` marks the spawn as cancelled
+//! and then looks for a child; the child announces itself and then looks for the mark. Whichever
+//! comes second sees the other.
 //!
 //! *A signal reaches a stranger* in this order: `cancel` reads the number of the child's pidfd; the
-//! spawn comes to its end and closes the pidfd; a third thread opens a file, or spawns, and gets the
-//! number; `cancel` sends its signal through it. The same goes for the number of a process, once
-//! that is reaped. So `cancel` holds a lock from the reading to the signal, and the spawning
-//! thread takes that lock to [hide](Attempt::hide) the child before it closes or reaps anything.
-//! The child shows itself only when it runs, which is the proof that the clone has succeeded: a
-//! clone that fails late has written the number, too, and given it back.
+//! spawn ends and closes the pidfd; a third thread opens a file, or spawns, and gets that number;
+//! `cancel` sends its signal through it. The same can happen with the number of a process that has
+//! been reaped. So `cancel` holds a lock while it reads and signals, and the spawning thread takes
+//! that lock to [hide](Attempt::hide) the child before it closes or reaps anything. The child
+//! announces itself only once it runs, which proves that the clone succeeded: a clone that fails
+//! late has written the number, too, and closed it again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,13 +42,13 @@ impl Attempt {
         Attempt::default()
     }
 
-    /// Has the spawn fail with [`SpawnError::CANCELLED`], and leave nothing. Returns at once, also
-    /// while the program is being executed. A spawn that is over by then has succeeded or failed,
-    /// and stays so.
+    /// Makes the spawn fail with [`SpawnError::CANCELLED`] and leave nothing behind. Returns at
+    /// once, even while the program is being executed. A spawn that has already succeeded or failed
+    /// does not change.
     ///
     /// # Caveats
-    /// Where programs are started by `posix_spawn`, nobody knows the child before the call returns:
-    /// a program that hangs there does so until the system lets it go, and is ended then.
+    /// `posix_spawn` does not reveal the child before it returns. A program that hangs in it hangs
+    /// until the system releases it, and is ended then.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         #[cfg(by_clone)]
@@ -69,16 +69,16 @@ impl Attempt {
         }
     }
 
-    /// Lets `cancel` find the child; `false` if that has come before, and the child is to exit.
-    /// Allocates nothing and takes no lock, so that the cloned child can call it.
+    /// Lets `cancel` find the child. `false`: the spawn has been cancelled already, and the child
+    /// must exit. Allocates nothing and takes no lock, so that the cloned child can call it.
     #[cfg(by_clone)]
     pub(super) fn show(&self, target: Target) -> bool {
         self.child.show(target);
         !self.is_cancelled()
     }
 
-    /// From here on `cancel` finds no child. To be called by the parent before it closes the pidfd
-    /// or reaps the child.
+    /// From now on `cancel` finds no child. The parent calls this before it closes the pidfd or
+    /// reaps the child.
     #[cfg(by_clone)]
     pub(super) fn hide(&self) {
         self.child.hide();
@@ -104,11 +104,11 @@ mod shown {
         Number(libc::pid_t),
     }
 
-    /// The child, or none, in one word: a pidfd as it is, a process number with a minus sign.
+    /// The child, if there is one, in one word: a pidfd as it is, a process id with a minus sign.
     #[derive(Debug)]
     pub(super) struct Child {
         shown: AtomicI32,
-        /// Held while the word is used, and before it becomes meaningless.
+        /// Held while the word is used, and taken before the number becomes meaningless.
         in_use: Mutex<()>,
     }
 
@@ -139,7 +139,7 @@ mod shown {
 
         pub(super) fn kill(&self) {
             let _mine = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-            // That it has ended by itself is fine.
+            // It may have ended by itself.
             let _ = match self.shown.load(Ordering::SeqCst) {
                 NONE => return,
                 pid if pid < 0 => number::signal(-pid, Signal::KILL),

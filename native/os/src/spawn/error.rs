@@ -5,7 +5,7 @@ use crate::errno::Errno;
 /// What a spawn was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Making the pipes or opening the null device.
+    /// Creating the pipes or opening the null device.
     Stdio,
     /// Opening the file that standard input comes from.
     Input,
@@ -13,22 +13,22 @@ pub enum Step {
     Output,
     /// Opening the file that standard error goes to.
     Errors,
-    /// Making the process. A spawn that was cancelled fails here, with `ECANCELED`.
+    /// Creating the process. A spawn that was cancelled fails here, with `ECANCELED`.
     Clone,
     /// Preparing the new process: its session, its bond to this one, its descriptors.
     Prepare,
-    /// Going to the directory.
+    /// Changing to the directory.
     Directory,
     /// Executing the program.
     Exec,
-    /// Having its end watched for.
+    /// Making the keeper watch for its end.
     Watch,
-    /// Applying what an option says of the process, by its name.
+    /// Applying an attribute, by its name.
     Attribute(&'static str),
 }
 
 impl Step {
-    /// By which the caller of a spawn knows it.
+    /// Its name, for the caller of a spawn.
     pub fn name(self) -> &'static str {
         match self {
             Step::Stdio => "stdio",
@@ -45,7 +45,7 @@ impl Step {
     }
 }
 
-/// Why a command does not run. Nothing of it is left.
+/// Why a command does not run. Nothing is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpawnError {
     /// What was being done.

@@ -54,7 +54,7 @@ const EXIT_NOT_EXECUTED: c_int = 127;
 struct Shared<'a> {
     plan: &'a Plan<'a>,
     parent: libc::pid_t,
-    /// Both have the same table of descriptors until the child leaves it.
+    /// Both use the same descriptor table until the child leaves it.
     one_table: bool,
     /// The kernel writes it before the child runs.
     pidfd: RawFd,
@@ -72,8 +72,8 @@ enum Failure {
     SharesTable(i32),
 }
 
-/// Makes the process and executes the program in it. Returns when it runs, or when it has failed
-/// and is gone.
+/// Creates the process and executes the program in it. Returns when the program runs, or when the
+/// child has failed and is gone.
 pub(super) fn execute(plan: &Plan<'_>, with_pidfd: bool) -> Result<Process, SpawnError> {
     if let Some(mut low) = reserved::take() {
         // It fails where the limit of descriptors is below those numbers.
@@ -125,7 +125,7 @@ fn make(plan: &Plan<'_>, with_pidfd: bool, one_table: bool) -> Result<Process, F
         let pidfd = &raw mut (*shared_ptr).pidfd;
         clone(run_child, shared_ptr.cast(), flags, pidfd)
     };
-    // Before anything of the child is closed or reaped.
+    // This comes before anything of the child is closed or reaped.
     plan.attempt.hide();
     let pid = cloned.map_err(|errno| Failure::At(Step::Clone, errno.raw()))?;
     // SAFETY: the child and the kernel wrote it before the child left our memory; the compiler must
@@ -195,10 +195,10 @@ extern "C" fn run_child(shared: *mut c_void) -> c_int {
     }
 }
 
-/// Comes back only with a failure.
+/// Returns only if it fails.
 ///
 /// # Safety
-/// To be called in the cloned child only, with the `Shared` of the suspended parent.
+/// Only the cloned child may call it, with the `Shared` of the suspended parent.
 unsafe fn begin(shared: *mut Shared<'_>) -> Failure {
     // SAFETY: the parent keeps it alive and does not use it meanwhile.
     unsafe {
@@ -223,11 +223,11 @@ unsafe fn begin(shared: *mut Shared<'_>) -> Failure {
     }
 }
 
-/// Goes from the table of descriptors that is shared with the parent to one of its own, with a copy
-/// of the lowest alone. When it fails nothing has changed.
+/// Replaces the descriptor table that is shared with the parent by one of its own, which has copies
+/// of only the lowest descriptors. If it fails, nothing has changed.
 ///
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn leave_table() -> Result<(), i32> {
     let first = reserved::LIMIT as libc::c_uint;
     let flags = libc::CLOSE_RANGE_UNSHARE;
@@ -238,11 +238,11 @@ unsafe fn leave_table() -> Result<(), i32> {
     }
 }
 
-/// Tells the guard of this process. The group need not exist yet: the guard asks for it when it
-/// is needed.
+/// Reports this process to the guard. The group need not exist yet: the guard looks it up when it
+/// needs it.
 ///
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn report_self(guard: RawFd) -> bool {
     // SAFETY: getpid cannot fail, and its number is ours as long as we live; the descriptor is
     // in the child's own table.
@@ -258,10 +258,10 @@ fn errno() -> i32 {
     Errno::last().raw()
 }
 
-/// What happens between clone and exec, in this order. Comes back only with a failure.
+/// What happens between clone and exec, in this order. Returns only if it fails.
 ///
 /// # Safety
-/// To be called in the cloned child only, all signals blocked.
+/// Only the cloned child may call it, all signals blocked.
 unsafe fn prepare_and_exec(plan: &Plan<'_>, parent: libc::pid_t) -> (Step, i32) {
     // SAFETY: system calls on values of the plan, which the suspended parent keeps alive.
     let prepared = unsafe {
@@ -297,7 +297,7 @@ fn done(step: Step, returned: c_int) -> Prepared {
 /// session it would be a background job of the parent's terminal, and be stopped when it touches that.
 ///
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn new_session() -> Prepared {
     // SAFETY: it touches no memory.
     match unsafe { libc::setsid() } {
@@ -307,7 +307,7 @@ unsafe fn new_session() -> Prepared {
 }
 
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn place_streams(plan: &Plan<'_>) -> Prepared {
     // SAFETY: it changes the child's own table.
     let put = |fd, standard| done(Step::Prepare, unsafe { libc::dup2(fd, standard) });
@@ -325,7 +325,7 @@ unsafe fn place_streams(plan: &Plan<'_>) -> Prepared {
 /// From here on the kernel kills this process when its parent ends.
 ///
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn bind_to_parent(plan: &Plan<'_>, parent: libc::pid_t) -> Prepared {
     if plan.detached {
         return Ok(());
@@ -343,7 +343,7 @@ unsafe fn bind_to_parent(plan: &Plan<'_>, parent: libc::pid_t) -> Prepared {
 }
 
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn go_to_directory(plan: &Plan<'_>) -> Prepared {
     match plan.directory {
         // SAFETY: a C string, which the plan keeps alive.
@@ -353,7 +353,7 @@ unsafe fn go_to_directory(plan: &Plan<'_>) -> Prepared {
 }
 
 /// # Safety
-/// To be called in the cloned child only, once no handlers of the parent's are left.
+/// Only the cloned child may call it, once no handlers of the parent's are left.
 unsafe fn unblock_signals() {
     let mut none = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set.
@@ -366,7 +366,7 @@ unsafe fn unblock_signals() {
 /// Tries the candidates in order.
 ///
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn exec(plan: &Plan<'_>) -> i32 {
     let argv = plan.argv.array.as_ptr();
     let env = plan.env.array.as_ptr();
@@ -391,7 +391,7 @@ unsafe fn exec(plan: &Plan<'_>) -> i32 {
 /// program would inherit what the parent ignores.
 ///
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn reset_signals() {
     // Not the C library's `sigaction`: it refuses the signals it keeps for itself, and may take a
     // lock. All zeroes is SIG_DFL, no flags, an empty mask; numbers that may not be changed are
@@ -411,12 +411,12 @@ unsafe fn reset_signals() {
     }
 }
 
-/// Closes every descriptor above 2: not all of the VM's own are close-on-exec. They are closed here
-/// and now, since on a slow disk going to the directory and executing the program may take for ever,
-/// and a pipe of another command that stayed open here would not come to its end.
+/// Closes every descriptor above 2, because not all of the VM's own are close-on-exec. This cannot
+/// wait for the exec: on a slow disk, changing to the directory and executing the program may take
+/// for ever. Meanwhile a pipe of another command that stayed open here would not reach its end.
 ///
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn close_descriptors() -> Prepared {
     // SAFETY: it changes the child's own table.
     match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } {
@@ -430,7 +430,7 @@ unsafe fn close_descriptors() -> Prepared {
 /// `close_range`.
 ///
 /// # Safety
-/// To be called in the cloned child only.
+/// Only the cloned child may call it.
 unsafe fn hide_listed_descriptors() -> Result<(), i32> {
     let mut entries = MaybeUninit::<[u64; ENTRIES_SIZE / 8]>::uninit();
     let start = entries.as_mut_ptr().cast::<u8>();

@@ -1,11 +1,11 @@
-//! How to run a command. All that can fail on input, or allocates, happens here and before there
-//! is a process; the files beside this one make it.
+//! Runs a command. Everything that allocates, or that can fail because of its input, happens here,
+//! before there is a process. The files beside this one create the process.
 //!
 //! | file | what | where |
 //! | --- | --- | --- |
 //! | `error` | the steps of a spawn, and why it failed | |
 //! | `plan` | what a child needs | |
-//! | `attempt` | a spawn that another thread can bring to nothing | |
+//! | `attempt` | a spawn that another thread can cancel | |
 //! | `pool` | the threads that spawn | |
 //! | `stdio` | pipes and files for the standard streams | |
 //! | `linux` | `clone`, and code of ours until the program is executed | Linux |
@@ -57,8 +57,8 @@ use stdio::{Ends, raw};
 const BUSY_TRIES: u32 = 6;
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 
-/// How long to wait for commands that were killed. The kernel needs far less, unless one hangs in it,
-/// for which there is no limit.
+/// How long to wait for commands that were killed. The kernel needs far less, unless a process
+/// hangs in a system call; then no limit would be enough.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A running command and our ends of its pipes.
@@ -74,8 +74,8 @@ pub struct Spawned {
     pub stderr: Option<ReadEnd>,
 }
 
-/// Makes what spawns share, once: low descriptor numbers, of which there are fewer later. The first
-/// spawn does it otherwise.
+/// Reserves what all spawns share: low descriptor numbers. To be called early, while many are free.
+/// Otherwise the first spawn does it.
 pub fn reserve() {
     #[cfg(by_clone)]
     reserved::reserve();
@@ -84,8 +84,9 @@ pub fn reserve() {
 /// Runs `command` with these `streams`, unless another thread cancels the `attempt`.
 ///
 /// # Caveats
-/// The program is killed when the *thread* that called ends: call from threads that live as long
-/// as the process. Blocks until the program is executed or has failed to.
+/// The program is killed when the *thread* that called this function ends, so call it from threads
+/// that live as long as the process. It blocks until the program has been executed, or could not
+/// be.
 pub fn spawn(
     command: &Command,
     streams: &Streams,
@@ -171,11 +172,11 @@ fn make(plan: &Plan<'_>) -> Result<(Arc<Child>, bool), SpawnError> {
     }
 }
 
-/// Kills programs that are not to come about, with their groups, and waits until they are gone: a
-/// process that was killed ends at once, unless the kernel itself holds it up.
+/// Kills the programs of a spawn that failed, with their groups, and waits until they are gone. A
+/// killed process ends at once, unless it hangs in the kernel.
 pub fn discard(children: &[Arc<Child>]) {
-    // All are claimed first: the end of one closes the input of another, which may end of that, and
-    // its group is to end with it all the same.
+    // All are claimed first. The end of one closes the input of another, which may end because of
+    // that. Its group must end with it all the same.
     for child in children {
         child.claim();
     }
@@ -185,7 +186,7 @@ pub fn discard(children: &[Arc<Child>]) {
         if let Some(end) = child.end() {
             wait_until_readable(end.as_fd(), deadline);
         }
-        // Fetches the status of a zombie, and closes what told of the end.
+        // Takes the status of the zombie, and closes the descriptor that announced the end.
         let _ = child.try_status();
     }
 }

@@ -1,4 +1,4 @@
-//! All that a child needs, made before there is one.
+//! Everything that a child needs, prepared before it exists.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{OwnedFd, RawFd};
@@ -8,7 +8,7 @@ use crate::attributes::Attributes;
 use crate::command::with_room;
 use crate::errno::Errno;
 
-/// All that a child needs.
+/// Everything that a child needs.
 #[derive(Clone, Copy)]
 pub(super) struct Plan<'a> {
     pub(super) stdin: Option<RawFd>,
@@ -17,7 +17,7 @@ pub(super) struct Plan<'a> {
     pub(super) stderr_to_stdout: bool,
     /// Free to outlive this process.
     pub(super) detached: bool,
-    /// Where the guard wants to hear of the new process.
+    /// The socket on which the guard hears of the new process.
     #[cfg_attr(not(by_clone), expect(dead_code, reason = "it hears of it later"))]
     pub(super) guard: Option<RawFd>,
     pub(super) directory: Option<&'a CStr>,
@@ -51,8 +51,8 @@ pub(super) enum Tried {
 }
 
 impl Plan<'_> {
-    /// As `execvp` has it: a directory in which nothing can be found is passed over, and so is a
-    /// program that may not be executed, but that is remembered.
+    /// As `execvp` does it. A directory that cannot be searched is passed over. So is a program
+    /// that may not be executed, but its error is kept in case there is no other program.
     pub(super) fn tried(&self, errno: Errno) -> Tried {
         match errno.raw() {
             libc::ENOENT => Tried::Missing,

@@ -1,10 +1,10 @@
-//! The spawners: threads that make processes, so that no thread of the VM waits for the system.
+//! The spawners: threads that create processes, so that no thread of the VM waits for the system.
 //!
-//! A spawn takes as long as it takes to execute the program, which on a dead network disk can be for
-//! ever. Jobs are done in the order in which they came, by one spawner more than there are cores. For
-//! each spawner that hangs in its job there is another one, up to a bound.
+//! A spawn takes as long as executing the program does, which on a dead network disk can be for
+//! ever. Jobs are done in the order in which they came, by one spawner more than there are cores.
+//! For each spawner that hangs in its job another one is started, up to a limit.
 //!
-//! Spawners never end, since the kernel binds a process to the *thread* that made it.
+//! Spawners never end, because the kernel binds a process to the *thread* that created it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::thread;
 /// Something that may wait for the system.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// A job that takes longer hangs. Nearly all take less than a millisecond.
+/// A job that takes longer counts as hanging. Nearly all take less than a millisecond.
 const HANGS: Duration = Duration::from_millis(100);
 
 /// How often to look whether jobs hang, while some wait.
@@ -44,7 +44,7 @@ struct Pool {
     count: AtomicUsize,
     /// Since when each has been at its job, in milliseconds of [`now`], or [`IDLE`].
     spawners: Mutex<Vec<Arc<AtomicU64>>>,
-    /// Somebody will look soon whether there are enough spawners.
+    /// The keeper will soon check whether there are enough spawners.
     watched: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ fn now() -> u64 {
     START.elapsed().as_millis().try_into().unwrap_or(IDLE - 1)
 }
 
-/// Has a job done. Fails when there is no spawner and none can be started.
+/// Gives a job to the spawners. Fails if there is no spawner and none can be started.
 pub fn submit(job: Job) -> Result<(), Errno> {
     let pool = &*POOL;
     keeper::start()?;
@@ -81,7 +81,7 @@ pub fn submit(job: Job) -> Result<(), Errno> {
         pool.start(usual())?;
     }
     let pending = pool.pending.fetch_add(1, Ordering::AcqRel) + 1;
-    // The receiver is as old as the sender, and lives as long.
+    // The receiver lives as long as the sender.
     let _ = pool.jobs.send(job);
     if pending > pool.count.load(Ordering::Acquire) {
         pool.watch();
@@ -96,11 +96,11 @@ pub fn pending() -> usize {
 
 /// Whether jobs wait for a spawner.
 pub fn is_crowded() -> bool {
-    // Asked for each chunk of a young pipe, and none the worse for an old answer.
+    // This is asked for each chunk of a young pipe, and a slightly old answer does no harm.
     POOL.pending.load(Ordering::Relaxed) > POOL.count.load(Ordering::Relaxed)
 }
 
-/// One of the pending jobs while it lives.
+/// Counts as a pending job until it is dropped.
 struct Pending(&'static Pool);
 
 impl Drop for Pending {
@@ -114,7 +114,7 @@ impl Pool {
         self.spawners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that there are `wanted` spawners, or at least one.
+    /// Makes sure that there are `wanted` spawners, or at least one.
     fn start(&'static self, wanted: usize) -> Result<(), Errno> {
         let mut spawners = self.spawners();
         while spawners.len() < wanted.min(MOST) {
@@ -141,7 +141,7 @@ impl Pool {
         }
     }
 
-    /// Has the keeper look, now and as long as jobs wait, whether there are enough spawners.
+    /// Makes the keeper check, now and as long as jobs wait, whether there are enough spawners.
     fn watch(&'static self) {
         if !self.watched.swap(true, Ordering::AcqRel) {
             self.look_at(Instant::now());
@@ -164,15 +164,15 @@ impl Pool {
             let spawners = self.spawners();
             (spawners.iter().filter(hangs).count(), spawners.len())
         };
-        // What waits may hang as well, and would take as long again for every few of them: where all
-        // hang nothing else is to be expected, where some do it may be so for as many again.
+        // The jobs that wait may hang as well. If all spawners hang, expect that of all these jobs;
+        // if some hang, of as many again.
         let likely = if hanging == count {
             MOST_AT_ONCE
         } else {
             hanging
         };
         let wanted = usual().max(likely.min(self.inbox.len())) + hanging;
-        // If no thread can be had, the jobs that wait go on waiting for a spawner that hangs.
+        // If no thread can be created, the jobs go on waiting for a spawner that hangs.
         let _ = self.start(wanted);
         // Cleared first. A job that comes after this sets it again; a job that came before is seen
         // below.

@@ -48,8 +48,8 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Makes the process and executes the program in it. Returns when it runs, or when it has failed
-/// and is gone.
+/// Creates the process and executes the program in it. Returns when the program runs, or when the
+/// child has failed and is gone.
 pub(super) fn execute(plan: &Plan<'_>, _with_pidfd: bool) -> Result<Process, SpawnError> {
     let attributes = Attributes::new(plan).map_err(at(Step::Prepare))?;
     let actions = Actions::new(plan).map_err(at(Step::Prepare))?;
@@ -72,7 +72,7 @@ pub(super) fn execute(plan: &Plan<'_>, _with_pidfd: bool) -> Result<Process, Spa
                 return Ok(Process {
                     pid,
                     pidfd: None,
-                    // Programs that are to outlive this process are not for the guard.
+                    // The guard must not end programs that are meant to outlive this process.
                     reported: plan.detached,
                 });
             }
@@ -81,7 +81,7 @@ pub(super) fn execute(plan: &Plan<'_>, _with_pidfd: bool) -> Result<Process, Spa
         if let Some(errno) = plan.directory.and_then(unusable) {
             return Err(at(Step::Directory)(errno));
         }
-        // There is no process to do anything.
+        // There is no process that could do anything.
         if [Errno::EAGAIN, Errno::ENOMEM].contains(&errno) {
             return Err(at(Step::Clone)(errno));
         }
@@ -100,7 +100,7 @@ fn spawn(
     attributes: &Attributes,
     actions: &Actions,
 ) -> Result<libc::pid_t, Errno> {
-    // Looking is cheaper than making a process that fails.
+    // Looking is cheaper than creating a process that fails.
     if plan.searched {
         access(file, AccessFlags::F_OK)?;
     }
@@ -129,8 +129,8 @@ fn done(errno: c_int) -> Result<(), Errno> {
     }
 }
 
-/// The file, as seen from here, that is `file` in `directory`: systems differ in where they look
-/// for a relative one when they also go to a directory.
+/// The path from here to `file` in `directory`. Systems differ in where they look for a relative
+/// path when they also change the directory.
 fn within(directory: &CStr, file: &CString) -> CString {
     let [directory, relative] =
         [directory, file].map(|path| Path::new(OsStr::from_bytes(path.to_bytes())));
@@ -143,7 +143,7 @@ fn within(directory: &CStr, file: &CString) -> CString {
     CString::new(absolute.join(relative).as_os_str().as_bytes()).unwrap_or_else(|_| file.clone())
 }
 
-/// Why one cannot go to `directory`.
+/// Why it is impossible to change to `directory`.
 fn unusable(directory: &CStr) -> Option<Errno> {
     let path = Path::new(OsStr::from_bytes(directory.to_bytes()));
     match fs::metadata(path) {
@@ -219,7 +219,7 @@ impl Drop for Attributes {
     }
 }
 
-/// What is done with descriptors, and where to go, in this order.
+/// What to do with descriptors, and which directory to change to, in this order.
 struct Actions(libc::posix_spawn_file_actions_t);
 
 impl Actions {

@@ -31,8 +31,8 @@ pub(super) const LIMIT: RawFd = 64;
 /// costs little to copy.
 const LEAST_LIMIT: libc::rlim_t = 512;
 
-/// As many children can be made at once without copying the table. There are about as many
-/// spawners as cores, of which some may hang; half of the low numbers is left to others.
+/// How many children can be created at once without copying the table. There are about as many
+/// spawners as cores, some of which may hang. Half of the low numbers are left to others.
 const SETS: usize = 8;
 
 /// What a child may need: its three streams, and the socket of the guard.
@@ -71,7 +71,7 @@ fn descriptor_limit() -> libc::rlim_t {
     limit.rlim_cur
 }
 
-/// From here on no child shares the table.
+/// From now on no child shares the table.
 pub(super) fn refuse() {
     REFUSED.store(true, Ordering::Release);
 }
@@ -85,7 +85,7 @@ impl Pool {
         let mut sets = Vec::new();
         sets.try_reserve_exact(SETS).map_err(|_| Errno::ENOMEM)?;
         while sets.len() < SETS {
-            // With the numbers of an incomplete set nothing can be done: they are closed.
+            // An incomplete set is of no use: its numbers are closed.
             match low_set(null.as_fd()) {
                 Some(set) => sets.push(set),
                 None => break,
@@ -117,7 +117,7 @@ fn low_copy(null: BorrowedFd<'_>) -> Option<OwnedFd> {
 pub(super) struct Lent {
     pool: &'static Pool,
     set: Option<Set>,
-    /// Which numbers have something else than the null device.
+    /// Which numbers hold something other than the null device.
     put: [bool; SET_SIZE],
 }
 

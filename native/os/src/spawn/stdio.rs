@@ -15,7 +15,7 @@ use crate::errno::Errno;
 use crate::pipe::{self, ReadEnd, WriteEnd, above_standard};
 use crate::streams::{Stdio, Streams};
 
-/// What a new file may be used for, by whom; the user's mask takes from it.
+/// The permissions of a new file, before the umask.
 const NEW_FILE: Mode = Mode::from_bits_truncate(0o666);
 
 /// Their ends, closed here when this is dropped, and ours.
@@ -93,8 +93,8 @@ fn given(stdio: &Stdio, step: Step) -> Result<Theirs<'_>, SpawnError> {
     Ok(owned.map(TheirFd::Owned))
 }
 
-/// The file of a stream, if it goes to one. Opened for several commands before any of them runs, it
-/// cannot fail when some do.
+/// The file of a stream, if it goes to one. A pipeline opens all files before any of its commands
+/// runs, so that opening cannot fail while some run.
 pub(crate) fn open_file(stdio: &Stdio, step: Step) -> Result<Option<OwnedFd>, SpawnError> {
     let opened = match stdio {
         Stdio::Read(path) => open_to_read(path),
@@ -128,12 +128,12 @@ fn open_to_write(path: &CStr, append: bool) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Opens a file for a program, which gets it blocking. `status` are the flags that stay.
+/// Opens a file for a program, in blocking mode. `status` are the flags that it keeps.
 fn open(path: &CStr, how: OFlag, status: OFlag) -> Result<OwnedFd, Errno> {
     // Without O_NOCTTY a terminal becomes that of this process, if it leads a session and has
     // none; when the terminal hangs up, the process is killed.
     let how = how | status | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    // So that nobody waits for the other end of a FIFO, or for the carrier of a modem.
+    // This waits neither for the other end of a FIFO nor for the carrier of a modem.
     let file = match uninterrupted(path, how | OFlag::O_NONBLOCK) {
         // The flag also means not to wait until the holder of a lease gives it up. A program that
         // opened the file itself would wait, so this thread does.
@@ -161,9 +161,9 @@ fn kind(file: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(file.st_mode) & SFlag::S_IFMT
 }
 
-/// This process's standard error, opened anew, if it is a terminal. The VM sets that to
-/// non-blocking, which holds for all processes that inherit it: they would lose what they write too
-/// fast. `None` if it is none, or cannot be opened: then the stream is inherited as it is.
+/// This process's standard error, opened anew, if it is a terminal. The VM sets it to non-blocking
+/// mode, and every process that inherits it would lose what it writes too fast. `None` if it is not
+/// a terminal, or cannot be opened: then it is inherited as it is.
 fn own_terminal() -> Option<OwnedFd> {
     let stderr = std::io::stderr();
     if !stderr.is_terminal() {
