@@ -132,8 +132,8 @@ defmodule Exile.Stream.Run do
 
   @doc """
   The next element; or the statuses of the commands when all have ended, with the index of the first that
-  did not exit within `:exit_timeout`, and the tail of standard error where it was kept; or an error, with what is known of the commands, which have been
-  ended.
+  did not exit within `:exit_timeout`, and the tail of standard error where it was kept; or an error, with
+  what is known of the commands, which have been ended.
   """
   @spec next(t) ::
           {:element, term, t}
