@@ -93,7 +93,14 @@ defmodule Exile.Process.Error do
     do: lines |> Enum.take(-10) |> Enum.join("\n") |> last_words()
 
   def last_words(stderr) when is_binary(stderr) do
-    line = stderr |> last_bytes(@looked_at) |> String.trim() |> String.split("\n") |> List.last()
+    # Programs that show their progress begin a line anew with a carriage return.
+    line =
+      stderr
+      |> last_bytes(@looked_at)
+      |> String.trim()
+      |> String.split(["\n", "\r"])
+      |> List.last()
+
     if line == "", do: "", else: ": " <> printable(line)
   end
 

@@ -229,6 +229,12 @@ defmodule Exile.Stream.StderrTest do
                ~S|program exited with exit status: 143 ("sh" was ended by SIGTERM: out of memory)|
     end
 
+    test "shows no more of a line that is written anew than its last state" do
+      script = sh("printf '10 %%\\r20 %%\\rno space left\\r\\n' >&2; exit 1")
+      error = failure(Exile.stream!(script, stderr: :tail))
+      assert Exception.message(error) =~ ~S|("sh": no space left)|
+    end
+
     test "shows what all commands of a pipeline wrote" do
       pipeline = [sh("echo one >&2; exit 2"), sh("cat; echo two >&2"), sh("cat")]
       error = failure(Exile.stream!(pipeline, stderr: :tail))
