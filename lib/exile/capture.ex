@@ -65,8 +65,9 @@ defmodule Exile.Capture do
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
-  defp result({:exited, statuses, late, _tail}, stream, outputs, duration) do
+  defp result({:exited, statuses, late, tail}, stream, outputs, duration) do
     verdict = Verdict.of(stream, statuses, late)
+    outputs = with_tail(outputs, tail)
     result = result(stream, statuses, verdict.index, outputs, duration)
 
     if verdict.failure == nil,
@@ -74,7 +75,9 @@ defmodule Exile.Capture do
       else: {:error, failed(result, stream, verdict.index, late)}
   end
 
-  defp result({:error, error, ended}, stream, outputs, duration) do
+  defp result({:error, error, ended, tail}, stream, outputs, duration) do
+    outputs = with_tail(outputs, tail)
+
     index =
       case error.stage do
         {which, _count} -> which - 1
@@ -98,6 +101,10 @@ defmodule Exile.Capture do
       truncated: for(name <- [:stdout, :stderr], outputs[name].truncated, do: name)
     }
   end
+
+  # Standard error whose tail the stream has kept.
+  defp with_tail(outputs, %{data: nil}), do: outputs
+  defp with_tail(outputs, tail), do: %{outputs | stderr: tail}
 
   defp stage(command, %{code: code, signal: signal}),
     do: %{command: command.argv, status: code, signal: signal}

@@ -5,7 +5,7 @@ defmodule Exile.Result do
   ## Fields
 
     * `:stdout`, `:stderr` - what was captured of standard output and standard error, binaries, or with
-      `:lines` lists of lines; for `stdout: {:into, collectable}` the collectable with the output in it. `nil` where the output went
+      `:lines` lists of lines (with `stderr: :tail` a binary all the same); for `stdout: {:into, collectable}` the collectable with the output in it. `nil` where the output went
       elsewhere. In a pipeline `:stdout` is that of the last command, `:stderr` that of all
     * `:status` - the exit status as a shell shows it: the exit code, or 128 plus the number of the signal
       that ended the command. In a pipeline that of the first command that failed, else that of the last.

@@ -444,6 +444,23 @@ defmodule Exile.RunTest do
       assert {:ok, %{stderr: "short", truncated: []}} =
                Exile.run(sh("printf short >&2"), stderr: :tail)
     end
+
+    test "is in the result of a limit, and a binary also with :lines" do
+      script = sh("echo slow >&2; echo one; sleep 60")
+
+      assert {:error, error} =
+               untraced(fn -> Exile.run(script, stderr: :tail, lines: true, timeout: 200) end)
+
+      assert {error.result.stdout, error.result.stderr} == {["one"], "slow\n"}
+      assert Exception.message(error) =~ ~r/: slow$/
+    end
+
+    test "does not wait for other programs that hold standard error open" do
+      script = sh("sleep 60 >/dev/null & echo $!; echo why >&2; exit 7")
+      assert {:error, error} = untraced(fn -> Exile.run(script, stderr: :tail) end)
+      kill_os_process(String.trim(error.result.stdout))
+      assert {error.reason, error.result.stderr} == {{:status, 7}, "why\n"}
+    end
   end
 
   describe ":lines" do

@@ -6,7 +6,7 @@ defmodule Exile.Stream.Builder do
   alias Exile.Capture.Output
   alias Exile.{Command, Stream}
   alias Exile.Command.{Option, Options}
-  alias Exile.Stream.{Input, Run}
+  alias Exile.Stream.Input
 
   @own for row <- Options.stream(), do: row.name
   @defaults Option.values!(Options.stream(), [])
@@ -25,8 +25,6 @@ defmodule Exile.Stream.Builder do
     values = Map.merge(@defaults, %{values | stdout: stdout, stderr: stderr})
     {new(argv, values, :tell), %{stdout: into, stderr: errors}}
   end
-
-  defp captured(:tail, where, own), do: captured(:capture, where, %{own | max_output: Run.tail()})
 
   defp captured(to, where, own) when to == :capture or elem(to, 0) == :into,
     do: {where, Output.new(to, own.max_output, own.lines)}

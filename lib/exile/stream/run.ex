@@ -58,9 +58,8 @@ defmodule Exile.Stream.Run do
   # How many chunks of 65,536 bytes that is.
   @chunks 16
 
-  @doc "How much of standard error a failure shows."
-  @spec tail() :: Output.limit()
-  def tail, do: {:tail, 8_192}
+  # How many bytes of standard error are kept with `stderr: :tail`.
+  @tail 8_192
 
   @spec start(Stream.t()) :: {:ok, t} | {:error, Error.t()}
   def start(%Stream{options: options} = stream) do
@@ -88,7 +87,7 @@ defmodule Exile.Stream.Run do
          deadline: deadline,
          lines:
            options.lines && %{stdout: Lines.new(options.lines), stderr: Lines.new(options.lines)},
-         tail: if(tail?(stream), do: Output.new(:capture, tail(), nil))
+         tail: if(tail?(stream), do: Output.new(:capture, {:tail, @tail}, nil))
        }}
     end
   end
@@ -132,13 +131,13 @@ defmodule Exile.Stream.Run do
 
   @doc """
   The next element; or the statuses of the commands when all have ended, with the index of the first that
-  did not exit within `:exit_timeout`, and the tail of standard error where it was kept; or an error, with
-  what is known of the commands, which have been ended.
+  did not exit within `:exit_timeout`; or an error, with what is known of the commands, which have been
+  ended. Both with the tail of standard error, if it was kept.
   """
   @spec next(t) ::
           {:element, term, t}
-          | {:exited, [Native.status()], late :: non_neg_integer | nil, tail :: binary | nil}
-          | {:error, Error.t(), [ended]}
+          | {:exited, [Native.status()], late :: non_neg_integer | nil, tail :: Output.finished()}
+          | {:error, Error.t(), [ended], tail :: Output.finished()}
   def next(%__MODULE__{pending: [element | rest]} = run),
     do: {:element, element, %{run | pending: rest}}
 
@@ -162,7 +161,7 @@ defmodule Exile.Stream.Run do
       {:exited, statuses, late, tail} ->
         stream |> Verdict.of(statuses, late) |> verdict(stream, tail)
 
-      {:error, error, _} ->
+      {:error, error, _, _} ->
         raise error
     end
   end
@@ -171,8 +170,8 @@ defmodule Exile.Stream.Run do
   defp verdict(%{failure: failure}, %{on_failure: :raise}, tail), do: fail(failure, tail)
   defp verdict(%{code: code}, %{on_failure: :tell}, _tail), do: {:last, {:exit, {:status, code}}}
 
-  @spec fail(keyword, binary | nil) :: no_return
-  defp fail(failure, tail), do: raise(AbnormalExit, [stderr: tail] ++ failure)
+  @spec fail(keyword, Output.finished()) :: no_return
+  defp fail(failure, tail), do: raise(AbnormalExit, [stderr: tail.data] ++ failure)
 
   # The commands whose output is read here.
   defp writers(%__MODULE__{running: %{stderr: nil} = running}),
@@ -325,7 +324,7 @@ defmodule Exile.Stream.Run do
 
   defp exited(run, ended, late) do
     case Enum.find_value(Enum.zip(run.stream.commands, ended), &status_error/1) do
-      nil -> {:exited, ended, late, tail(run)}
+      nil -> {:exited, ended, late, Output.finish(run.tail)}
       error -> failed(run, error, ended)
     end
   end
@@ -345,10 +344,10 @@ defmodule Exile.Stream.Run do
 
   defp read_tail(run, _chunks), do: run
 
-  defp failed(run, error, ended), do: {:error, %{error | stderr: tail(run)}, ended}
-
-  defp tail(%__MODULE__{tail: nil}), do: nil
-  defp tail(%__MODULE__{tail: tail}), do: Output.finish(tail).data
+  defp failed(run, error, ended) do
+    tail = Output.finish(run.tail)
+    {:error, %{error | stderr: tail.data}, ended, tail}
+  end
 
   defp status_error({command, :timeout}), do: error(command, :status, :etimedout)
   defp status_error({command, {:error, reason}}), do: error(command, :signal, reason)
@@ -358,7 +357,8 @@ defmodule Exile.Stream.Run do
   @doc """
   Ends the commands because the reader takes no more of an output, and returns as `next/1` does.
   """
-  @spec cut(t, atom, :stdout | :stderr) :: {:error, Error.t(), [ended]}
+  @spec cut(t, atom, :stdout | :stderr) ::
+          {:error, Error.t(), [ended], tail :: Output.finished()}
   def cut(%__MODULE__{stream: stream} = run, reason, output) do
     # Standard error is that of all.
     index = if output == :stdout, do: length(stream.commands) - 1
@@ -394,7 +394,7 @@ defmodule Exile.Stream.Run do
     _ = raise_failed(outcome)
 
     case exited(run, ended, nil) do
-      {:error, error, _} ->
+      {:error, error, _, _} ->
         raise error
 
       {:exited, statuses, nil, tail} ->
