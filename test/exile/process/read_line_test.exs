@@ -251,11 +251,10 @@ defmodule Exile.Process.ReadLineTest do
 
   defp feed_on(p, output) do
     size = min(Enum.random([1, 1, 2, 7, 5_000]), byte_size(output))
-    <<piece::binary-size(size), rest::binary>> = output
-    :ok = write(p, piece)
+    :ok = write(p, binary_part(output, 0, size))
     # Others may run, so that the pieces are read one by one, or not.
     :erlang.yield()
-    feed_on(p, rest)
+    feed_on(p, binary_part(output, size, byte_size(output) - size))
   end
 
   defp start_writer(output) do
