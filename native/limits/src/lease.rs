@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-/// Prints `held`, and holds the lease until standard input ends, or for `longest`.
+/// Prints `held`, and holds the lease until standard input ends, but not longer than `longest`.
 pub(crate) fn hold(path: &str, longest: Duration) -> io::Result<()> {
-    // The kernel asks for the lease with this signal, which would end the program.
+    // When somebody wants the file, the kernel sends this signal, which would end the program.
     SigSet::from(Signal::SIGIO).thread_block()?;
     let file = File::options().read(true).write(true).open(path)?;
     take(&file)?;
@@ -30,13 +30,13 @@ pub(crate) fn hold(path: &str, longest: Duration) -> io::Result<()> {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         let _ = ended.send(());
     });
-    // Either way it is time to go; the lease ends with the program.
+    // In both cases the program ends, and the lease with it.
     let _ = end.recv_timeout(longest);
     Ok(())
 }
 
 fn take(file: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open, and the kernel takes a number from us.
+    // SAFETY: the descriptor is open, and F_SETLEASE takes a number.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

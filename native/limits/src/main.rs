@@ -1,26 +1,26 @@
-//! What the machine gives to a plain program: the same work that the benchmarks do through
-//! Exile, on blocking pipes, with nothing around it. Exile is measured against this.
+//! What the machine can do for a plain program. This program does the same work as the benchmarks
+//! do through Exile, on blocking pipes, with nothing around it. Exile is measured against it.
 //!
 //! ```text
 //! limits read BYTES CAPACITY      reads what `head -c BYTES /dev/zero` writes
 //! limits both BYTES               reads BYTES from each of standard output and standard error
-//! limits duplex BYTES CAPACITY    writes to `cat` in one thread and reads in another
-//! limits pipeline BYTES           no program of ours: `head | cat | cat > /dev/null`
+//! limits duplex BYTES CAPACITY    writes BYTES to `cat` in one thread and reads them in another
+//! limits pipeline BYTES           runs `head -c BYTES /dev/zero | cat | cat > /dev/null` in a shell
 //! limits shell SCRIPT OUTPUT      runs a shell script, which must write OUTPUT
-//! limits run PROGRAM COUNT        runs PROGRAM, one after the other
+//! limits run PROGRAM COUNT        runs PROGRAM COUNT times, one after the other
 //! limits together COUNT THREADS   runs `true` COUNT times in all, in THREADS threads at once
-//! limits echo COUNT SIZE          writes SIZE bytes to `cat` and waits for their return
+//! limits echo COUNT SIZE          writes SIZE bytes to `cat` and reads them back, COUNT times
 //! limits read-lines COUNT         reads what `limits lines COUNT` writes
-//! limits lines COUNT              writes lines of 20 bytes, each by a system call of its own
+//! limits lines COUNT              writes COUNT lines of 20 bytes, each by its own system call
 //! limits lease FILE SECONDS       keeps everybody else from opening or executing FILE: Linux only
 //! ```
 //!
-//! Prints nanoseconds as plain numbers: one for the whole, or, for `run` and `echo`, one a line
-//! for each; `read-lines` adds the number of reads. Each kind of work is done once, smaller and
-//! unmeasured, before it counts, but for a script. Capacities are in bytes. `lease` prints `held`
-//! and ends with its standard input.
+//! The results are nanoseconds as plain numbers: one for all of the work, or, for `run` and `echo`,
+//! one line for each time. `read-lines` adds the number of reads. Apart from a script, all work is
+//! first done once, smaller and unmeasured. Capacities are in bytes. `lease` prints `held`, and
+//! ends with its standard input, or after SECONDS.
 //!
-//! Programs are run by `std::process`, which calls `posix_spawn` and `waitpid` where the system has
+//! `std::process` runs the programs. It calls `posix_spawn` and `waitpid` where the system has
 //! them.
 
 use std::error::Error;
@@ -36,13 +36,13 @@ use exile_os::pipe::{DEFAULT_CAPACITY, set_capacity};
 #[cfg(target_os = "linux")]
 mod lease;
 
-/// Exile reads and writes as much at once.
+/// How many bytes to read or write at once, as Exile does.
 const CHUNK: usize = 64 * 1024;
 
-/// And the end of the line: 20 bytes.
+/// The length of a line without its end. With it, a line has 20 bytes.
 const LINE_DIGITS: usize = 19;
 
-/// The unmeasured work is smaller by this factor.
+/// How many times smaller the unmeasured work is.
 const WARM_UP: u64 = 16;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -67,7 +67,7 @@ fn main() -> Outcome<()> {
             let time = start.elapsed();
             succeeded(done.status)?;
             if String::from_utf8_lossy(&done.stdout).trim() != output {
-                return Err(format!("it wrote {:?}", done.stdout).into());
+                return Err(format!("the script wrote {:?}", done.stdout).into());
             }
             println!("{}", time.as_nanos());
             Ok(())
@@ -92,11 +92,11 @@ fn main() -> Outcome<()> {
         ["lines", count] => Ok(write_lines(count.parse()?)?),
         #[cfg(target_os = "linux")]
         ["lease", file, seconds] => Ok(lease::hold(file, Duration::from_secs(seconds.parse()?))?),
-        _ => Err("see the head of this program for how to call it".into()),
+        _ => Err("the first lines of limits/src/main.rs say how to call this program".into()),
     }
 }
 
-/// Prints how long it all took.
+/// Prints how long all of the work took.
 fn whole(amount: u64, work: impl Fn(u64) -> Outcome<()>) -> Outcome<()> {
     work(amount / WARM_UP)?;
     let start = Instant::now();
@@ -105,7 +105,7 @@ fn whole(amount: u64, work: impl Fn(u64) -> Outcome<()>) -> Outcome<()> {
     Ok(())
 }
 
-/// Prints how long each took.
+/// Prints how long each time took.
 fn each(count: u64, work: impl Fn(u64) -> Outcome<Vec<Duration>>) -> Outcome<()> {
     work(count / WARM_UP)?;
     let times = work(count)?;
@@ -224,7 +224,7 @@ fn read_lines(count: u64) -> Outcome<u64> {
 
 fn write_lines(count: u64) -> io::Result<()> {
     let line = format!("{:0LINE_DIGITS$}\n", 0);
-    // Standard output as Rust has it would look for the end of the line first.
+    // Rust's standard output would first look for the end of the line.
     let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     for _ in 0..count {
         out.write_all(line.as_bytes())?;
