@@ -1,4 +1,4 @@
-//! The life of a child, asked, signalled and watched by several threads while it ends.
+//! A child that several threads ask, signal and watch while it ends.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::{Child, Errno, Signal, Status};
 const PID: libc::pid_t = 7;
 const STATUS: Status = Status::Exited(3);
 
-/// A child, its descriptor's number, and the kernel, which lets it end at any moment.
+/// A child, the number of its exit fd, and a thread that plays the kernel: it lets the child end at
+/// any moment.
 fn ending() -> (Arc<Child>, i32, thread::JoinHandle<()>) {
     let (child, fd) = world::child(PID);
     let kernel = thread::spawn(|| {
@@ -44,7 +45,7 @@ fn a_descriptor_is_closed_when_the_status_is_known_and_nobody_watches() {
         let (child, fd, kernel) = ending();
         let other = Arc::clone(&child);
         let other = thread::spawn(move || other.try_status());
-        // The event loop has the number and no `Arc`.
+        // The event loop keeps the number, but no `Arc`.
         let watched = child.watch().map(|end| end.as_raw_fd());
         if let Some(watched) = watched {
             child.try_status();
@@ -62,7 +63,7 @@ fn a_descriptor_is_closed_when_the_status_is_known_and_nobody_watches() {
 fn no_signal_is_sent_once_the_status_is_known() {
     each_source(None, |_| {
         let (child, _, kernel) = ending();
-        // So that there is a descriptor to send it through, whatever is known.
+        // This keeps the descriptor open, so that a signal could be sent whatever is known.
         child.watch();
         let other = Arc::clone(&child);
         let other = thread::spawn(move || {
@@ -81,13 +82,13 @@ fn no_signal_is_sent_once_the_status_is_known() {
 
 #[test]
 fn an_old_kernel_is_never_given_the_number_of_a_group_that_is_gone() {
-    // Only where zombies keep their numbers can they be used at all.
+    // Pids are only used where zombies keep them.
     each_with_zombies(|| {
         world::grow_old();
         let (child, _, kernel) = ending();
         let other = Arc::clone(&child);
         let other = thread::spawn(move || other.try_status());
-        // The kernel of the model fails when the number is free.
+        // The model's kernel fails if the pid is free.
         let claimed = child.claim();
         let sent = claimed
             .as_ref()
@@ -95,7 +96,7 @@ fn an_old_kernel_is_never_given_the_number_of_a_group_that_is_gone() {
         other.join().unwrap();
         kernel.join().unwrap();
         assert_eq!(child.try_status(), Some(STATUS));
-        // What the command left behind ends with it, once it is claimed.
+        // Once the command is claimed, what it left behind ends with it.
         let expected = match sent {
             Some(Ok(())) => vec![libc::SIGTERM, libc::SIGKILL],
             Some(Err(_)) => vec![libc::SIGKILL],
@@ -117,7 +118,7 @@ fn a_number_is_not_used_after_somebody_else_reaped_the_child() {
             }
             world::end(PID, STATUS);
             world::bury(PID);
-            // The kernel of the model fails when the number is free.
+            // The model's kernel fails if the pid is free.
             let sent = child.signal_all(&end, Signal::TERM);
             assert_eq!(sent.group, Err(Errno::ESRCH));
             assert_eq!(sent.program, Err(Errno::ESRCH));
@@ -143,7 +144,7 @@ fn a_program_that_leaves_its_group_is_signalled_and_once_if_it_does_not_leave_me
         match (before, after) {
             (true, _) => assert_eq!((all, sent), (1, 1)),
             (_, false) => assert_eq!((all, sent), (1, 0)),
-            // It gets it twice rather than never.
+            // It gets the signal once or twice, but never misses it.
             (false, true) => assert!(all == 1 || all == 2),
         }
         leaver.join().unwrap();

@@ -1,5 +1,5 @@
-//! The keeper, for models of those who call it: its thread does its work when the model says so.
-//! What it does with a life is the real code; time passes when nothing else is left to do.
+//! The keeper of the models. Its thread works when the model says so. It handles lives with the
+//! real code. Time passes only when nothing else is left to do.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,14 +12,14 @@ use crate::life::registry::{self, Key};
 use crate::shared;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Something to do on the keeper's thread.
+/// A function to run on the keeper's thread.
 pub type Errand = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Work {
     /// Lives to look at.
     asked: VecDeque<Key>,
-    /// Exit fds, each until it becomes readable.
+    /// The exit fds to watch, each until it becomes readable.
     watched: BTreeMap<Key, RawFd>,
     due: BTreeMap<Key, Instant>,
     now: Option<Instant>,
@@ -31,7 +31,7 @@ fn work() -> MutexGuard<'static, Work> {
     WORK.lock().unwrap()
 }
 
-/// What makes the thread look at a life.
+/// Why the thread looks at a life.
 enum Reason {
     Asked,
     Readable,
@@ -54,18 +54,18 @@ impl Work {
         Some((key, Reason::Due))
     }
 
-    /// The time in the model: later than any that the code takes from the clock, so that no order
-    /// depends on how long the model takes.
+    /// The time in the model. It is later than any time that the code reads from the clock, so that
+    /// no order depends on how long the model takes.
     fn now(&mut self) -> Instant {
         const AHEAD: Duration = Duration::from_secs(3600);
         *self.now.get_or_insert_with(|| Instant::now() + AHEAD)
     }
 }
 
-/// Does what the thread does until it would sleep without end.
+/// Does the work of the thread, until it would sleep forever.
 pub fn run() {
     loop {
-        // What the thread does that waits for zombies.
+        // This is the work of the thread that waits for zombies.
         if exit::source() == Source::Portable {
             for child in registry::children() {
                 child.learn();
@@ -93,12 +93,12 @@ pub fn run() {
     }
 }
 
-/// How many lives it knows.
+/// How many lives there are.
 pub fn living_count() -> usize {
     registry::keys().len()
 }
 
-/// Nothing to do: the thread works when the model says so.
+/// Does nothing: the thread works when the model says so.
 pub fn start() -> Result<(), Errno> {
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! The kernel as the model sees it: processes in a table behind one lock, so that every question
-//! is a moment at which the checker may let another thread go first.
+//! The kernel of the models: processes in a table behind one lock. So at every system call the
+//! checker may let another thread go first.
 //!
-//! A pidfd is a real descriptor, of `/dev/null`: whether it is open is asked of the real kernel,
-//! and a number that was closed is used again as it would be.
+//! A pidfd is a real descriptor, of `/dev/null`. So the real kernel says whether it is open, and
+//! reuses its number once it is closed.
 //!
-//! What would harm somebody else fails at once: a question through a descriptor that is closed,
-//! a signal to a number that is free.
+//! Anything that would harm another process fails at once: using a descriptor that is closed, or
+//! sending a signal to a pid that is free.
 //!
 //! # Safety
 //! Unsafe code here asks whether a descriptor is open, or readable.
@@ -28,7 +28,7 @@ use crate::signal::Signal;
 use crate::status::Status;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Where a process is in its life.
+/// The state of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Runs,
@@ -44,23 +44,23 @@ struct Process {
     fd: Option<RawFd>,
     state: State,
     status: Status,
-    /// The pidfd of a reaped process tells its status: it does so a moment after the end.
+    /// The pidfd of a reaped process returns its status. It begins to do so a moment after the end.
     told: bool,
     /// It has left the group that it led.
     left: bool,
-    /// There are others in that group, who stay until they are killed.
+    /// There are others in that group, which stay until they are killed.
     others: bool,
-    /// How it ends once this descriptor of ours is closed.
+    /// If it ends once a descriptor of ours is closed: that descriptor, and its status then.
     hangs_on: Option<(RawFd, Status)>,
     /// It may not be signalled.
     forbidden: bool,
-    /// It hangs in the kernel, and ends some time after it was killed.
+    /// It hangs in the kernel, and ends only some time after it was killed.
     hangs: bool,
     /// The signals that were sent to it.
     got: Vec<i32>,
     /// The signals that were sent to the group that it led.
     group_got: Vec<i32>,
-    /// Those of both that have reached it.
+    /// The signals of both kinds that have reached it.
     received: Vec<i32>,
 }
 
@@ -85,7 +85,7 @@ impl World {
         processes.find(|process| process.fd == Some(fd)).unwrap()
     }
 
-    /// The process that has, or had last, this number.
+    /// The process that has this pid, or had it last.
     fn numbered(&mut self, pid: libc::pid_t) -> &mut Process {
         let mut processes = self.processes.iter_mut().rev();
         processes.find(|process| process.pid == pid).unwrap()
@@ -96,7 +96,7 @@ impl World {
             .processes
             .iter()
             .any(|process| process.pid == pid && process.state != State::Reaped);
-        assert!(!taken, "the number {pid} is taken");
+        assert!(!taken, "pid {pid} is taken");
         self.processes.push(Process {
             pid,
             fd,
@@ -115,9 +115,9 @@ impl World {
     }
 }
 
-/// Whether this descriptor is open.
+/// Whether a descriptor is open.
 pub fn is_open(fd: RawFd) -> bool {
-    // SAFETY: fcntl looks the number up, and takes no pointer.
+    // SAFETY: F_GETFD takes no pointer, and the descriptor may be closed.
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
 }
 
@@ -126,7 +126,7 @@ pub fn grow_old() {
     world().old = true;
 }
 
-/// A child as `spawn` makes it, and the number of the descriptor that tells of its end.
+/// A child as `spawn` makes it, and the number of its exit fd.
 pub fn child(pid: libc::pid_t) -> (Arc<Child>, RawFd) {
     let watch = Watch::new().unwrap();
     let pidfd = watch
@@ -138,7 +138,7 @@ pub fn child(pid: libc::pid_t) -> (Arc<Child>, RawFd) {
     (Child::new(pid, end, announcer), fd)
 }
 
-/// A child that nobody here knows.
+/// A child that Exile did not spawn.
 pub fn stranger(pid: libc::pid_t) {
     world().start(pid, None);
 }
@@ -148,8 +148,7 @@ pub fn pipe() -> (ReadEnd, OwnedFd) {
     crate::pipe::output().unwrap()
 }
 
-/// The end of a process, unless it has ended. Where SIGCHLD is ignored it is reaped in the same
-/// moment.
+/// Ends a process, unless it has ended. Where SIGCHLD is ignored, it is reaped in the same moment.
 pub fn end(pid: libc::pid_t, status: Status) {
     world().numbered(pid).end(status);
 }
@@ -159,28 +158,28 @@ pub fn have_others(pid: libc::pid_t) {
     world().numbered(pid).others = true;
 }
 
-/// Whether there are others in its group still.
+/// Whether there are still others in the group of a process.
 pub fn has_others(pid: libc::pid_t) -> bool {
     world().numbered(pid).others
 }
 
-/// A process leaves the group that it led.
+/// Makes a process leave the group that it led.
 pub fn leave_group(pid: libc::pid_t) {
     world().numbered(pid).left = true;
 }
 
-/// Whether it has left it.
+/// Whether a process has left the group that it led.
 pub fn has_left(pid: libc::pid_t) -> bool {
     world().numbered(pid).left
 }
 
-/// From here on a process ends when `fd`, of ours, is closed, as one does that reads to the end of
-/// its input, or writes what nobody reads.
+/// From here on a process ends when `fd`, which is ours, is closed. A real program does so if it
+/// reads to the end of its input, or writes when nobody reads.
 pub fn hang_on(pid: libc::pid_t, fd: RawFd, status: Status) {
     world().numbered(pid).hangs_on = Some((fd, status));
 }
 
-/// The moment at which such a process ends, if the descriptor is closed by then.
+/// Ends such a process now, if the descriptor is closed.
 pub fn hang_up(pid: libc::pid_t) {
     let mut world = world();
     let process = world.numbered(pid);
@@ -189,12 +188,12 @@ pub fn hang_up(pid: libc::pid_t) {
     }
 }
 
-/// From here on a process hangs in the kernel: killed, it ends in [`wake_up`] only.
+/// From here on a process hangs in the kernel: when it is killed, it ends only in [`wake_up`].
 pub fn hang(pid: libc::pid_t) {
     world().numbered(pid).hangs = true;
 }
 
-/// The kernel lets such a process go.
+/// Makes the kernel let such a process go. If it was killed, it ends now.
 pub fn wake_up(pid: libc::pid_t) {
     let mut world = world();
     let process = world.numbered(pid);
@@ -204,12 +203,12 @@ pub fn wake_up(pid: libc::pid_t) {
     }
 }
 
-/// Whether a process may not be signalled from here on.
+/// Sets whether signals to a process are refused from here on.
 pub fn forbid(pid: libc::pid_t, forbidden: bool) {
     world().numbered(pid).forbidden = forbidden;
 }
 
-/// Whether the descriptor that tells of an end would make a wait return.
+/// Whether a wait for an exit fd would return.
 pub(crate) fn is_readable(fd: RawFd) -> bool {
     let world = world();
     let mut processes = world.processes.iter().rev();
@@ -221,41 +220,41 @@ pub(crate) fn is_readable(fd: RawFd) -> bool {
         events: libc::POLLIN,
         revents: 0,
     };
-    // SAFETY: it writes into the one structure.
+    // SAFETY: poll writes only into the one structure.
     unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
 }
 
-/// The pidfd of a process that was reaped tells its status from here on.
+/// From here on the pidfd of a process that was reaped returns its status.
 pub fn tell(pid: libc::pid_t) {
     world().numbered(pid).told = true;
 }
 
-/// Whether a process with this number runs, or waits to be reaped.
+/// Whether a process with this pid runs, or waits to be reaped.
 pub fn is_there(pid: libc::pid_t) -> bool {
     world().numbered(pid).state != State::Reaped
 }
 
-/// The signals that the process of this number got itself.
+/// The signals that were sent to the process itself.
 pub fn signals(pid: libc::pid_t) -> Vec<i32> {
     world().numbered(pid).got.clone()
 }
 
-/// The signals that it got, and its group while it was in it.
+/// The signals that reached the process, itself or through its group.
 pub fn received(pid: libc::pid_t) -> Vec<i32> {
     world().numbered(pid).received.clone()
 }
 
-/// The signals that its group got.
+/// The signals that were sent to its group.
 pub fn group_signals(pid: libc::pid_t) -> Vec<i32> {
     world().numbered(pid).group_got.clone()
 }
 
-/// Also what other code in this process does that waits for any child.
+/// Reaps a process. Other code in this process does the same when it waits for any child.
 pub fn bury(pid: libc::pid_t) {
     let _ = world().numbered(pid).reap();
 }
 
-/// How a process ends that is killed.
+/// How a process ends when it is killed.
 pub const KILLED: Status = Status::Signaled {
     signal: libc::SIGKILL as u8,
     core: false,
@@ -292,7 +291,7 @@ impl Process {
         Ok(())
     }
 
-    /// To the group that it leads, or led. A zombie counts.
+    /// Signals the group that it leads, or led. A zombie counts as a member.
     fn signal_group(&mut self, signal: Signal) -> Result<(), Errno> {
         let is_member = self.state != State::Reaped && !self.left;
         if !is_member && !self.others {
@@ -334,7 +333,7 @@ impl Process {
 }
 
 pub(crate) mod pidfd {
-    //! Processes by their pidfds.
+    //! Processes by pidfd.
 
     use super::*;
 
@@ -356,7 +355,8 @@ pub(crate) mod pidfd {
         let mut world = world();
         let process = world.of(pidfd);
         if process.state == State::Reaped {
-            // The kernel may reap at any moment. We know when we do.
+            // With `Source::Pidfd`, the kernel reaps, at any moment. With the others we reap, and
+            // must not use the process after that.
             assert_eq!(exit::source(), Source::Pidfd, "signalled after its end");
             return Err(Errno::ESRCH);
         }
@@ -389,7 +389,7 @@ pub(crate) mod pidfd {
 }
 
 pub(crate) mod number {
-    //! Processes by their numbers.
+    //! Processes by pid.
 
     use super::*;
 
@@ -411,7 +411,7 @@ pub(crate) mod number {
     pub(crate) fn signal(pid: libc::pid_t, signal: Signal) -> Result<(), Errno> {
         let mut world = world();
         let process = world.numbered(pid);
-        assert_ne!(process.state, State::Reaped, "the number {pid} is free");
+        assert_ne!(process.state, State::Reaped, "pid {pid} is free");
         process.signal(signal)
     }
 
@@ -419,8 +419,9 @@ pub(crate) mod number {
         let mut world = world();
         let process = world.numbered(pid);
         if process.state == State::Reaped {
-            // The kernel may reap at any moment. We know when we do.
-            assert_eq!(exit::source(), Source::Pidfd, "the number {pid} is free");
+            // With `Source::Pidfd`, the kernel reaps, at any moment. With the others we reap, and
+            // must not use the process after that.
+            assert_eq!(exit::source(), Source::Pidfd, "pid {pid} is free");
             return Err(Errno::ESRCH);
         }
         Ok(if process.left { pid + 1 } else { pid })
@@ -429,7 +430,7 @@ pub(crate) mod number {
     pub(crate) fn signal_group(leader: libc::pid_t, signal: Signal) -> Result<(), Errno> {
         let mut world = world();
         let process = world.numbered(leader);
-        assert_ne!(process.state, State::Reaped, "the number {leader} is free");
+        assert_ne!(process.state, State::Reaped, "pid {leader} is free");
         process.signal_group(signal)
     }
 

@@ -1,5 +1,5 @@
-//! The life of a process and its one teardown, with the keeper at work, while the process ends by
-//! itself and others want its end, or ask how it ended.
+//! The life of a process and its one teardown, with the keeper at work. The process ends by itself,
+//! while other threads want its end or ask how it ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::{Errno, Life, Signal, Status, Teardown};
 
 const PID: libc::pid_t = 7;
 const STATUS: Status = Status::Exited(3);
-/// All orders take many minutes.
+/// Trying all orders would take many minutes.
 const BOUND: Option<usize> = Some(3);
 
-/// What a life was told, in order.
+/// What the life reported, in order.
 struct Told(Mutex<Vec<Event>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Told {
         self.0.lock().unwrap().contains(&Event::Ended)
     }
 
-    /// All but the ends, of which each who sees one tells.
+    /// All events but `Ended`, which is reported by every thread that sees the end.
     fn of_teardowns(&self) -> Vec<Event> {
         let mut events = self.0.lock().unwrap().clone();
         events.retain(|event| *event != Event::Ended);
@@ -88,7 +88,7 @@ fn life() -> (Arc<Life<Told>>, i32) {
     (Life::begin(child, term(), Told::nothing()).unwrap(), fd)
 }
 
-/// What is true of a process that has ended when the keeper has nothing left to do.
+/// Lets the keeper finish, and checks what holds then for a process that has ended.
 fn finish(life: &Life<Told>, fd: i32) {
     keeper::run();
     assert!(life.status(()).is_some());

@@ -1,9 +1,10 @@
-//! What is true in every order in which threads can run, up to the sizes used here: the real
-//! [`child`](crate::life::child), [`living`](crate::life::living) and [`exit`](crate::exit) on the
-//! locks of the model checker and on a kernel made for it. Built with `--cfg loom` only.
+//! What holds in every order in which threads can run, up to the sizes used here. The models run
+//! the real [`child`](crate::life::child), [`living`](crate::life::living) and
+//! [`exit`](crate::exit), with the locks of the model checker and on a kernel made for them. They
+//! are built only with `--cfg loom`.
 
 pub mod world {
-    //! What a model does to the kernel, and asks it.
+    //! What a model does to the kernel, and what it asks the kernel.
     pub use crate::kernel::{
         KILLED, bury, child, end, forbid, group_signals, grow_old, hang, hang_on, hang_up,
         has_left, has_others, have_others, is_open, is_there, leave_group, pipe, received, signals,
@@ -21,15 +22,16 @@ mod sweep;
 #[cfg(test)]
 use crate::exit::{self, Source};
 
-/// With [`Source::Portable`] there are more orders, and each makes pipes.
+/// [`Source::Portable`] has more orders, and each makes pipes. So its orders are always bounded.
 #[cfg(test)]
 const PORTABLE_BOUND: usize = 3;
 
-/// Runs `body` in every order of its threads, with statuses from `source`. With a `bound`, in
-/// every order with at most so many changes of threads that need not wait.
+/// Runs `body` in every order of its threads, with statuses from `source`. With a `bound`, only in
+/// orders with at most that many switches away from a thread that could go on.
 #[cfg(test)]
 fn explore(source: Source, bound: Option<usize>, body: impl Fn() + Send + Sync + 'static) {
-    // The source and the numbers of descriptors are those of the process.
+    // The source and the descriptor numbers are those of the whole process, so models run one at a
+    // time.
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE_AT_A_TIME
         .lock()
@@ -43,7 +45,7 @@ fn explore(source: Source, bound: Option<usize>, body: impl Fn() + Send + Sync +
     model.check(body);
 }
 
-/// The same with statuses from each.
+/// Like [`explore`], with statuses from each source.
 #[cfg(test)]
 fn each_source(bound: Option<usize>, body: impl Fn(Source) + Send + Sync + Clone + 'static) {
     for source in [Source::Wait, Source::Pidfd, Source::Portable] {
@@ -52,7 +54,8 @@ fn each_source(bound: Option<usize>, body: impl Fn(Source) + Send + Sync + Clone
     }
 }
 
-/// The same where children are zombies until somebody takes their statuses.
+/// Like [`each_source`], without a bound, and only for sources with which children stay zombies
+/// until their statuses are fetched.
 #[cfg(test)]
 fn each_with_zombies(body: impl Fn() + Send + Sync + Clone + 'static) {
     for source in [Source::Wait, Source::Portable] {

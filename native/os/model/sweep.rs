@@ -1,4 +1,4 @@
-//! The sweep of zombies against spawns, and against those who ask for the status of their child.
+//! The sweep of zombies, against spawns and against threads that ask for the status of their child.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ fn two_sweeps_bury_the_strangers_and_them_alone() {
         exit::sweep();
         sweeper.join().unwrap();
         assert_eq!(spawner.join().unwrap().try_status(), Some(STATUS));
-        // While a spawn is under way a sweep may leave it to the next.
+        // While a spawn is under way, a sweep may leave a zombie to the next sweep.
         exit::sweep();
         assert!(!world::is_there(STRANGER));
     });
