@@ -244,13 +244,16 @@ impl PipeEnd {
     ) -> Result<Option<Chunk<'a>>, Unusable> {
         // Answers are mostly small, so no look needs a large binary.
         self.last_full = false;
+        let mut read = self.look(env, wanted);
         for _ in 1..LOOKS {
-            if let Some(chunk) = self.look(env, wanted)? {
-                return Ok(Some(chunk));
+            if !matches!(read, Ok(None)) {
+                break;
             }
             std::hint::spin_loop();
+            read = self.look(env, wanted);
         }
-        self.read(env, wanted)
+        self.ahead.shrink();
+        read
     }
 
     /// Reads what is wanted, first of all from what was read before; `None` if it would block.
@@ -260,11 +263,11 @@ impl PipeEnd {
         wanted: Wanted,
     ) -> Result<Option<Chunk<'a>>, Unusable> {
         let read = self.look(env, wanted);
-        // Pipes that wait are many.
         self.ahead.shrink();
         read
     }
 
+    /// One attempt. The caller shrinks what is ahead after the last one: pipes that wait are many.
     fn look<'a>(&mut self, env: Env<'a>, wanted: Wanted) -> Result<Option<Chunk<'a>>, Unusable> {
         match wanted {
             Wanted::AtMost(max) if self.ahead.is_empty() => self.read_chunk(env, max),
@@ -280,10 +283,12 @@ impl PipeEnd {
         env: Env<'a>,
         wanted: Wanted,
     ) -> Result<Option<Chunk<'a>>, Unusable> {
-        match wanted {
+        let last = match wanted {
             Wanted::Line(_) if !self.ahead.is_empty() => self.take(env, usize::MAX),
             _ => Ok(None),
-        }
+        };
+        self.ahead.shrink();
+        last
     }
 
     /// Takes at most `count` bytes of what was read before.
