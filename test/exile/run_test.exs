@@ -420,6 +420,16 @@ defmodule Exile.RunTest do
       eventually(fn -> monitored_by() == before end)
     end
 
+    test "halts a collectable that refuses a line, also the last one without a newline" do
+      for output <- ["no\\nyes", "yes\\nno"] do
+        into = %Exile.Picky{refuses: "no", pid: self()}
+        run = fn -> Exile.run(["printf", output], lines: true, stdout: {:into, into}) end
+        assert_raise RuntimeError, "refused", run
+        assert_received :halt
+        refute_received :done
+      end
+    end
+
     defp monitored_by,
       do: for(pid when is_pid(pid) <- elem(Process.info(self(), :monitored_by), 1), do: pid)
 

@@ -153,7 +153,7 @@ defmodule Exile.Capture.Output do
   end
 
   def finish(%__MODULE__{kept: {:into, _, _}, lines: lines} = output) do
-    %{kept: {:into, acc, collect}} = add(output, if(lines, do: Lines.rest(lines), else: []), "")
+    %{kept: {:into, acc, collect}} = add_rest(output, if(lines, do: Lines.rest(lines), else: []))
     %{data: collect.(acc, :done), truncated: false}
   end
 
@@ -163,6 +163,15 @@ defmodule Exile.Capture.Output do
     # Copies, so that what was cut off is not kept with it.
     data = if output.lines, do: Lines.all(data), else: :binary.copy(data)
     %{data: data, truncated: output.truncated or size > limit}
+  end
+
+  defp add_rest(output, rest) do
+    add(output, rest, "")
+  catch
+    # Code of the user's: the collectable.
+    kind, reason ->
+      halt(output)
+      :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
   @doc "No more comes, and nobody wants what was kept."

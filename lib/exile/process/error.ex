@@ -36,6 +36,8 @@ defmodule Exile.Process.Error do
       `nil`
   """
 
+  alias Exile.Process.Words
+
   @type reason ::
           atom | {:errno, integer} | {:status, 0..255} | {:signal, Exile.Process.signal()}
   @type t :: %__MODULE__{
@@ -64,7 +66,7 @@ defmodule Exile.Process.Error do
     stage = with {index, count} <- error.stage, do: " (stage #{index} of #{count})"
     who = if error.subject, do: inspect(error.subject), else: "a command of the pipeline"
     stderr = if error.result, do: error.result.stderr, else: error.stderr
-    "#{who}#{stage} #{failure(error.reason)}#{last_words(stderr)}"
+    "#{who}#{stage} #{failure(error.reason)}#{Words.last_line(stderr)}"
   end
 
   def message(%__MODULE__{reason: reason, operation: operation, subject: subject} = error) do
@@ -75,49 +77,12 @@ defmodule Exile.Process.Error do
   end
 
   defp failure({:status, status}), do: "exited with status #{status}"
-  defp failure({:signal, signal}), do: "was ended by #{signal(signal)}"
+  defp failure({:signal, signal}), do: "was ended by #{Words.signal(signal)}"
   defp failure(:timeout), do: "did not end within the time that :timeout allows"
   defp failure(:idle_timeout), do: "wrote nothing for the time that :idle_timeout allows"
   defp failure(:exit_timeout), do: "closed its output, but did not exit within :exit_timeout"
   defp failure(:max_output), do: "wrote more than :max_output allows"
   defp failure(:line_too_long), do: "wrote a line that is longer than :lines allows"
-
-  # The last line of standard error says most about why a program failed. So many bytes of it are looked
-  # at, and so many characters shown.
-  @looked_at 8_192
-  @shown 500
-
-  @doc false
-  @spec last_words(term) :: binary
-  def last_words(lines) when is_list(lines),
-    do: lines |> Enum.take(-10) |> Enum.join("\n") |> last_words()
-
-  def last_words(stderr) when is_binary(stderr) do
-    # Programs that show their progress begin a line anew with a carriage return.
-    line =
-      stderr
-      |> last_bytes(@looked_at)
-      |> String.trim()
-      |> String.split(["\n", "\r"])
-      |> List.last()
-
-    if line == "", do: "", else: ": " <> printable(line)
-  end
-
-  def last_words(_elsewhere), do: ""
-
-  defp last_bytes(binary, most) do
-    count = min(byte_size(binary), most)
-    binary_part(binary, byte_size(binary) - count, count)
-  end
-
-  defp printable(line),
-    do: if(String.printable?(line), do: String.slice(line, 0, @shown), else: inspect(line))
-
-  @doc false
-  @spec signal(Exile.Process.signal()) :: binary
-  def signal(number) when is_integer(number), do: "signal #{number}"
-  def signal(name), do: name |> Atom.to_string() |> String.upcase()
 
   defp doing(:exec), do: "run"
   defp doing(:cd), do: "change to the directory"

@@ -43,7 +43,7 @@ defmodule Exile.Process.Pattern do
 
   # What has been seen is still in the pipe's handle.
   defp read(pattern, pipe, deadline, seen) do
-    case Pipe.read_beyond(pipe, byte_size(seen), :exit, deadline) do
+    case Pipe.read(pipe, {:beyond, byte_size(seen)}, :exit, deadline) do
       {:ok, more} ->
         new = max(byte_size(seen) - pattern.longest + 1, 0)
         seen = first(seen <> more, @most)

@@ -22,11 +22,13 @@ defmodule Exile.Runtime.Pipe do
 
   @doc """
   Reads what is there, at most `max` bytes; waits while nothing is, but not beyond the deadline. After
-  `:timeout` the pipe is as it was.
+  `:timeout` the pipe is as it was. `{:beyond, count}` reads what comes after so many bytes, all of which
+  stay in the pipe's handle.
   """
-  @spec read(t, pos_integer, until, Patience.deadline()) :: {:ok, binary} | over
-  def read(pipe, max, until, deadline \\ :infinity) do
-    case get(pipe, max, until, deadline) do
+  @spec read(t, pos_integer | {:beyond, non_neg_integer}, until, Patience.deadline()) ::
+          {:ok, binary} | over
+  def read(pipe, max_or_beyond, until, deadline \\ :infinity) do
+    case get(pipe, max_or_beyond, until, deadline) do
       {:ok, _} = read -> read
       {:error, _} = error -> error
       over when over in [:eof, :exited, :timeout] -> over
@@ -38,16 +40,6 @@ defmodule Exile.Runtime.Pipe do
           {:ok, binary} | :line_too_long | over
   def read_line(pipe, most, until, deadline) do
     with :more <- get(pipe, {:line, most}, until, deadline), do: :timeout
-  end
-
-  @doc "Reads what comes after `count` bytes, all of which stay in the pipe's handle."
-  @spec read_beyond(t, non_neg_integer, until, Patience.deadline()) :: {:ok, binary} | over
-  def read_beyond(pipe, count, until, deadline) do
-    case get(pipe, {:beyond, count}, until, deadline) do
-      {:ok, _} = read -> read
-      {:error, _} = error -> error
-      over when over in [:eof, :exited, :timeout] -> over
-    end
   end
 
   defp get(pipe, wanted, until, deadline) do
@@ -66,7 +58,7 @@ defmodule Exile.Runtime.Pipe do
     end
   end
 
-  # The command writes a line so fast that there is never a wait.
+  # A part of a line has come. The command may write so fast that there is never a wait.
   defp get_on(pipe, wanted, until, deadline) do
     if Patience.over?(deadline),
       do: :more,

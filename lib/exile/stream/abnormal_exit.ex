@@ -17,7 +17,7 @@ defmodule Exile.Stream.AbnormalExit do
     * `:message` - the same in words
   """
 
-  alias Exile.Process.Error
+  alias Exile.Process.Words
 
   @type t :: %__MODULE__{
           exit_status: 0..255 | :epipe,
@@ -30,7 +30,8 @@ defmodule Exile.Stream.AbnormalExit do
 
   defexception [:exit_status, :signal, :command, :stage, :stderr, :message]
 
-  # Only a status, as tests of programs raise it. Or what is known of the failure: `:stage` is `{position, number of commands}`; `:exit_timeout` is the one that has passed, if any.
+  # Only a status, as tests of programs raise it. Or what is known of the failure: `:stage` is `{position,
+  # number of commands}`; `:exit_timeout` is the one that has passed, if any.
   @impl true
   def exception(status) when not is_list(status), do: exception(exit_status: status)
 
@@ -57,12 +58,12 @@ defmodule Exile.Stream.AbnormalExit do
     stage = with {position, count} <- failure[:stage], do: ", stage #{position} of #{count}"
     why = why(failure)
     comma = if stage && why, do: ","
-    " (#{inspect(program)}#{stage}#{comma}#{why}#{Error.last_words(failure[:stderr])})"
+    " (#{inspect(program)}#{stage}#{comma}#{why}#{Words.last_line(failure[:stderr])})"
   end
 
   defp why(%{exit_timeout: timeout}) when timeout != nil,
     do: " did not exit within #{timeout} ms after its output had ended"
 
-  defp why(%{signal: signal}) when signal != nil, do: " was ended by #{Error.signal(signal)}"
+  defp why(%{signal: signal}) when signal != nil, do: " was ended by #{Words.signal(signal)}"
   defp why(_failure), do: nil
 end

@@ -55,8 +55,9 @@ defmodule Exile.Stream.Run do
   # The most that a pipe holds, unless a privileged program made it larger.
   @pipe_capacity 1_048_576
 
-  # How many chunks of 65,536 bytes that is.
-  @chunks 16
+  # The chunks in which the tail is read, and how many of them a pipe holds.
+  @chunk_size 65_536
+  @chunks div(@pipe_capacity, @chunk_size)
 
   # How many bytes of standard error are kept with `stderr: :tail`.
   @tail 8_192
@@ -332,7 +333,7 @@ defmodule Exile.Stream.Run do
   # What has been written to standard error by now may say why.
   defp read_tail(%__MODULE__{tail: %Output{}, running: %{stderr: stderr}} = run, chunks)
        when chunks > 0 do
-    case Pipe.read(stderr, 65_536, :exit, Patience.now()) do
+    case Pipe.read(stderr, @chunk_size, :exit, Patience.now()) do
       {:ok, data} ->
         {:ok, tail} = Output.keep(run.tail, data)
         read_tail(%{run | tail: tail}, chunks - 1)
