@@ -58,6 +58,10 @@ defmodule Exile.CommandTest do
                arg0: nil,
                nice: nil,
                umask: nil,
+               cpus: nil,
+               io_priority: nil,
+               limits: [],
+               no_new_privs: false,
                cd: nil,
                env: [],
                clear_env: false,
@@ -79,8 +83,8 @@ defmodule Exile.CommandTest do
       end
     end
 
-    @known "; the known ones are :cd, :env, :clear_env, :arg0, :stderr, :nice, :umask, :teardown, " <>
-             ":start_timeout"
+    @known "; the known ones are :cd, :env, :clear_env, :arg0, :stderr, :nice, :umask, :cpus, " <>
+             ":io_priority, :limits, :no_new_privs, :teardown, :start_timeout"
 
     test "that are unknown are refused, naming the option, the value and the known ones" do
       assert_refused([cdd: "/"], "unknown option :cdd with value \"/\"" <> @known)

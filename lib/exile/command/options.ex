@@ -7,7 +7,7 @@ defmodule Exile.Command.Options do
   # implementation in `native/os/src/attributes`.
 
   alias Exile.Capture.Output
-  alias Exile.Command.{Environment, Option}
+  alias Exile.Command.{Confinement, Environment, Option}
   alias Exile.Runtime.Teardown
   alias Exile.Stream.Input
 
@@ -102,6 +102,81 @@ defmodule Exile.Command.Options do
       attribute: true,
       doc: "the permissions to remove from new files, such as `0o077`.",
       default_doc: "the VM's umask"
+    ],
+    cpus: [
+      values:
+        {:special,
+         label: "list of integers",
+         type: quote(do: [0..1023, ...]),
+         expected: "a non-empty list of processor numbers from 0 to 1023",
+         check: &Confinement.cpus/1},
+      attribute: true,
+      doc: """
+      the processors that the program may run on, counted from 0. Numbers of processors that do not exist
+      are ignored. If none is left, the error is `:einval`.
+      """,
+      default_doc: "those of the VM"
+    ],
+    io_priority: [
+      values:
+        {:special,
+         label: "`:idle` or `{:best_effort, 0..7}`",
+         type: quote(do: :idle | {:best_effort, 0..7}),
+         expected: ":idle or {:best_effort, level} with a level from 0 to 7",
+         check: &Confinement.io_priority/1},
+      attribute: true,
+      doc: """
+      when the disk serves the program, if others use it too. `:idle`: only when nobody else does.
+      `{:best_effort, level}`: from 0, the first, to 7, the last. It has an effect only with some disk
+      schedulers, such as BFQ.
+      """,
+      default_doc: "that of the VM"
+    ],
+    limits: [
+      values:
+        {:special,
+         label: "list of resources and limits",
+         type:
+           quote(
+             do: [
+               {:cpu | :memory | :file_size | :open_files | :processes | :core | :stack,
+                limit ::
+                  non_neg_integer
+                  | :infinity
+                  | {soft :: non_neg_integer | :infinity, hard :: non_neg_integer | :infinity}}
+             ]
+           ),
+         expected: "a keyword list of resources with limits, [cpu: 10, open_files: {64, 128}]",
+         check: &Confinement.limits/1},
+      default: [],
+      attribute: true,
+      doc: """
+      the resources that each process of the command may use. A limit is a number, `:infinity`, or
+      `{soft, hard}`; the program itself may raise the soft limit up to the hard one. A number is both.
+      * `:cpu` - seconds of processor time. SIGXCPU ends the program at the soft limit, SIGKILL at the hard
+        one
+      * `:memory` - bytes of address space. Memory that is reserved but not used counts as well. Allocations
+        beyond it fail; if the program itself does not fit, a signal ends it as it starts
+      * `:file_size` - bytes of a file that it writes. SIGXFSZ ends the program
+      * `:open_files` - open descriptors
+      * `:processes` - processes and threads, counted over *all* that run as the same user. It does not
+        apply to root
+      * `:core` - bytes of a core dump; 0 for none
+      * `:stack` - bytes of the stack
+
+      A hard limit above that of the VM needs privileges; without them the error is `:eperm`. Processes
+      that the command starts inherit the limits, each with a count of its own, except `:processes`.
+      """,
+      default_doc: "the limits of the VM"
+    ],
+    no_new_privs: [
+      values: :boolean,
+      default: false,
+      attribute: true,
+      doc: """
+      whether the command gains no privileges by what it executes: a program that is set-user-ID or has
+      capabilities, such as `sudo`, runs without them. Nothing that the command starts can undo this.
+      """
     ],
     teardown: [
       values:

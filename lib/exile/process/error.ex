@@ -20,7 +20,8 @@ defmodule Exile.Process.Error do
       * `:errors` - opening the file of the `:stderr` option
       * `:clone` - creating the process
       * `:prepare` - setting up the new process
-      * `:nice`, `:umask` - applying the option of this name
+      * `:nice`, `:umask`, `:cpus`, `:io_priority`, `:limits`, `:no_new_privs` - applying the option of this
+        name; the program has not run
       * `:watch` - making the VM watch for the exit of the command
       * `:read`, `:write` - using a pipe
       * `:run` - running a command, which failed. The reason is `{:status, status}` or

@@ -2,6 +2,7 @@
 
 rustler::atoms! {
     again,
+    best_effort,
     beyond,
     children,
     epipe,
@@ -9,6 +10,7 @@ rustler::atoms! {
     error,
     exited,
     grown_pipes,
+    idle,
     inherit,
     latin1,
     line,

@@ -3,9 +3,9 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use exile_os::{Attributes, Command, Errno, Nice, Stdio, Umask};
+use exile_os::{Attributes, Command, Cpus, Errno, IoPriority, Limit, Nice, Stdio, Umask};
 use rustler::types::atom::Atom;
-use rustler::{Binary, Error, NifMap, NifResult, Term};
+use rustler::{Binary, Env, Error, NifMap, NifResult, Term};
 
 use crate::atoms;
 use crate::environment::{Changes, Inherited, owned, parts, strings};
@@ -54,6 +54,11 @@ struct Attribute<'a> {
     arg0: Option<Binary<'a>>,
     nice: Option<i32>,
     umask: Option<u32>,
+    cpus: Option<Vec<u32>>,
+    io_priority: Term<'a>,
+    /// The name of each, and its soft and its hard limit.
+    limits: Vec<(Atom, u64, u64)>,
+    no_new_privs: bool,
 }
 
 /// Anything that does not decode as [`Attribute`] is a bad argument, and so is a number out of
@@ -64,7 +69,33 @@ fn attributes(term: Term<'_>) -> NifResult<Attributes> {
         arg0: string(given.arg0.as_ref())?,
         nice: checked(given.nice, Nice::new)?,
         umask: checked(given.umask, Umask::new)?,
+        cpus: checked(given.cpus, |numbers| Cpus::new(&numbers))?,
+        io_priority: io_priority(given.io_priority)?,
+        limits: given
+            .limits
+            .into_iter()
+            .map(|limit| self::limit(term.get_env(), limit))
+            .collect::<NifResult<_>>()?,
+        no_new_privs: given.no_new_privs,
     })
+}
+
+fn limit(env: Env<'_>, (name, soft, hard): (Atom, u64, u64)) -> NifResult<Limit> {
+    let name = name.to_term(env).atom_to_string()?;
+    Limit::new(&name, soft, hard).ok_or(Error::BadArg)
+}
+
+/// Decodes `:idle`, `{:best_effort, level}` or `nil`.
+fn io_priority(term: Term<'_>) -> NifResult<Option<IoPriority>> {
+    if let Ok(name) = term.decode::<Atom>() {
+        let known = name == atoms::idle() || name == atoms::nil();
+        let idle = (name == atoms::idle()).then_some(IoPriority::IDLE);
+        return known.then_some(idle).ok_or(Error::BadArg);
+    }
+    let (class, level) = term.decode::<(Atom, u8)>().map_err(|_| Error::BadArg)?;
+    let known = class == atoms::best_effort();
+    let priority = known.then(|| IoPriority::best_effort(level)).flatten();
+    priority.map(Some).ok_or(Error::BadArg)
 }
 
 fn checked<T, U>(value: Option<T>, check: impl FnOnce(T) -> Option<U>) -> NifResult<Option<U>> {

@@ -43,7 +43,7 @@ pub mod streams;
 pub mod sync;
 mod thread;
 
-pub use attributes::{Attributes, Nice, Umask};
+pub use attributes::{Attributes, Cpus, IoPriority, Limit, Nice, Umask};
 pub use command::Command;
 pub use errno::Errno;
 pub use life::child::Child;

@@ -6,7 +6,7 @@ mod common;
 use common::{descriptors, has_children, one_at_a_time, sh, text, try_spawn};
 #[cfg(exile_portable)]
 use exile_os::{Attempt, SpawnError, Stdio};
-use exile_os::{Attributes, Errno, Nice, Step, Umask};
+use exile_os::{Attributes, Cpus, Errno, IoPriority, Limit, Nice, Step, Umask};
 
 fn nice(value: i32) -> Attributes {
     Attributes {
@@ -47,6 +47,14 @@ fn values_that_the_kernel_would_change_are_refused() {
         assert_eq!(Umask::new(mask), None);
     }
     assert!(Umask::new(0).is_some() && Umask::new(0o777).is_some());
+    assert_eq!(Cpus::new(&[1024]), None);
+    assert!(Cpus::new(&[0, 1023]).is_some());
+    assert_eq!(IoPriority::best_effort(8), None);
+    assert!(IoPriority::best_effort(7).is_some());
+    for (name, soft, hard) in [("cpu", 2, 1), ("colour", 1, 1), ("", 1, 1)] {
+        assert_eq!(Limit::new(name, soft, hard), None);
+    }
+    assert!(Limit::new("cpu", 1, Limit::INFINITY).is_some());
 }
 
 #[cfg(not(exile_portable))]
@@ -127,7 +135,31 @@ mod applied {
 #[test]
 fn attributes_that_posix_spawn_cannot_apply_are_refused_by_name() {
     let _one = one_at_a_time();
-    for (attributes, name) in [(nice(5), "nice"), (umask(0o77), "umask")] {
+    let none = Attributes::default;
+    let cpus = Attributes {
+        cpus: Cpus::new(&[0]),
+        ..none()
+    };
+    let io_priority = Attributes {
+        io_priority: Some(IoPriority::IDLE),
+        ..none()
+    };
+    let limits = Attributes {
+        limits: Limit::new("core", 0, 0).into_iter().collect(),
+        ..none()
+    };
+    let no_new_privs = Attributes {
+        no_new_privs: true,
+        ..none()
+    };
+    for (attributes, name) in [
+        (nice(5), "nice"),
+        (umask(0o77), "umask"),
+        (cpus, "cpus"),
+        (io_priority, "io_priority"),
+        (limits, "limits"),
+        (no_new_privs, "no_new_privs"),
+    ] {
         let before = descriptors();
         let error = try_spawn(&sh("echo ran").attributes(attributes)).unwrap_err();
         assert_eq!(error.step, Step::Attribute(name));

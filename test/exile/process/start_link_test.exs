@@ -443,7 +443,8 @@ defmodule Exile.Process.StartLinkTest do
     test "raise with the name, the value and the known ones" do
       message =
         "unknown option :colour with value :red; the known ones are :cd, :env, :clear_env, " <>
-          ":arg0, :stderr, :nice, :umask, :teardown, :start_timeout"
+          ":arg0, :stderr, :nice, :umask, :cpus, :io_priority, " <>
+          ":limits, :no_new_privs, :teardown, :start_timeout"
 
       assert_raise ArgumentError, message, fn ->
         Exile.Process.start_link(["true"], colour: :red)
