@@ -3,7 +3,7 @@ defmodule Exile.Command.Confinement do
 
   # The values of options that limit what a command may use, as the native side expects them.
 
-  # A kernel that is built for more than this many processors is rare.
+  # The native side accepts no larger number.
   @cpus 0..1023
 
   @resources [:cpu, :memory, :file_size, :open_files, :processes, :core, :stack]
@@ -34,8 +34,8 @@ defmodule Exile.Command.Confinement do
   @spec limits(term) :: {:ok, [limit]} | :error | {:error, binary}
   def limits(limits) do
     if Keyword.keyword?(limits) do
-      # As for options, the first wins.
-      limits |> Enum.uniq_by(&elem(&1, 0)) |> each([])
+      # As for options, the first wins, and those that are not used are checked too.
+      with {:ok, checked} <- each(limits, []), do: {:ok, Enum.uniq_by(checked, &elem(&1, 0))}
     else
       :error
     end

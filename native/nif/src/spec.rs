@@ -88,9 +88,13 @@ fn limit(env: Env<'_>, (name, soft, hard): (Atom, u64, u64)) -> NifResult<Limit>
 /// Decodes `:idle`, `{:best_effort, level}` or `nil`.
 fn io_priority(term: Term<'_>) -> NifResult<Option<IoPriority>> {
     if let Ok(name) = term.decode::<Atom>() {
-        let known = name == atoms::idle() || name == atoms::nil();
-        let idle = (name == atoms::idle()).then_some(IoPriority::IDLE);
-        return known.then_some(idle).ok_or(Error::BadArg);
+        return [
+            (atoms::nil(), None),
+            (atoms::idle(), Some(IoPriority::IDLE)),
+        ]
+        .into_iter()
+        .find_map(|(atom, priority)| (atom == name).then_some(priority))
+        .ok_or(Error::BadArg);
     }
     let (class, level) = term.decode::<(Atom, u8)>().map_err(|_| Error::BadArg)?;
     let known = class == atoms::best_effort();

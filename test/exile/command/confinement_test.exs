@@ -19,8 +19,10 @@ defmodule Exile.Command.ConfinementTest do
       assert Confinement.limits([]) == {:ok, []}
     end
 
-    test "keeps the first of a resource that is given twice" do
+    test "keeps the first of a resource that is given twice, and checks both" do
       assert Confinement.limits(cpu: 1, cpu: 2) == {:ok, [{:cpu, 1, 1}]}
+      assert {:error, message} = Confinement.limits(cpu: 1, cpu: :none)
+      assert message =~ "for :cpu, got: :none"
     end
 
     test "refuses what is no list of resources and limits, naming the resource and the value" do
